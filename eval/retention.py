@@ -1,0 +1,204 @@
+"""Does the memory hold through a dialogue? Accuracy by kind, by distance and by turn.
+
+Each metric takes the records of *one* method and gives a Sample (one value an answer that it applies
+to); `eval.stats` turns it into a number with an interval. A scored turn is one with a key: every kind
+but `ordinary` and `filler`.
+
+First asks, delayed by d turns of filler, carry the retention claim. A re-ask can be answered by copying
+the history, so re-asks are reported apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from eval.records import RecordError, TurnRecord
+from eval.scoring import (
+    ScoringError,
+    exact_match,
+    held_values,
+    is_abstention,
+    is_correct,
+    normalise,
+    token_f1,
+)
+from eval.stats import Sample, sample
+from tasks.base import QA, TurnKind
+
+DISTANCES = (0, 1, 2, 4, 8)
+
+
+def key_of(record: TurnRecord) -> QA | None:
+    """The key of a scored turn; None on turns that are not scored."""
+    return None if record.kind in ("ordinary", "filler") else record.qa
+
+
+def answerable_key_of(record: TurnRecord) -> QA | None:
+    """The key of a scored turn that a clause answers."""
+    qa = key_of(record)
+    return qa if qa is not None and qa.memory_ids else None
+
+
+def _scored(record: TurnRecord, score: Callable[[str, QA], float | bool]) -> float | None:
+    qa = key_of(record)
+    if qa is None:
+        return None
+    try:
+        return float(score(record.answer.final, qa))
+    except ScoringError as error:
+        raise RecordError(f"record {record.id}: {error}") from error
+
+
+def correct(record: TurnRecord) -> bool | None:
+    """*Correct* as in eval.scoring.is_correct; None on turns that are not scored."""
+    score = _scored(record, is_correct)
+    return None if score is None else bool(score)
+
+
+def accuracy(records: Sequence[TurnRecord]) -> Sample:
+    """Share of the scored answers that are correct. DESIGN sections 3 and 5."""
+    return sample(records, correct, "no scored answer")
+
+
+def exact_matches(records: Sequence[TurnRecord]) -> Sample:
+    """Share of the scored answers that equal the key or an alias once normalised. SQuAD EM."""
+    return sample(records, lambda r: _scored(r, exact_match), "no scored answer")
+
+
+def f1(records: Sequence[TurnRecord]) -> Sample:
+    """Mean token F1 of the scored answers against key and aliases. SQuAD F1."""
+    return sample(records, lambda r: _scored(r, token_f1), "no scored answer")
+
+
+def _of_kind(records: Sequence[TurnRecord], *kinds: TurnKind) -> list[TurnRecord]:
+    return [record for record in records if record.kind in kinds]
+
+
+def _distance(record: TurnRecord) -> int:
+    if record.distance is None:
+        raise RecordError(f"record {record.id}: a {record.kind} without a distance; run it again")
+    return record.distance
+
+
+def first_ask(records: Sequence[TurnRecord], cued: bool | None = None) -> Sample:
+    """Accuracy of first asks; only those of cued (True) or of uncued (False) clauses where wanted."""
+    asks = _of_kind(records, "first_ask")
+    for record in asks:
+        if record.cued is None:
+            raise RecordError(f"record {record.id}: a first ask that does not say whether its clause is cued")
+    name = {None: "", True: " about a cued clause", False: " about an uncued clause"}[cued]
+    return sample(asks, lambda r: correct(r) if cued in (None, r.cued) else None, f"no first ask{name}")
+
+
+def at_distance(
+    records: Sequence[TurnRecord], d: int, kind: TurnKind = "first_ask", cued: bool | None = None
+) -> Sample:
+    """Accuracy of first asks after d turns of filler, or of re-asks d turns behind what they repeat."""
+    asks = _of_kind(records, kind)
+    return sample(
+        asks,
+        lambda r: correct(r) if _distance(r) == d and cued in (None, r.cued) else None,
+        f"no {kind} at distance {d}",
+    )
+
+
+def by_kind(records: Sequence[TurnRecord], kind: TurnKind) -> Sample:
+    """Accuracy of one kind of turn: follow_up, near_miss, contradiction, two_clause, ..."""
+    return sample(_of_kind(records, kind), correct, f"no {kind} turn")
+
+
+def by_turn(records: Sequence[TurnRecord]) -> dict[int, Sample]:
+    """Accuracy by the turn's index in the dialogue (fillers counted), in order of the index."""
+    turns = sorted({record.turn for record in records if key_of(record) is not None})
+    return {turn: accuracy([record for record in records if record.turn == turn]) for turn in turns}
+
+
+# --- the same fact twice ------------------------------------------------------------------------
+
+
+def repeats(records: Sequence[TurnRecord], kind: TurnKind = "re_ask") -> list[tuple[TurnRecord, TurnRecord]]:
+    """(earlier, later) for every turn of the kind: the latest earlier ask of the same fact in its dialogue.
+
+    A fact is a slot of a clause. Raises RecordError where a turn repeats nothing.
+    """
+    asked: dict[tuple[int, str, tuple[str, ...], str], TurnRecord] = {}
+    pairs: list[tuple[TurnRecord, TurnRecord]] = []
+    for record in sorted(records, key=lambda r: (r.seed, r.dialogue_id, r.turn)):
+        qa = answerable_key_of(record)
+        if record.kind == kind and qa is None:
+            raise RecordError(f"record {record.id}: a {kind} without an answerable key; run it again")
+        if qa is None:
+            continue
+        fact = (record.seed, record.dialogue_id, qa.memory_ids, qa.slot or normalise(qa.answer))
+        if record.kind == kind:
+            if fact not in asked:
+                raise RecordError(
+                    f"record {record.id}: a {kind} of a fact that its dialogue did not ask for before; "
+                    "an earlier record is missing"
+                )
+            pairs.append((asked[fact], record))
+        asked[fact] = record
+    return pairs
+
+
+def _value_given(record: TurnRecord) -> str:
+    """The answer reduced to what it says: its abstention, the known values it holds, or its tokens."""
+    final, qa = record.answer.final, record.qa
+    assert qa is not None
+    if is_abstention(final):
+        return "abstains"
+    holds_key, rivals = held_values(final, qa)
+    if holds_key or rivals:
+        known = {normalise(rival) for rival in rivals} | ({normalise(qa.answer)} if holds_key else set())
+        return "holds " + " | ".join(sorted(known))
+    return normalise(final)
+
+
+def consistency(records: Sequence[TurnRecord]) -> Sample:
+    """Share of re-asks answered as the earlier ask of the same fact in the same dialogue.
+
+    Answers are compared by what they say: the key and rival values they hold, abstention, or else all
+    their normalised tokens; so "40 euros" and "It is EUR 40." agree. No answer agrees with nothing.
+    """
+    earlier = {later.id: first for first, later in repeats(records)}
+    return sample(
+        _of_kind(records, "re_ask"),
+        lambda r: bool(r.answer.final.strip()) and _value_given(r) == _value_given(earlier[r.id]),
+        "no re-ask",
+    )
+
+
+def flips(records: Sequence[TurnRecord], kind: TurnKind = "re_ask") -> Sample:
+    """Of the turns of the kind whose fact was answered right before: share that are wrong now.
+
+    kind "re_ask": forgetting within the dialogue; "contradiction": giving in to the user's wrong claim.
+    """
+    earlier = {later.id: first for first, later in repeats(records, kind)}
+    return sample(
+        _of_kind(records, kind),
+        lambda r: not correct(r) if correct(earlier[r.id]) else None,
+        f"no {kind} of a fact that was answered right before",
+    )
+
+
+# --- saying that one does not know ---------------------------------------------------------------
+
+
+def abstention_precision(records: Sequence[TurnRecord]) -> Sample:
+    """Of the scored answers that abstain: share whose question is unanswerable."""
+
+    def value(record: TurnRecord) -> bool | None:
+        qa = key_of(record)
+        return not qa.memory_ids if qa is not None and is_abstention(record.answer.final) else None
+
+    return sample(records, value, "it never abstains")
+
+
+def abstention_recall(records: Sequence[TurnRecord]) -> Sample:
+    """Of the unanswerable questions: share where the answer abstains."""
+
+    def value(record: TurnRecord) -> bool | None:
+        qa = key_of(record)
+        return is_abstention(record.answer.final) if qa is not None and not qa.memory_ids else None
+
+    return sample(records, value, "no unanswerable question")

@@ -1,0 +1,196 @@
+"""Runs methods over dialogues and questions, and yields records as they come.
+
+Two passes that never mix: retention is batched across dialogues and takes no times; cost is batch 1, warmed
+up and interleaved over the methods, so that what slows the machine slows all of them.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import psutil
+import torch
+
+from eval.records import CostRecord, TurnRecord
+from methods.base import Answer, Context, Method
+from tasks.base import Dialogue, Message, TaskData, Turn
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass
+class _Live:
+    """A dialogue on its way: the history a method sees holds messages and final answers only."""
+
+    dialogue: Dialogue
+    next_turn: int = 0
+    history: list[Message] = field(default_factory=list)
+
+    def advance(self) -> Turn | None:
+        """Passes scripted filler and stops at the next turn that needs an answer."""
+        while self.next_turn < len(self.dialogue.turns):
+            turn = self.dialogue.turns[self.next_turn]
+            self.history.append(Message("user", turn.user))
+            if turn.kind != "filler":
+                return turn
+            self.history.append(Message("assistant", turn.reply or ""))
+            self.next_turn += 1
+        return None
+
+
+def num_generated(dialogues: Sequence[Dialogue]) -> int:
+    return sum(turn.kind != "filler" for dialogue in dialogues for turn in dialogue.turns)
+
+
+def run_retention(
+    method: Method,
+    task: TaskData,
+    dialogues: Sequence[Dialogue],
+    *,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int,
+    done: Mapping[tuple[str, int], TurnRecord] | None = None,
+    progress: Progress | None = None,
+) -> Iterator[list[TurnRecord]]:
+    """Yields the records of one batch after the other.
+
+    In each wave every dialogue moves on by one generated turn; a wave is cut into batches of similar length.
+    done: (dialogue id, turn) -> a record of an earlier, unfinished run: such a batch is not computed again,
+    and the batches are the same either way.
+    """
+    done = done or {}
+    texts = {memory.id: memory.text for memory in task.memories}
+    cued = {memory.id: memory.cued for memory in task.memories}
+    total, finished = num_generated(dialogues), 0
+    live = [_Live(dialogue) for dialogue in dialogues]
+    while live:
+        wave = [(state, turn) for state in live if (turn := state.advance()) is not None]
+        wave.sort(key=lambda item: sum(len(m.content) for m in item[0].history))
+        for start in range(0, len(wave), batch_size):
+            batch = wave[start : start + batch_size]
+            known = [done.get((state.dialogue.id, state.next_turn)) for state, _ in batch]
+            if all(known):
+                answers = [record.answer for record in known if record is not None]
+            else:
+                answers = method.answer_batch(
+                    [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
+                )
+            records = []
+            for (state, turn), answer in zip(batch, answers, strict=True):
+                records.append(_record(method.name, seed, state, turn, answer, texts, cued))
+                state.history.append(Message("assistant", answer.final))
+                state.next_turn += 1
+            finished += len(batch)
+            if progress is not None:
+                progress(f"{method.name}: dialogues", finished, total)
+            if not all(known):
+                yield records
+        live = [state for state, _ in wave]
+
+
+def _record(
+    name: str,
+    seed: int,
+    state: _Live,
+    turn: Turn,
+    answer: Answer,
+    texts: Mapping[str, str],
+    cued: Mapping[str, bool],
+) -> TurnRecord:
+    gold = turn.qa.memory_ids if turn.qa else ()
+    return TurnRecord(
+        method=name,
+        seed=seed,
+        dialogue_id=state.dialogue.id,
+        turn=state.next_turn,
+        kind=turn.kind,
+        question=turn.user,
+        answer=answer,
+        qa=turn.qa,
+        distance=turn.distance,
+        cluster=state.dialogue.memory_id or state.dialogue.id,
+        cued=all(cued[i] for i in gold) if gold else None,
+        memory_text="\n".join(texts[i] for i in gold),
+        reference_think=turn.reply or "" if turn.kind == "ordinary" else "",
+        topic=turn.topic,
+    )
+
+
+class PeakMemory:
+    """Peak memory while the block runs: allocated VRAM on CUDA, else this process's resident set.
+
+    `ru_maxrss` is a lifetime peak, so the resident set is sampled in a thread every 20 ms.
+    """
+
+    def __init__(self) -> None:
+        self.cuda = torch.cuda.is_available()
+        self.kind = "vram" if self.cuda else "rss"
+        self.peak_bytes = 0
+
+    def __enter__(self) -> PeakMemory:
+        self._stop = threading.Event()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._process = psutil.Process()
+            self._sample()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def _sample(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, self._process.memory_info().rss)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self._sample()
+
+    def __exit__(self, *_: object) -> None:
+        if self.cuda:
+            self.peak_bytes = torch.cuda.max_memory_allocated()
+            return
+        self._stop.set()
+        self._thread.join()
+        self._sample()
+
+
+def run_cost(
+    methods: Sequence[Method],
+    questions: Sequence[tuple[str, Context]],
+    *,
+    seed: int,
+    rounds: int = 1,
+    warmup: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[CostRecord]:
+    """Times single answers. For each question every method answers in turn, in rotating order.
+
+    questions: (id, context). Warm-up answers are not recorded. Records come as they are measured.
+    """
+    for method in methods:
+        for _, ctx in questions[:warmup]:
+            method.answer(ctx)
+    total, finished = rounds * len(questions) * len(methods), 0
+    for lap in range(rounds):
+        for number, (question_id, ctx) in enumerate(questions):
+            shift = (lap + number) % len(methods)
+            for method in [*methods[shift:], *methods[:shift]]:
+                with PeakMemory() as memory:
+                    answer = method.answer(ctx)
+                finished += 1
+                if progress is not None:
+                    progress("timing", finished, total)
+                yield CostRecord(method.name, seed, question_id, lap, answer.usage, memory.peak_bytes, memory.kind)
+
+
+def cost_questions(
+    task: TaskData, seed: int, num_questions: int, max_new_tokens: int
+) -> list[tuple[str, Context]]:
+    """A seeded draw of single test questions, asked fresh."""
+    pool = list(task.held_out("test"))
+    drawn = random.Random(f"cost/{seed}").sample(pool, min(num_questions, len(pool)))
+    return [(qa.id, Context((Message("user", qa.question),), max_new_tokens)) for qa in drawn]

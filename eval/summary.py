@@ -1,0 +1,220 @@
+"""summary.json: every metric of every method, by its stable name, with its interval.
+
+DESIGN section 7. All numbers are computed from records alone; records of several seeds are pooled, with
+seed and clause resampled each on their own (eval.stats).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from eval import ledger, retention, structure
+from eval.cost import cost_metrics, cost_resamples
+from eval.ledger import MemoryPath
+from eval.records import CostRecord, RecordError, TurnRecord
+from eval.stats import (
+    NUM_RESAMPLES,
+    Estimate,
+    Resamples,
+    Sample,
+    estimate,
+    estimate_ratio,
+    missing,
+    resamples_for,
+)
+from eval.verdict import Verdict, compare_pairs
+from methods.base import FitReport
+from tasks.base import TurnKind
+
+KINDS: tuple[TurnKind, ...] = (
+    "first_ask",
+    "re_ask",
+    "follow_up",
+    "near_miss",
+    "contradiction",
+    "two_clause",
+    "unanswerable",
+)
+NOT_RUN: dict[str, str] = {  # metrics of the passes that only evaluation=full runs
+    **dict.fromkeys(("ability/before", "ability/after", "ability/with_memory"), "the ability pass was not run"),
+    **dict.fromkeys(
+        (
+            "lifecycle/write_s",
+            "lifecycle/write_bytes",
+            "lifecycle/write_tokens",
+            "lifecycle/update_accuracy",
+            "lifecycle/stale_rate",
+            "lifecycle/forget_abstention",
+            "lifecycle/neighbour_accuracy",
+        ),
+        "the lifecycle pass was not run",
+    ),
+}
+
+
+def by_method(records: Sequence[TurnRecord]) -> dict[str, list[TurnRecord]]:
+    """Records of each method, methods in order of appearance. Raises RecordError on a repeated id."""
+    groups: dict[str, list[TurnRecord]] = {}
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            raise RecordError(f"record {record.id} occurs twice; remove one of the lines")
+        seen.add(record.id)
+        groups.setdefault(record.method, []).append(record)
+    return groups
+
+
+def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> dict[str, Estimate]:
+    """All retention/* and abstention/* metrics of one method."""
+    samples = {
+        "retention/accuracy": retention.accuracy(records),
+        "retention/exact_match": retention.exact_matches(records),
+        "retention/f1": retention.f1(records),
+        "retention/first_ask_cued": retention.first_ask(records, cued=True),
+        "retention/first_ask_uncued": retention.first_ask(records, cued=False),
+        **{f"retention/d{d}": retention.at_distance(records, d) for d in retention.DISTANCES},
+        **{f"retention/re_ask_d{d}": retention.at_distance(records, d, "re_ask") for d in retention.DISTANCES},
+        **{f"retention/{kind}": retention.by_kind(records, kind) for kind in KINDS},
+        "retention/consistency": retention.consistency(records),
+        "retention/flips": retention.flips(records),
+        "retention/gives_in": retention.flips(records, "contradiction"),
+        "abstention/precision": retention.abstention_precision(records),
+        "abstention/recall": retention.abstention_recall(records),
+    }
+    metrics = {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+    for d in retention.DISTANCES[1:]:
+        metrics[f"retention/ratio_d{d}"] = estimate_ratio(
+            samples[f"retention/d{d}"], samples["retention/d0"], resamples, "nothing is right at distance 0"
+        )
+    return metrics
+
+
+def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples) -> dict[str, Estimate]:
+    """All ledger/* metrics of one method; lookups do not apply to one that keeps all in its weights."""
+    samples = {
+        "ledger/recited": ledger.recited_in_think(records),
+        "ledger/gold": ledger.gold(records, path),
+        "ledger/used": ledger.used(records, path),
+        "ledger/unaided": ledger.unaided(records, path),
+        "ledger/false_recall": ledger.false_recall(records, path),
+        "ledger/missed_recall": ledger.missed_recall(records, path),
+        "ledger/null_on_unanswerable": ledger.null_on_unanswerable(records, path),
+    }
+    lookups = {
+        "ledger/trigger": ledger.trigger,
+        "ledger/hit_at_1": ledger.hit_at_1,
+        "ledger/hit_at_k": ledger.hit_at_k,
+        "ledger/verbatim": ledger.verbatim_given_hit,
+        "ledger/correct_given_verbatim": ledger.correct_given_verbatim,
+    }
+    metrics = {
+        name: missing("it never looks anything up") if path == "weights" else estimate(metric(records), resamples)
+        for name, metric in lookups.items()
+    }
+    return metrics | {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+
+
+def structure_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> dict[str, Estimate]:
+    """All structure/* metrics of one method."""
+    samples = {
+        "structure/well_formed": structure.well_formed(records),
+        "structure/think_closed": structure.think_closed(records),
+        "structure/stopped_after_recall": structure.stopped_after_recall(records),
+        "structure/correct_and_well_formed": structure.correct_and_well_formed(records),
+        "structure/steps_kept": structure.steps_kept(records),
+        "structure/chain_kept": structure.chain_kept_on_ordinary(records),
+        "structure/leaked": structure.leaked(records),
+    }
+    return {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+
+
+def accuracy_by_turn(records: Sequence[TurnRecord], resamples: Resamples) -> dict[int, Estimate]:
+    """Accuracy by turn index of one method's records, for MLflow's steps."""
+    return {turn: estimate(drawn, resamples) for turn, drawn in retention.by_turn(records).items()}
+
+
+def _as_sequence(fit: FitReport | Sequence[FitReport] | None) -> tuple[FitReport, ...]:
+    if fit is None:
+        return ()
+    return (fit,) if isinstance(fit, FitReport) else tuple(fit)
+
+
+def summarise(
+    turns: Sequence[TurnRecord],
+    costs: Sequence[CostRecord],
+    fit: Mapping[str, FitReport | Sequence[FitReport]],
+    rng: np.random.Generator,
+    *,
+    task: str = "",
+    preset: str = "",
+    wall_s: float | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
+    extra: Mapping[str, Mapping[str, Estimate]] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, Any]:
+    """The content of summary.json, ready for json.dump.
+
+    fit: method -> what its fit cost, or one report a seed, of which means are taken. extra: method -> metrics
+    that other passes measured (ability/*, lifecycle/*), which replace the "not run" entries. The same rng
+    seed and records give the same numbers.
+    """
+    groups = by_method(turns)
+    names = list(dict.fromkeys((*groups, *(record.method for record in costs))))
+    resamples = resamples_for(turns, rng, num_resamples) if turns else None
+    timing_resamples = cost_resamples(costs, rng, num_resamples)
+    methods: dict[str, dict[str, Any]] = {}
+    for name in names:
+        records = groups.get(name, [])
+        if resamples is None or not records:
+            raise RecordError(f"method {name!r} has timings but no turns: its retention pass is missing")
+        metrics = retention_metrics(records, resamples)
+        metrics |= ledger_metrics(records, ledger.memory_path(records), resamples)
+        timed = [record for record in costs if record.method == name]
+        metrics |= cost_metrics(
+            timed, _as_sequence(fit.get(name)), metrics["retention/accuracy"], timing_resamples
+        )
+        metrics |= structure_metrics(records, resamples)
+        metrics |= {key: missing(reason) for key, reason in NOT_RUN.items()}
+        metrics |= (extra or {}).get(name, {})
+        methods[name] = {key: metric.as_dict() for key, metric in metrics.items()}
+    seeds = sorted({record.seed for record in turns} | {record.seed for record in costs})
+    return {
+        "task": task,
+        "preset": preset,
+        "seed": seeds[0] if seeds else None,
+        "seeds": seeds,
+        "wall_s": wall_s,
+        "methods": methods,
+        "verdicts": {key: verdict.as_dict() for key, verdict in (verdicts or {}).items()},
+    }
+
+
+COMPARED: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {
+    "retention/accuracy": retention.accuracy,
+    "retention/first_ask_cued": lambda records: retention.first_ask(records, cued=True),
+    "retention/first_ask_uncued": lambda records: retention.first_ask(records, cued=False),
+    "structure/correct_and_well_formed": structure.correct_and_well_formed,
+}
+
+
+def comparisons(
+    turns: Sequence[TurnRecord], rng: np.random.Generator, *, num_resamples: int = NUM_RESAMPLES
+) -> dict[str, dict[str, Any]]:
+    """Every method against every other on the headline metrics, ready for json.dump.
+
+    metric -> "a - b" -> the figures of eval.stats.Difference, the Holm-adjusted p and the outcome.
+    """
+    groups = by_method(turns)
+    resamples = resamples_for(turns, rng, num_resamples)
+    found: dict[str, dict[str, Any]] = {}
+    for name, metric in COMPARED.items():
+        pairs = compare_pairs({method: metric(records) for method, records in groups.items()}, resamples)
+        found[name] = {
+            f"{a} - {b}": {**asdict(pair.difference), "p_holm": pair.p_holm, "outcome": pair.outcome}
+            for (a, b), pair in pairs.items()
+        }
+    return found

@@ -1,0 +1,357 @@
+"""The specification's expectations as hypotheses written down beforehand, and how each is judged.
+
+Expectations: docs/SPEC.zh.md, sections 4.4, 6 and 7. Rules: DESIGN section 6. Each ends as *supported*,
+*refuted* or *not decided by this data*. There is no verdict where both arms are at the floor, or where
+the smallest effect that the data could have shown (at 80% power) exceeds the margin: such data cannot
+speak about a margin of that size, whatever it happens to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from eval import ledger, retention, structure
+from eval.cost import cost_resamples, latency, relative_difference, timings
+from eval.records import CostRecord, TurnRecord
+from eval.stats import (
+    NUM_RESAMPLES,
+    Difference,
+    Resamples,
+    Sample,
+    StatsError,
+    difference_from,
+    holm,
+    paired_difference,
+    resamples_for,
+)
+
+Outcome = Literal["supported", "refuted", "not_decided"]
+Rule = Literal[
+    "not_lower",  # supported: arm - reference above -margin; refuted: below it
+    "not_higher",  # supported: below +margin; refuted: above it
+    "highest",  # supported: above 0 against every reference (Holm); refuted: below 0 against one
+    "higher_by",  # supported: above +margin; refuted: below it
+]
+WORDS: dict[Outcome, str] = {
+    "supported": "supported",
+    "refuted": "refuted",
+    "not_decided": "not decided by this data",
+}
+ALPHA = 0.05
+FLOOR = 0.10  # a share of right answers at or below which an arm is taken to have failed altogether
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One expectation, with all that its verdict depends on."""
+
+    key: str  # in summary.json
+    id: str  # H1 .. H6
+    claim: str  # in plain words
+    recipe: str  # the arm that it is about
+    references: tuple[str, ...]  # what the arm is compared with
+    metric: str
+    split: str
+    margin: float  # in the metric's unit; 0.05 = 5 points, or 5 per cent of a cost
+    rule: Rule
+    floor: float | None = FLOOR  # None: low values are no failure (costs, stop rates)
+    needs: str = ""  # what must be measured, where records of the retention and cost passes lack it
+
+
+def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
+    return (
+        Hypothesis(
+            key=f"H5{suffix}",
+            id="H5",
+            claim="Without Step 1 the <recall> state finds the right memory no more often than chance.",
+            recipe=recipe,
+            references=("chance",),
+            metric="ledger/hit_at_1",
+            split="dev",
+            margin=0.05,
+            rule="not_higher",
+            floor=None,
+            needs=f"an ablation of {recipe} without Step 1",
+        ),
+        Hypothesis(
+            key=f"H6{suffix}",
+            id="H6",
+            claim="Trained on memory_front alone, the model stops after it has recalled.",
+            recipe=recipe,
+            references=(f"{recipe}, full mix",),
+            metric="structure/stopped_after_recall",
+            split="dev",
+            margin=0.10,
+            rule="higher_by",
+            floor=None,
+            needs=f"an ablation of {recipe} with memory_front alone",
+        ),
+    )
+
+
+_H1 = "Recall keeps as much as RAG: its first asks are right at most 5 points less often ({} clauses)."
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    *(
+        Hypothesis(
+            key=key,
+            id="H1",
+            claim=_H1.format(split),
+            recipe="recall",
+            references=("rag",),
+            metric=f"retention/first_ask_{split}",
+            split=f"test, {split}",
+            margin=0.05,
+            rule="not_lower",
+        )
+        for key, split in (("H1", "cued"), ("H1/uncued", "uncued"))
+    ),
+    Hypothesis(
+        key="H2",
+        id="H2",
+        claim="Recall costs what SFT costs: latency and peak memory at most 10% higher.",
+        recipe="recall",
+        references=("sft",),
+        metric="cost/latency_p50_s and cost/peak_*_bytes",
+        split="timed answers",
+        margin=0.10,
+        rule="not_higher",
+        floor=None,
+    ),
+    Hypothesis(
+        key="H3",
+        id="H3",
+        claim="Recall's answers are correct and well formed at once more often than any rival's.",
+        recipe="recall",
+        references=("sft", "rag"),
+        metric="structure/correct_and_well_formed",
+        split="test",
+        margin=0.05,
+        rule="highest",
+    ),
+    Hypothesis(
+        key="H4",
+        id="H4",
+        claim="Mixing in sft_only keeps ordinary ability: at most 2 points below the model before.",
+        recipe="recall",
+        references=("before the fit",),
+        metric="ability/after",
+        split="held-out general tasks",
+        margin=0.02,
+        rule="not_lower",
+        floor=None,
+        needs="ability figures before and after the fit",
+    ),
+    *_ablation("recall", ""),
+    *_ablation("recall_spec", "/recall_spec"),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A hypothesis with its outcome, the reason in plain words, and the figures behind it."""
+
+    hypothesis: Hypothesis
+    outcome: Outcome
+    reason: str
+    evidence: dict[str, Difference] = field(default_factory=dict)  # label -> figures
+
+    def as_dict(self) -> dict[str, Any]:
+        h = self.hypothesis
+        return {
+            "id": h.id,
+            "verdict": WORDS[self.outcome],
+            "reason": self.reason,
+            "claim": h.claim,
+            "recipe": h.recipe,
+            "references": list(h.references),
+            "metric": h.metric,
+            "split": h.split,
+            "margin": h.margin,
+            "evidence": {label: asdict(difference) for label, difference in self.evidence.items()},
+        }
+
+
+def _figures(difference: Difference) -> str:
+    return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
+
+
+def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tuple[Outcome, str]:
+    """The outcome of one comparison."""
+    margin, figures = hypothesis.margin, _figures(difference)
+    floor = hypothesis.floor
+    if floor is not None and max(difference.arm, difference.reference) <= floor:
+        return "not_decided", (
+            f"both arms are at the floor ({difference.arm:.3f} and {difference.reference:.3f}, floor {floor})"
+        )
+    if difference.mde > margin:
+        return "not_decided", (
+            f"difference {figures}, but effects under {difference.mde:.3f} go unseen with "
+            f"{difference.num_clusters} clusters and the margin is {margin}"
+        )
+    if hypothesis.rule == "highest":
+        if p_holm < ALPHA and difference.value != 0:
+            outcome: Outcome = "supported" if difference.value > 0 else "refuted"
+            return outcome, f"difference {figures}, Holm p = {p_holm:.3f}"
+        return "not_decided", f"difference {figures}, Holm p = {p_holm:.3f}: neither is shown to be higher"
+    bound = -margin if hypothesis.rule == "not_lower" else margin
+    above, below = difference.low > bound, difference.high < bound
+    holds = below if hypothesis.rule == "not_higher" else above
+    fails = above if hypothesis.rule == "not_higher" else below
+    if holds or fails:
+        side = "above" if above else "below"
+        return ("supported" if holds else "refuted"), f"difference {figures}, all {side} {bound:+.2f}"
+    return "not_decided", f"difference {figures} lies on both sides of {bound:+.2f}"
+
+
+def judge(hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: str = "") -> Verdict:
+    """Applies the rules of DESIGN section 6 to the figures of one hypothesis.
+
+    evidence: label -> difference; a hypothesis with several parts (two costs, two rivals) is supported
+    when every part is and refuted when one part is. Empty: not decided, for `reason` or for want of what
+    the hypothesis `needs`.
+    """
+    if not evidence:
+        return Verdict(hypothesis, "not_decided", reason or f"needs {hypothesis.needs}")
+    labels = list(evidence)
+    adjusted = holm([evidence[label].p for label in labels])
+    parts = [_part(hypothesis, evidence[label], p) for label, p in zip(labels, adjusted, strict=True)]
+    outcomes = [outcome for outcome, _ in parts]
+    text = "; ".join(f"{label}: {why}" for label, (_, why) in zip(labels, parts, strict=True))
+    if "refuted" in outcomes:
+        return Verdict(hypothesis, "refuted", text, dict(evidence))
+    if all(outcome == "supported" for outcome in outcomes) and not reason:
+        return Verdict(hypothesis, "supported", text, dict(evidence))
+    return Verdict(hypothesis, "not_decided", "; ".join(filter(None, (text, reason))), dict(evidence))
+
+
+# --- evidence from records ----------------------------------------------------------------------
+
+
+def step1_evidence(
+    without_step1: Sequence[TurnRecord], num_memories: int, resamples: Resamples
+) -> dict[str, Difference]:
+    """Evidence for H5: hit@1 given a lookup, of the arm without Step 1, against 1 / num_memories."""
+    return {"against chance": difference_from(ledger.hit_at_1(without_step1), 1 / num_memories, resamples)}
+
+
+def front_only_evidence(
+    front_only: Sequence[TurnRecord], full_mix: Sequence[TurnRecord], resamples: Resamples
+) -> dict[str, Difference]:
+    """Evidence for H6: share of recalls after which the arm stops, memory_front alone minus full mix."""
+    arms = (structure.stopped_after_recall(front_only), structure.stopped_after_recall(full_mix))
+    return {"against the full mix": paired_difference(*arms, resamples)}
+
+
+def _retention_evidence(
+    hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]], resamples: Resamples
+) -> tuple[dict[str, Difference], str]:
+    """Differences of the recipe to each reference on test questions, and what is missing."""
+
+    def metric(records: Sequence[TurnRecord]) -> Sample:
+        tested = [r for r in records if r.qa is not None and r.qa.split == "test"]
+        if hypothesis.id == "H3":
+            return structure.correct_and_well_formed(tested)
+        return retention.first_ask(tested, cued=hypothesis.metric.endswith("_cued"))
+
+    evidence: dict[str, Difference] = {}
+    for reference in hypothesis.references:
+        absent = [name for name in (hypothesis.recipe, reference) if not groups.get(name)]
+        if absent:
+            return evidence, f"needs records of {' and '.join(absent)}"
+        try:
+            difference = paired_difference(metric(groups[hypothesis.recipe]), metric(groups[reference]), resamples)
+        except StatsError as error:
+            return evidence, f"needs {hypothesis.metric} on test questions of both arms ({error})"
+        evidence[f"against {reference}"] = difference
+    return evidence, ""
+
+
+def _cost_evidence(
+    hypothesis: Hypothesis, costs: Sequence[CostRecord], resamples: Resamples | None
+) -> tuple[dict[str, Difference], str]:
+    """Relative differences in median latency and in peak memory."""
+    reference = hypothesis.references[0]
+    arms = [[r for r in costs if r.method == name] for name in (hypothesis.recipe, reference)]
+    if resamples is None or not all(arms):
+        return {}, f"needs timed answers of {hypothesis.recipe} and {reference}"
+    kinds = {record.memory_kind for arm in arms for record in arm}
+    try:
+        evidence = {
+            "latency": relative_difference(latency(arms[0]), latency(arms[1]), 0.5, resamples),
+        }
+        if len(kinds) > 1:
+            return evidence, "needs peak memory of one kind: " + " and ".join(sorted(kinds)) + " do not compare"
+        peaks = [timings(arm, lambda r: r.peak_bytes) for arm in arms]
+        evidence["memory"] = relative_difference(peaks[0], peaks[1], 1.0, resamples)
+    except StatsError as error:
+        return {}, f"needs timed answers to the same questions ({error})"
+    return evidence, ""
+
+
+def judge_all(
+    turns: Sequence[TurnRecord],
+    costs: Sequence[CostRecord],
+    rng: np.random.Generator,
+    *,
+    evidence: Mapping[str, Mapping[str, Difference]] | None = None,
+    gates: Mapping[str, bool] | None = None,
+    num_resamples: int = NUM_RESAMPLES,
+) -> dict[str, Verdict]:
+    """A verdict on every hypothesis, by its key.
+
+    H1 to H3 are computed from the records. H4 to H6 rest on passes and ablations of their own: their
+    figures come in as `evidence` (hypothesis key -> label -> difference). gates: recipe -> has it passed
+    the gate on a set that it may overfit (DESIGN section 4)? Without it `recall_spec` gets no verdict.
+    """
+    groups: dict[str, list[TurnRecord]] = {}
+    for record in turns:
+        groups.setdefault(record.method, []).append(record)
+    resamples = resamples_for(turns, rng, num_resamples) if turns else None
+    timing_resamples = cost_resamples(costs, rng, num_resamples)
+    verdicts: dict[str, Verdict] = {}
+    for hypothesis in HYPOTHESES:
+        found: Mapping[str, Difference] = (evidence or {}).get(hypothesis.key, {})
+        reason = ""
+        if hypothesis.recipe == "recall_spec" and not (gates or {}).get("recall_spec", False):
+            found, reason = {}, "needs recall_spec to pass its gate first: a bug would look the same"
+        elif hypothesis.id in ("H1", "H3"):
+            if resamples is None:
+                reason = "needs records"
+            else:
+                found, reason = _retention_evidence(hypothesis, groups, resamples)
+        elif hypothesis.id == "H2":
+            found, reason = _cost_evidence(hypothesis, costs, timing_resamples)
+        verdicts[hypothesis.key] = judge(hypothesis, found, reason)
+    return verdicts
+
+
+# --- every method against every other -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods on one metric."""
+
+    difference: Difference
+    p_holm: float  # adjusted over all pairs
+    outcome: Literal["different", "no_difference_shown"]
+
+
+def compare_pairs(samples: Mapping[str, Sample], resamples: Resamples) -> dict[tuple[str, str], Pair]:
+    """All pairs of methods on one metric, Holm over the pairs.
+
+    samples: method -> its values. "different" from Holm p < 0.05 on; "no_difference_shown" is no proof of
+    sameness: read it with the minimum detectable effect.
+    """
+    names = [name for name, drawn in samples.items() if len(drawn)]
+    keys = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    differences = [paired_difference(samples[a], samples[b], resamples) for a, b in keys]
+    adjusted = holm([difference.p for difference in differences])
+    return {
+        key: Pair(difference, p, "different" if p < ALPHA else "no_difference_shown")
+        for key, difference, p in zip(keys, differences, adjusted, strict=True)
+    }

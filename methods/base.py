@@ -1,0 +1,99 @@
+"""How memory gets in: the interface that recall, SFT, RAG and the control arms share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from tasks.base import Conversation, Memory, Message
+
+
+class MethodError(ValueError):
+    """Something a user can put right: names the thing, the place and the fix in one sentence."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method sees when it must answer. Never holds the gold answer."""
+
+    messages: tuple[Message, ...]  # history (final answers only) + the user's question last
+    max_new_tokens: int = 192
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """One recall or one retrieved passage, in the order used."""
+
+    memory_id: str  # "" is the null memory: "no clause covers this"
+    score: float  # cosine in [-1, 1]
+    text: str  # what the model worked with: the decoded text (recall) or the passage (RAG)
+    candidates: tuple[tuple[str, float], ...] = ()  # best first, with scores
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one answer cost. Times are 0.0 in batched runs, where they would mean nothing."""
+
+    prompt_tokens: int
+    new_tokens: int
+    ttft_s: float = 0.0  # time to the first new token
+    ttfa_s: float = 0.0  # time to the first token after </think>
+    total_s: float = 0.0
+    stage_s: dict[str, float] = field(default_factory=dict)  # embed, search, prefill, memory_head, decode
+    kv_bytes: int = 0  # exact bytes of keys and values at the end
+    truncated_turns: int = 0  # history turns cut to fit the context window
+
+
+@dataclass(frozen=True)
+class Answer:
+    raw: str  # generated text with control tokens, from the first new token to the stop token
+    think: str  # between <think> and </think>; "" if that never closed
+    final: str  # after </think>; "" if the think never closed
+    lookups: tuple[Lookup, ...]
+    usage: Usage
+    finished: bool = True  # False: stopped by max_new_tokens
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What `fit` cost."""
+
+    seconds: float
+    forward_tokens: int  # non-padding tokens through the model, over all stages
+    optimizer_steps: int
+    bytes_stored: int = 0  # bank, index or adapter: what the method keeps beside the base weights
+    curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # loss per step, per stage
+    notes: dict[str, float] = field(default_factory=dict)  # per-stage seconds, self-tests, thresholds
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What adding or replacing memories after the fit cost."""
+
+    seconds: float
+    num_memories: int
+    trained_tokens: int
+    bytes_stored: int
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Fit once, then answer; write and forget where the method can do so without a refit."""
+
+    name: str
+
+    def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport: ...
+
+    def answer(self, ctx: Context) -> Answer: ...
+
+    def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]: ...
+
+    def write(self, memories: Sequence[Memory]) -> WriteReport: ...
+
+    def forget(self, ids: Sequence[str]) -> None: ...
+
+    def save(self, path: Path) -> None: ...
+
+    def load(self, path: Path) -> None: ...

@@ -1,0 +1,139 @@
+"""Messages -> token ids, safe against control tokens; generated text -> think and answer.
+
+Every method writes and reads one format:
+
+    <think>\\n[what was recalled or quoted]\\nREASONING\\n</think>\\nANSWER<eos>
+
+Only this file turns text into ids. Contents are encoded as plain text, so a user who types
+`<recall>` or `<|im_end|>` gets those characters and never the control token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from methods.backbone import THINK, THINK_END, Backbone
+from tasks.base import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORE = -100  # label of a position without loss
+SYSTEM = "You are a helpful assistant."
+Piece = str | int  # plain text, or one control token's id
+
+SampleKind = Literal["memory_front", "memory_full", "sft_only", "query"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sequence. Positions index `input_ids`."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]  # -100 where nothing is learnt; not shifted
+    kind: SampleKind
+    recall_position: int = -1  # of <recall>; its state is the query (-1: none)
+    pad_position: int = -1  # of <|memory_pad|>; its embedding is the memory vector (-1: none)
+    memory_index: int = -1  # row of the bank that belongs here (-1: none)
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Plain text: strings that look like control tokens stay ordinary characters."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> list[int]:
+    ids: list[int] = []
+    for piece in pieces:
+        ids += [piece] if isinstance(piece, int) else encode_text(tokenizer, piece)
+    return ids
+
+
+def encode_prompt(backbone: Backbone, messages: Sequence[Message], system: str = SYSTEM) -> list[int]:
+    """Ids of the chat template over the messages, up to and including the assistant header.
+
+    The template is rendered with placeholders; what stands between them is the template's own and may
+    hold control tokens, what replaces them is plain text.
+    """
+    tokenizer = backbone.tokenizer
+    chat = [Message("system", system), *messages] if messages[0].role != "system" else list(messages)
+    marks = [f"\ue000{index}\ue001" for index in range(len(chat))]
+    rendered = str(
+        tokenizer.apply_chat_template(
+            [{"role": m.role, "content": mark} for m, mark in zip(chat, marks, strict=True)],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+    )
+    ids: list[int] = []
+    for message, mark in zip(chat, marks, strict=True):
+        before, rendered = rendered.split(mark, 1)
+        ids += tokenizer(before, add_special_tokens=False).input_ids
+        ids += encode_text(tokenizer, message.content)
+    return ids + list(tokenizer(rendered, add_special_tokens=False).input_ids)
+
+
+def split_think(content: str) -> tuple[str, str]:
+    """`<think>\\nA\\n</think>\\nB` -> (A, B); text without a think -> ("", text)."""
+    if not content.startswith(THINK) or THINK_END not in content:
+        return "", content.strip()
+    think, answer = content[len(THINK) :].split(THINK_END, 1)
+    return think.strip(), answer.strip()
+
+
+def answer_pieces(backbone: Backbone, think: Sequence[Piece], answer: str) -> list[Piece]:
+    """The one answer format. `think` pieces stand between `<think>\\n` and `\\n</think>`."""
+    ids = backbone.ids
+    return [ids.think, "\n", *think, "\n", ids.think_end, "\n" + answer, ids.eos]
+
+
+def supervised(
+    prompt: Sequence[int],
+    target: Sequence[int],
+    kind: SampleKind,
+    *,
+    recall: int | None = None,
+    pad: int | None = None,
+    memory_index: int = -1,
+    target_loss_from: int = 0,
+) -> Sample:
+    """Prompt without loss, target with loss. recall, pad: offsets of those tokens in the target."""
+    labels = [IGNORE] * (len(prompt) + target_loss_from) + list(target[target_loss_from:])
+    if pad is not None:
+        labels[len(prompt) + pad] = IGNORE  # overwritten by the memory vector, never predicted
+    return Sample(
+        input_ids=(*prompt, *target),
+        labels=tuple(labels),
+        kind=kind,
+        recall_position=-1 if recall is None else len(prompt) + recall,
+        pad_position=-1 if pad is None else len(prompt) + pad,
+        memory_index=memory_index,
+    )
+
+
+def parse_answer(raw: str, eos: str) -> tuple[str, str]:
+    """Raw generated text -> (think, final); ("", "") where the think never closed."""
+    if THINK_END not in raw:
+        return "", ""
+    think, final = raw.split(THINK_END, 1)
+    return think.replace(THINK, "", 1).strip(), final.replace(eos, "").strip()
+
+
+def fit_history(backbone: Backbone, messages: Sequence[Message], max_prompt_tokens: int) -> tuple[list[int], int]:
+    """Prompt ids within the context window: oldest exchanges are cut first, the same for every method.
+
+    Returns the ids and the number of messages cut. The user's last message is never cut.
+    """
+    kept = list(messages)
+    cut = 0
+    ids = encode_prompt(backbone, kept)
+    while len(ids) > max_prompt_tokens and len(kept) > 1:
+        drop = 2 if len(kept) > 2 else 1
+        kept, cut = kept[drop:], cut + drop
+        ids = encode_prompt(backbone, kept)
+    return ids, cut

@@ -1,0 +1,231 @@
+"""The one generation loop, for every method, so that a latency difference is the memory mechanism's.
+
+`decode_loop` is a callable for `model.generate(..., custom_generate=...)`. It mirrors the stock sampling
+loop step by step and opens two seats for an `Interceptor`: it may force the next token of a row after a
+forward, and it may replace the next input embedding of a row before one. Without an interceptor, or with
+one that never acts, the output is token-identical to stock `generate`.
+
+Shapes: B batch, T tokens, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from methods.backbone import Backbone
+
+FREE = -1  # in forced tokens: this row chooses its own token
+
+
+class Interceptor(Protocol):
+    """What a memory mechanism may do inside the loop."""
+
+    def begin(self, batch_size: int, clock: Clock) -> None:
+        """A new batch starts: forget everything."""
+
+    def next_inputs_embeds(self, input_ids_B1: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Before a forward: (B, 1, D) to feed in place of the last tokens, or None."""
+
+    def after_forward(self, input_ids_BT: Tensor, hidden_BD: Tensor) -> Tensor | None:
+        """After a forward: (B,) forced next token ids with -1 where free, or None. hidden: last state."""
+
+
+class Clock:
+    """Wall times of one generation: the prefill, each new token, and named stages. Synchronises CUDA."""
+
+    def __init__(self, device: torch.device, enabled: bool) -> None:
+        self.enabled = enabled
+        self._sync = device.type == "cuda"
+        self.start_s = self.now()
+        self.token_s: list[float] = []  # seconds from the start to each new token
+        self.stage_s: dict[str, float] = {}
+
+    def now(self) -> float:
+        if self.enabled and self._sync:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def token(self) -> None:
+        if self.enabled:
+            self.token_s.append(self.now() - self.start_s)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        if not self.enabled:
+            yield
+            return
+        begin = self.now()
+        yield
+        self.stage_s[name] = self.stage_s.get(name, 0.0) + self.now() - begin
+
+
+@contextmanager
+def _last_hidden_state(model: Any) -> Iterator[dict[str, Tensor]]:
+    """Catches what enters the output head: the last hidden state, at no cost and for any architecture."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(_module: Any, args: tuple[Tensor, ...]) -> None:
+        seen["hidden"] = args[0][:, -1, :]
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def decode_loop(
+    model: Any,
+    input_ids: Tensor,
+    logits_processor: Any,
+    stopping_criteria: Any,
+    generation_config: Any,
+    interceptor: Interceptor | None = None,
+    clock: Clock | None = None,
+    on_token: Callable[[Tensor], None] | None = None,
+    final_cache: dict[str, Any] | None = None,
+    **model_kwargs: Any,
+) -> Tensor:
+    """Greedy or sampled decoding. input_ids: (B, T) left-padded -> (B, T + new).
+
+    on_token receives the (B,) ids of each new step (streaming); final_cache, a dict, receives the cache.
+    """
+    model_kwargs.pop("synced_gpus", None)
+    batch_size = input_ids.shape[0]
+    clock = clock or Clock(input_ids.device, enabled=False)
+    pad_token_id = generation_config._pad_token_tensor
+    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    unfinished_B = torch.ones(batch_size, dtype=torch.long, device=input_ids.device)
+    embed = model.get_input_embeddings()
+    if interceptor is not None:
+        interceptor.begin(batch_size, clock)
+    with _last_hidden_state(model) as seen:
+        with clock.stage("prefill"):
+            outputs = model._prefill(input_ids, generation_config, model_kwargs)
+        while True:
+            model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
+            logits_BV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+            scores_BV = logits_processor(input_ids, logits_BV)
+            if generation_config.do_sample:
+                next_B = torch.multinomial(scores_BV.softmax(dim=-1), num_samples=1).squeeze(1)
+            else:
+                next_B = scores_BV.argmax(dim=-1)
+            if interceptor is not None:
+                forced_B = interceptor.after_forward(input_ids, seen["hidden"])
+                if forced_B is not None:
+                    next_B = torch.where(forced_B == FREE, next_B, forced_B)
+            if has_eos:
+                next_B = next_B * unfinished_B + pad_token_id * (1 - unfinished_B)
+            input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
+            clock.token()
+            if on_token is not None:
+                on_token(next_B)
+            unfinished_B = unfinished_B & ~stopping_criteria(input_ids, None)
+            if unfinished_B.max() == 0:
+                break
+            step_kwargs = dict(model_kwargs)
+            if interceptor is not None:
+                inputs_embeds = interceptor.next_inputs_embeds(input_ids[:, -1:], embed)
+                if inputs_embeds is not None:  # otherwise the library would ignore inputs_embeds here
+                    step_kwargs |= {"inputs_embeds": inputs_embeds, "is_first_iteration": True}
+            inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **step_kwargs)
+            outputs = model(**inputs, return_dict=True)
+    if final_cache is not None:
+        final_cache["past_key_values"] = model_kwargs.get("past_key_values")
+    return input_ids
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Token sampling. Greedy by default: every headline figure is greedy."""
+
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_k: int = 20
+    top_p: float = 0.95
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One row's new tokens, up to and including the stop token."""
+
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    finished: bool
+    token_s: tuple[float, ...] = ()
+    stage_s: dict[str, float] = field(default_factory=dict)
+    kv_bytes: int = 0
+
+
+def _cache_bytes(cache: Any) -> int:
+    """Exact bytes of keys and values."""
+    total = 0
+    for layer in getattr(cache, "layers", []):
+        for tensor in (layer.keys, layer.values):
+            if tensor is not None:
+                total += tensor.numel() * tensor.element_size()
+    return total
+
+
+def generate(
+    backbone: Backbone,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    interceptor: Interceptor | None = None,
+    sampling: Sampling | None = None,
+    timed: bool = False,
+    on_token: Callable[[Tensor], None] | None = None,
+) -> list[Generated]:
+    """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
+
+    timed: with batch 1, records when each token came and how long each stage took.
+    """
+    sampling = sampling or Sampling()
+    model: Any = backbone.model
+    device = backbone.device
+    pad = int(backbone.tokenizer.pad_token_id)
+    width = max(len(p) for p in prompts)
+    input_ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    final_cache: dict[str, Any] = {}
+    clock = Clock(device, enabled=timed)
+    loop = functools.partial(
+        decode_loop, interceptor=interceptor, clock=clock, on_token=on_token, final_cache=final_cache
+    )
+    knobs: dict[str, Any] = {
+        "do_sample": sampling.do_sample,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
+    if sampling.do_sample:
+        knobs |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    output = model.generate(
+        input_ids=input_ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=backbone.ids.eos,
+        pad_token_id=pad,
+        custom_generate=loop,
+        **knobs,
+    )
+    kv_bytes = _cache_bytes(final_cache.get("past_key_values")) // len(prompts)
+    results = []
+    for row, prompt in enumerate(prompts):
+        new = output[row, width:].tolist()
+        finished = backbone.ids.eos in new
+        if finished:
+            new = new[: new.index(backbone.ids.eos) + 1]
+        results.append(
+            Generated(tuple(new), len(prompt), finished, tuple(clock.token_s), dict(clock.stage_s), kv_bytes)
+        )
+    return results

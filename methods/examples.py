@@ -1,0 +1,130 @@
+"""Training examples that every method shares: the same questions, clauses, reasoning and answers.
+
+What differs between methods is only how the clause gets into the think: recalled from a vector, recited
+from the weights, or quoted from the prompt.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from methods.base import MethodError
+from methods.chat import split_think
+from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Memory, Message
+
+NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question with everything a think needs."""
+
+    messages: tuple[Message, ...]  # history + the question last
+    memory_id: str  # the clause it rests on; "" where no clause covers it
+    clause: str  # the clause's text, recalled or quoted; NULL_TEXT where none covers it
+    reasoning: str  # steps after the clause
+    answer: str
+
+
+@dataclass(frozen=True)
+class ExampleConfig:
+    """How shared examples are drawn; the same for every method."""
+
+    self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
+    self_cues_beside: int = 1  # self-made questions of a clause that has cues
+    history_probability: float = 0.2  # share of examples that follow an unrelated exchange
+
+
+# A number with the word it counts, or a name of two capitalised words: what a question may ask for.
+_FACT = re.compile(r"\b\d[\d.,:]*\d?(?:\s+(?:per\s+cent|[a-z]+))?|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b")
+
+
+def self_made_cues(memory: Memory, limit: int) -> list[Example]:
+    """Questions by rule from a clause's own text: a fact replaced by "what", under the clause's title.
+
+    "Staff receive 31 euros per day." titled "Meals, Cork" -> "Meals, Cork: staff receive what per day?"
+    The reasoning quotes the words around the fact.
+    """
+    found: list[Example] = []
+    for sentence in re.split(r"(?<=[.!?])\s+", memory.text):
+        for match in _FACT.finditer(sentence):
+            fact = match.group()
+            if match.start() == 0 or fact in memory.title:
+                continue
+            blank = (sentence[: match.start()] + "what" + sentence[match.end() :]).rstrip(".!? ")
+            question = f"{memory.title}: {blank[0].lower() + blank[1:]}?" if memory.title else f"{blank}?"
+            before = sentence[: match.start()].split()[-4:]
+            after = sentence[match.end() :].rstrip(".!? ").split()[:3]
+            quoted = " ".join([*before, fact, *after])
+            found.append(
+                Example(
+                    messages=(Message("user", question),),
+                    memory_id=memory.id,
+                    clause=memory.text,
+                    reasoning=f"Here the rule reads {quoted}, so the answer is {fact}.",
+                    answer=fact,
+                )
+            )
+    if len(found) <= limit:
+        return found
+    return random.Random(memory.id).sample(found, limit)
+
+
+def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[str, list[Example]]:
+    """memory id -> its training examples: cues and self-made ones; empty for an uncued clause without facts."""
+    examples: dict[str, list[Example]] = {}
+    for memory in memories:
+        cued = [
+            Example(
+                messages=(Message("user", cue.question),),
+                memory_id=memory.id,
+                clause=memory.text,
+                reasoning=cue.think,
+                answer=cue.answer,
+            )
+            for cue in memory.cues
+        ]
+        limit = config.self_cues_beside if cued else config.self_cues
+        examples[memory.id] = cued + self_made_cues(memory, limit)
+    return examples
+
+
+def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
+    return [
+        Example(
+            messages=conversation.messages[:-1],
+            memory_id="",
+            clause=NULL_TEXT,
+            reasoning="",
+            answer=NO_CLAUSE_ANSWER,
+        )
+        for conversation in sft
+        if conversation.kind == "unanswerable"
+    ]
+
+
+def general(sft: Sequence[Conversation]) -> list[Conversation]:
+    """Ordinary conversations. Raises MethodError where there are none: nothing would keep ordinary ability."""
+    found = [c for c in sft if c.kind == "general"]
+    if not found:
+        raise MethodError("fit needs general SFT conversations and got none; pass the task's sft corpus")
+    return found
+
+
+def plain_messages(conversation: Conversation) -> tuple[Message, ...]:
+    """The conversation as history: assistant thinks removed, as in every history a method sees."""
+    return tuple(
+        Message(m.role, split_think(m.content)[1]) if m.role == "assistant" else m for m in conversation.messages
+    )
+
+
+def with_history(
+    example: Example, conversations: Sequence[Conversation], probability: float, rng: random.Random
+) -> Example:
+    """The example, sometimes after an unrelated finished exchange."""
+    if rng.random() >= probability:
+        return example
+    return replace(example, messages=plain_messages(rng.choice(conversations)) + example.messages)

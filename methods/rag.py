@@ -1,0 +1,303 @@
+"""RAG: clauses in Chroma, the nearest in the prompt, and a reader that was tuned to use them.
+
+An untuned reader of this size is a straw man, so the reader is LoRA-tuned on open-book conversations with
+distractors, sometimes with the gold clause missing (RAFT; Zhang et al. 2024, arXiv:2403.10131).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from methods.answering import answer_from, prompts_for
+from methods.backbone import PACKAGED_ENCODER, load_encoder, load_weights
+from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
+from methods.chat import Sample
+from methods.decode import generate
+from methods.examples import (
+    NULL_TEXT,
+    Example,
+    clause_examples,
+    general,
+    unanswerable_examples,
+    with_history,
+)
+from methods.recall.mixed_dataset import conversation_sample
+from methods.setup import MethodSetup
+from methods.sft import sft_sample
+from methods.train import length_grouped, train_lora
+from tasks.base import NO_CLAUSE_ANSWER, Conversation, Memory, Message
+
+
+@dataclass(frozen=True)
+class RagConfig:
+    """Retrieval and reader."""
+
+    reader: str = "tuned"  # tuned (LoRA on open-book conversations) or frozen (the model as it comes)
+    encoder: str = PACKAGED_ENCODER
+    top_k: int = 3
+    elliptic_words: int = 8  # a question this short is embedded with the user's question before it
+    gold_missing: float = 0.1  # share of training questions whose clause is left out: the answer is to abstain
+    asked: float = 2.0  # questions an epoch, per memory
+    sft_only: float = 0.5
+    unanswerable: float = 0.35
+
+
+@dataclass(frozen=True)
+class Passage:
+    memory_id: str
+    text: str
+    score: float  # cosine
+
+
+class Retriever(Protocol):
+    """Finds passages for conversations."""
+
+    def upsert(self, memories: Sequence[Memory]) -> None: ...
+
+    def delete(self, ids: Sequence[str]) -> None: ...
+
+    def retrieve(
+        self, conversations: Sequence[Sequence[Message]], top_k: int
+    ) -> tuple[list[list[Passage]], dict[str, float]]:
+        """Passages of each conversation, best first, and the seconds of each stage."""
+
+    @property
+    def num_bytes(self) -> int: ...
+
+
+class ChromaRetriever:
+    """A Chroma collection (cosine) with embeddings from a sentence encoder; nothing is downloaded."""
+
+    def __init__(self, folder: Path, encoder: Any, elliptic_words: int) -> None:
+        import chromadb
+        from chromadb.config import Settings
+
+        self.encoder = encoder
+        self.folder = folder
+        self.elliptic_words = elliptic_words
+        client = chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
+        self._batch = client.get_max_batch_size()
+        self.collection: Any = client.get_or_create_collection(
+            "clauses", embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+        )
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        vectors = self.encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        return [[float(x) for x in row] for row in vectors]
+
+    def upsert(self, memories: Sequence[Memory]) -> None:
+        for start in range(0, len(memories), self._batch):
+            part = memories[start : start + self._batch]
+            texts = [f"{m.title}. {m.text}" if m.title else m.text for m in part]
+            self.collection.upsert(
+                ids=[m.id for m in part], embeddings=self.embed(texts), documents=[m.text for m in part]
+            )
+
+    def delete(self, ids: Sequence[str]) -> None:
+        known = set(self.collection.get(ids=list(ids))["ids"])
+        unknown = [i for i in ids if i not in known]
+        if unknown:
+            raise MethodError(f"rag: cannot forget {unknown[0]!r}: no clause has that id")
+        self.collection.delete(ids=list(ids))
+
+    def query_of(self, messages: Sequence[Message]) -> str:
+        """What is embedded: the question, behind the one before it where it is too short to stand alone."""
+        asked = [m.content for m in messages if m.role == "user"]
+        if len(asked) > 1 and len(asked[-1].split()) <= self.elliptic_words:
+            return f"{asked[-2]} {asked[-1]}"
+        return asked[-1]
+
+    def retrieve(
+        self, conversations: Sequence[Sequence[Message]], top_k: int
+    ) -> tuple[list[list[Passage]], dict[str, float]]:
+        size = self.collection.count()
+        if size == 0:
+            raise MethodError("rag: the index is empty; fit it on at least one memory first")
+        begin = time.perf_counter()
+        vectors = self.embed([self.query_of(messages) for messages in conversations])
+        embedded = time.perf_counter()
+        found = self.collection.query(query_embeddings=vectors, n_results=min(top_k, size))
+        searched = time.perf_counter()
+        passages = [
+            [Passage(i, text, 1.0 - distance) for i, text, distance in zip(*row, strict=True)]
+            for row in zip(found["ids"], found["documents"], found["distances"], strict=True)
+        ]
+        return passages, {"embed": embedded - begin, "search": searched - embedded}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
+
+
+def open_book(messages: Sequence[Message], passages: Sequence[Passage]) -> tuple[Message, ...]:
+    """The messages with the passages set before the last question; without passages, as they are."""
+    if not passages:
+        return tuple(messages)
+    book = "\n".join(f"- {p.text}" for p in passages)
+    return (
+        *messages[:-1],
+        Message("user", f"Handbook clauses:\n{book}\n\nQuestion: {messages[-1].content}"),
+    )
+
+
+class RagMethod:
+    """`Method` with a retriever and a reader."""
+
+    def __init__(
+        self,
+        setup: MethodSetup,
+        config: RagConfig | None = None,
+        name: str = "rag",
+        retriever: Retriever | None = None,
+    ) -> None:
+        self.config = config or RagConfig()
+        if self.config.reader not in ("tuned", "frozen"):
+            raise MethodError(f"methods.{name}.reader={self.config.reader} is unknown; choose tuned or frozen")
+        self.name = name
+        self.setup = setup
+        self.backbone = setup.backbone
+        self._retriever = retriever
+
+    @property
+    def retriever(self) -> Retriever:
+        if self._retriever is None:
+            encoder = load_encoder(self.config.encoder, str(self.backbone.device))
+            self._retriever = ChromaRetriever(self.setup.folder / "chroma", encoder, self.config.elliptic_words)
+        return self._retriever
+
+    # fitting
+
+    def _reader_epochs(
+        self, memories: Sequence[Memory], sft: Sequence[Conversation]
+    ) -> Iterator[list[list[Sample]]]:
+        """Open-book conversations: each question with what the retriever really returns, shuffled."""
+        config, backbone, setup = self.config, self.backbone, self.setup
+        rng = random.Random(setup.train.seed)
+        text_of = {m.id: m.text for m in memories}
+        found = clause_examples(memories, setup.examples)
+        conversations = general(sft)
+        unanswerable = unanswerable_examples(sft)
+        cache: dict[tuple[Message, ...], list[Passage]] = {}
+
+        def retrieve(messages: tuple[Message, ...]) -> list[Passage]:
+            if messages not in cache:
+                cache[messages] = self.retriever.retrieve([messages], config.top_k + 1)[0][0]
+            return cache[messages]
+
+        def open_example(example: Example) -> Sample:
+            others = [p for p in retrieve(example.messages) if p.memory_id != example.memory_id]
+            if example.memory_id and rng.random() >= config.gold_missing:
+                gold = Passage(example.memory_id, text_of[example.memory_id], 1.0)
+                shown = [gold, *others[: config.top_k - 1]]
+            else:  # nothing here answers it
+                shown = others[: config.top_k]
+                example = replace(example, clause=NULL_TEXT, reasoning="", answer=NO_CLAUSE_ANSWER)
+            rng.shuffle(shown)
+            return sft_sample(backbone, replace(example, messages=open_book(example.messages, shown)))
+
+        def open_conversation(conversation: Conversation) -> Sample:
+            asked = conversation.messages[:-1]
+            opened = open_book(asked, retrieve(asked)[: config.top_k])
+            return conversation_sample(
+                backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
+            )
+
+        decks: dict[str, list[Example]] = {m.id: [] for m in memories}
+        history = setup.examples.history_probability
+        while True:
+            size = len(memories)
+            order = [m for m in rng.sample(list(memories), size) if found[m.id]]
+            samples: list[Sample] = []
+            for i in range(round(size * config.asked)):
+                memory = order[i % len(order)]
+                if not decks[memory.id]:
+                    decks[memory.id] = rng.sample(found[memory.id], len(found[memory.id]))
+                example = with_history(decks[memory.id].pop(), conversations, history, rng)
+                samples.append(open_example(example))
+            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
+            samples += [open_example(with_history(e, conversations, history, rng)) for e in nulls]
+            pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
+            samples += [open_conversation(c) for c in pure]
+            yield length_grouped(samples, setup.train.batch_size, rng)
+
+    def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
+        if not memories:
+            raise MethodError(f"{self.name}: the index would be empty; give at least one memory")
+        started = time.perf_counter()
+        self.setup.progress(f"{self.name} index", 0, len(memories))
+        self.retriever.upsert(memories)
+        index_s = time.perf_counter() - started
+        if self.config.reader == "frozen":
+            return FitReport(index_s, 0, 0, self.retriever.num_bytes, notes={"index_s": index_s})
+        log = train_lora(
+            self.backbone,
+            self._reader_epochs(memories, sft),
+            self.setup.train,
+            stage=f"{self.name} reader",
+            progress=self.setup.progress,
+        )
+        return FitReport(
+            seconds=time.perf_counter() - started,
+            forward_tokens=log.forward_tokens,
+            optimizer_steps=log.optimizer_steps,
+            bytes_stored=self.retriever.num_bytes,
+            curves={f"reader/{k}": tuple(v) for k, v in log.losses.items()},
+            notes={"index_s": index_s, "reader_s": log.seconds},
+        )
+
+    # answering
+
+    def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
+        found, before = self.retriever.retrieve([c.messages for c in ctxs], self.config.top_k)
+        opened = [
+            replace(ctx, messages=open_book(ctx.messages, passages[::-1]))  # the best stands by the question
+            for ctx, passages in zip(ctxs, found, strict=True)
+        ]
+        prompts, cuts = prompts_for(self.backbone, opened)
+        outputs = generate(
+            self.backbone,
+            prompts,
+            max(c.max_new_tokens for c in ctxs),
+            sampling=self.setup.sampling,
+            timed=timed,
+        )
+        return [
+            answer_from(self.backbone, output, _lookups(passages), cut, before)
+            for output, passages, cut in zip(outputs, found, cuts, strict=True)
+        ]
+
+    def answer(self, ctx: Context) -> Answer:
+        return self._answer([ctx], timed=True)[0]
+
+    def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
+        return self._answer(ctxs, timed=False)
+
+    # after the fit
+
+    def write(self, memories: Sequence[Memory]) -> WriteReport:
+        started = time.perf_counter()
+        self.retriever.upsert(memories)
+        return WriteReport(time.perf_counter() - started, len(memories), 0, self.retriever.num_bytes)
+
+    def forget(self, ids: Sequence[str]) -> None:
+        self.retriever.delete(ids)
+
+    def save(self, path: Path) -> None:
+        """Reader weights; the index stays in the method's own folder, which is persistent already."""
+        self.backbone.model.save_pretrained(path)
+        self.backbone.tokenizer.save_pretrained(path)
+        (path / "rag.json").write_text(json.dumps(asdict(self.config), indent=1), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        load_weights(self.backbone, path)
+
+
+def _lookups(passages: Sequence[Passage]) -> tuple[Lookup, ...]:
+    candidates = tuple((p.memory_id, p.score) for p in passages)
+    return tuple(Lookup(p.memory_id, p.score, p.text, candidates) for p in passages)

@@ -1,0 +1,205 @@
+"""Recall: the model emits <recall>, its state picks a memory vector, the vector is fed and decoded."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from methods.answering import answer_from, prompts_for
+from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
+from methods.decode import Generated, generate
+from methods.examples import NULL_TEXT, clause_examples, general, unanswerable_examples
+from methods.recall.bank import NULL_ID, MemoryBank, whitening
+from methods.recall.embed import _batch_extract_embeddings
+from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
+from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig
+from methods.recall.stage1 import query_epochs, train_recall_token
+from methods.recall.stage2 import test_memory_recall, train_memory_decoding
+from methods.setup import MethodSetup
+from methods.train import QUERY_VALUE
+from tasks.base import Conversation, Memory
+
+
+@dataclass(frozen=True)
+class RecallConfig:
+    """The calibrated recipe."""
+
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
+    step1_share: float = 0.2  # of the token budget
+    centre: bool = True  # subtract the mean memory vector before normalising
+    whitening_shrinkage: float = 0.1  # 1: none; see bank.whitening
+    train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
+    gain: float = 1.0  # injected norm, in mean token-embedding norms
+    test_context: str = "What does the handbook say?"  # asked by test_memory_recall
+
+
+class RecallMethod:
+    """`Method` with a memory bank. The bank is the only state besides the merged weights."""
+
+    def __init__(self, setup: MethodSetup, config: RecallConfig | None = None, name: str = "recall") -> None:
+        self.name = name
+        self.setup = setup
+        self.backbone = setup.backbone
+        self.config = config or RecallConfig()
+        self.bank: MemoryBank | None = None
+
+    # fitting
+
+    def _make_bank(self, memories: Sequence[Memory]) -> MemoryBank:
+        """Vectors of all memories and of the null memory, from the untouched base model."""
+        if not memories:
+            raise MethodError("recall: the memory bank would be empty; give at least one memory")
+        texts = [NULL_TEXT, *(m.text for m in memories)]
+        raw_ND = _batch_extract_embeddings(self.backbone, texts)
+        center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
+        shrinkage = self.config.whitening_shrinkage
+        bank = MemoryBank(
+            center_D,
+            self.config.gain * self.backbone.embedding_norm,
+            self.backbone.fingerprint,
+            whitening(raw_ND, shrinkage) if shrinkage < 1 else None,
+        )
+        keys_ND = bank.normalise(raw_ND)
+        bank.write([NULL_ID, *(m.id for m in memories)], texts, keys_ND, keys_ND)
+        return bank
+
+    def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
+        started = time.perf_counter()
+        config, setup = self.config, self.setup
+        bank = self.bank = self._make_bank(memories)
+        examples = clause_examples(memories, setup.examples)
+        conversations = general(sft)
+        unanswerable = unanswerable_examples(sft)
+        budget = setup.train.max_tokens
+        step1 = replace(setup.train, target_modules=QUERY_VALUE, max_tokens=round(budget * config.step1_share))
+        step2 = replace(setup.train, max_tokens=budget - step1.max_tokens)
+        queries = query_epochs(
+            self.backbone,
+            bank,
+            examples,
+            unanswerable,
+            conversations,
+            setup.examples.history_probability,
+            step1.batch_size,
+            step1.seed,
+        )
+        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress)
+        dataset = MixedMemorySFTDataset(
+            self.backbone,
+            bank,
+            memories,
+            examples,
+            unanswerable,
+            conversations,
+            config.mixture,
+            setup.examples.history_probability,
+            step2.batch_size,
+            step2.seed,
+        )
+        log2 = train_memory_decoding(
+            self.backbone, bank, dataset.epochs(), step2, setup.progress, config.train_values
+        )
+        verbatim = test_memory_recall(self.backbone, bank, config.test_context)
+        curves = {f"step1/{k}": tuple(v) for k, v in log1.losses.items()}
+        curves |= {f"step2/{k}": tuple(v) for k, v in log2.losses.items()}
+        return FitReport(
+            seconds=time.perf_counter() - started,
+            forward_tokens=log1.forward_tokens + log2.forward_tokens,
+            optimizer_steps=log1.optimizer_steps + log2.optimizer_steps,
+            bytes_stored=bank.num_bytes,
+            curves=curves,
+            notes={"step1_s": log1.seconds, "step2_s": log2.seconds, "verbatim_from_true_vector": verbatim},
+        )
+
+    # answering
+
+    def _bank(self) -> MemoryBank:
+        if self.bank is None:
+            raise MethodError(f"{self.name}: nothing was fitted yet; call fit or load first")
+        return self.bank
+
+    def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
+        bank = self._bank()
+        interceptor = RecallInterceptor(
+            bank, self.backbone.ids, replace(self.config.recall, logit_scale=self._logit_scale)
+        )
+        prompts, cuts = prompts_for(self.backbone, ctxs)
+        outputs = generate(
+            self.backbone,
+            prompts,
+            max(c.max_new_tokens for c in ctxs),
+            interceptor=interceptor,
+            sampling=self.setup.sampling,
+            timed=timed,
+        )
+        return [
+            answer_from(self.backbone, out, self._lookups(out, events), cut)
+            for out, events, cut in zip(outputs, interceptor.events, cuts, strict=True)
+        ]
+
+    @property
+    def _logit_scale(self) -> float:
+        """Memory logits are cosine / tau with the training tau, so that warpers mean what they say."""
+        return 1.0 / self.setup.train.retrieval_temperature
+
+    def _lookups(self, output: Generated, events: Sequence[RecallEvent]) -> tuple[Lookup, ...]:
+        """Each recall with the text that was decoded from it."""
+        bank, ids = self._bank(), self.backbone.ids
+        texts: list[str] = []
+        tokens = list(output.token_ids)
+        for start, token in enumerate(tokens):
+            if token == ids.memory_pad:
+                rest = tokens[start + 1 :]
+                stops = [i for i, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, ids.eos)]
+                texts.append(self.backbone.tokenizer.decode(rest[: stops[0]] if stops else rest).strip())
+        texts += [""] * (len(events) - len(texts))  # cut by max_new_tokens right after <recall>
+        return tuple(
+            Lookup(
+                memory_id=bank.ids[event.memory_index],
+                score=event.score,
+                text=text,
+                candidates=tuple((bank.ids[i], score) for i, score in event.candidates),
+            )
+            for event, text in zip(events, texts, strict=False)
+        )
+
+    def answer(self, ctx: Context) -> Answer:
+        return self._answer([ctx], timed=True)[0]
+
+    def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
+        return self._answer(ctxs, timed=False)
+
+    # after the fit
+
+    def write(self, memories: Sequence[Memory]) -> WriteReport:
+        """Adds or replaces memories with every weight frozen: key and value are one forward pass.
+
+        Found at once by its key; whether its text decodes from an unoptimised vector is another matter.
+        """
+        started = time.perf_counter()
+        bank = self._bank()
+        keys_ND = bank.normalise(_batch_extract_embeddings(self.backbone, [m.text for m in memories]))
+        bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, keys_ND)
+        return WriteReport(time.perf_counter() - started, len(memories), 0, bank.num_bytes)
+
+    def forget(self, ids: Sequence[str]) -> None:
+        self._bank().forget(ids)
+
+    def save(self, path: Path) -> None:
+        """An ordinary model folder with the bank beside it."""
+        self.backbone.model.save_pretrained(path)
+        self.backbone.tokenizer.save_pretrained(path)
+        self._bank().save(path)
+        (path / "recall.json").write_text(json.dumps(asdict(self.config), indent=1, default=str), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        from methods.backbone import load_weights
+
+        load_weights(self.backbone, path)
+        self.bank = MemoryBank.load(path, self.backbone.fingerprint, self.backbone.device)

@@ -1,0 +1,69 @@
+"""Step 1: make the hidden state of <recall> a good query (specification 4.2).
+
+LoRA on Q and V only. The state at <recall> is pulled to its memory's vector and away from every other
+vector of the bank: cross-entropy over cosine / tau (InfoNCE; van den Oord et al. 2018, arXiv:1807.03748).
+The calibrated recipe asks real and self-made questions; no text is decoded, so the output head never runs
+and a step costs little.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from methods.backbone import Backbone
+from methods.chat import Sample, encode_pieces, encode_prompt, supervised
+from methods.examples import Example, with_history
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.train import LoraTrainConfig, MemoryTerm, Progress, TrainLog, length_grouped, train_lora
+from tasks.base import Conversation
+
+
+def query_sample(backbone: Backbone, example: Example, bank: MemoryBank) -> Sample:
+    """question + `<think>\\n<recall>`: nothing is decoded, only the state at <recall> is trained."""
+    prompt = encode_prompt(backbone, example.messages)
+    target = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", backbone.ids.recall])
+    return supervised(
+        prompt,
+        target,
+        "query",
+        recall=len(target) - 1,
+        memory_index=bank.index(example.memory_id or NULL_ID),
+        target_loss_from=len(target),
+    )
+
+
+def query_epochs(
+    backbone: Backbone,
+    bank: MemoryBank,
+    examples: dict[str, list[Example]],
+    unanswerable: Sequence[Example],
+    conversations: Sequence[Conversation],
+    history_probability: float,
+    batch_size: int,
+    seed: int,
+) -> Iterator[list[list[Sample]]]:
+    """Each epoch: every clause's questions once, and unanswerable ones for the null memory."""
+    rng = random.Random(seed)
+    pool = [example for found in examples.values() for example in found]
+    while True:
+        nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 5)))
+        drawn = [with_history(e, conversations, history_probability, rng) for e in [*pool, *nulls]]
+        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_size, rng)
+
+
+def train_recall_token(
+    backbone: Backbone,
+    bank: MemoryBank,
+    epochs: Iterator[list[list[Sample]]],
+    config: LoraTrainConfig,
+    progress: Progress,
+) -> TrainLog:
+    """Trains the query. The bank's vectors stay as they are."""
+    memory = memory_term(bank, config, train_values=False)
+    return train_lora(backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress)
+
+
+def memory_term(bank: MemoryBank, config: LoraTrainConfig, train_values: bool) -> MemoryTerm:
+    """The bank as training sees it."""
+    return MemoryTerm(bank.memory_head, bank.values_MD, bank.gain, config.retrieval_temperature, train_values)

@@ -1,0 +1,66 @@
+"""Step 2: make the memory vector decodable and keep ordinary ability (specification 4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.nn import functional as F
+
+from methods.backbone import Backbone
+from methods.chat import Sample, encode_pieces, encode_prompt
+from methods.decode import generate
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.stage1 import memory_term
+from methods.train import LoraTrainConfig, Progress, TrainLog, train_lora
+from tasks.base import Message
+
+
+def test_memory_recall(backbone: Backbone, bank: MemoryBank, context: str, max_new_tokens: int = 96) -> float:
+    """Share of memories recited word for word from their true vectors, free-running and greedy.
+
+    The prompt ends in <recall>, so the forced pad stands at `len(full_input_tokens) - 1`, as specified.
+    """
+    ids = backbone.ids
+    prompt = encode_prompt(backbone, [Message("user", context)])
+    prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
+    rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID]
+    interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall(), force_memory=rows)
+    outputs = generate(backbone, [prompt] * len(rows), max_new_tokens, interceptor=interceptor)
+    exact = 0
+    for row, output in zip(rows, outputs, strict=True):
+        new = list(output.token_ids)
+        end = new.index(ids.recall_end) if ids.recall_end in new else len(new)
+        exact += backbone.tokenizer.decode(new[1:end]).strip() == bank.texts[row].strip()
+    return exact / max(1, len(rows))
+
+
+test_memory_recall.__test__ = False  # type: ignore[attr-defined]  # the specification's name, not a test
+
+
+def train_memory_decoding(
+    backbone: Backbone,
+    bank: MemoryBank,
+    epochs: Iterator[list[list[Sample]]],
+    config: LoraTrainConfig,
+    progress: Progress,
+    train_values: bool,
+    on_epoch_end: Callable[[Any, int], None] | None = None,
+) -> TrainLog:
+    """Trains decoding and retrieval together; the LoRA is merged at the end.
+
+    train_values: the injected vectors learn with the weights, untied from their keys; the bank gets them.
+    """
+    memory = memory_term(bank, config, train_values)
+    log = train_lora(
+        backbone,
+        epochs,
+        config,
+        stage="recall step 2",
+        memory=memory,
+        progress=progress,
+        on_epoch_end=on_epoch_end,
+    )
+    bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)
+    return log

@@ -1,0 +1,46 @@
+"""The methods by name. A new method is one file, one entry here, one config file and one test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from methods import arms
+from methods.base import Method, MethodError
+from methods.rag import RagConfig, RagMethod
+from methods.recall.method import RecallConfig, RecallMethod
+from methods.setup import MethodSetup
+from methods.sft import SftConfig, SftMethod
+
+# name -> config class; a method without settings of its own has none
+CONFIGS: dict[str, type] = {"recall": RecallConfig, "sft": SftConfig, "rag": RagConfig}
+NAMES = ("recall", "sft", "rag", "none", "oracle_text")
+
+# Methods that decide for themselves whether to look something up: false recall is defined for them.
+SELF_TRIGGERED = frozenset({"recall"})
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises MethodError for an unknown, repeated or missing name."""
+    if not names:
+        raise MethodError(f"run_methods is empty; choose from: {', '.join(NAMES)}")
+    for name in names:
+        if name not in NAMES:
+            raise MethodError(f"run_methods: no method is called {name!r}; choose from: {', '.join(NAMES)}")
+    if len(set(names)) != len(names):
+        raise MethodError(f"run_methods names a method twice: {', '.join(names)}")
+
+
+def build_method(
+    name: str, setup: MethodSetup, configs: Mapping[str, Any], gold: Mapping[str, Sequence[str]]
+) -> Method:
+    """configs: method name -> its config object; gold: question -> clause ids, for the oracle arms alone."""
+    check_names([name])
+    builders: dict[str, Callable[[], Method]] = {
+        "recall": lambda: RecallMethod(setup, configs.get("recall")),
+        "sft": lambda: SftMethod(setup, configs.get("sft")),
+        "rag": lambda: RagMethod(setup, configs.get("rag")),
+        "none": lambda: arms.none(setup),
+        "oracle_text": lambda: arms.oracle_text(setup, gold, configs.get("rag") or RagConfig()),
+    }
+    return builders[name]()

@@ -1,0 +1,24 @@
+"""What every method is built from: a backbone of its own and the settings that all methods share."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from methods.backbone import Backbone
+from methods.decode import Sampling
+from methods.examples import ExampleConfig
+from methods.train import LoraTrainConfig, Progress, no_progress
+
+
+@dataclass
+class MethodSetup:
+    """Same budget, LoRA, examples and sampling for every method; weights and folder are the method's own."""
+
+    backbone: Backbone
+    train: LoraTrainConfig = field(default_factory=LoraTrainConfig)
+    examples: ExampleConfig = field(default_factory=ExampleConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    progress: Progress = no_progress
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="recallbench-")))

@@ -1,0 +1,159 @@
+"""LoRA SFT: the knowledge is trained into the weights; the think recites the clause, then reasons."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from methods.answering import answer_from, prompts_for
+from methods.backbone import Backbone, load_weights
+from methods.base import Answer, Context, FitReport, MethodError, WriteReport
+from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
+from methods.decode import generate
+from methods.examples import (
+    Example,
+    clause_examples,
+    general,
+    unanswerable_examples,
+    with_history,
+)
+from methods.recall.mixed_dataset import conversation_sample
+from methods.setup import MethodSetup
+from methods.train import length_grouped, train_lora
+from tasks.base import Conversation, Memory, Message
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """The same shared examples and the same general conversations as every method."""
+
+    knowledge: bool = True  # False: the control arm `none`, which never sees a clause
+    asked: float = 1.5  # questions an epoch, per memory
+    recited: float = 1.0  # paraphrased recitations an epoch, per memory
+    sft_only: float = 0.5
+    unanswerable: float = 0.35
+
+
+# Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
+# arXiv:2312.05934).
+RECITATIONS = (
+    "What does the handbook say about {title}?",
+    "Please quote the rule on {title}.",
+    "Tell me the clause titled {title}.",
+    "How does the rule on {title} go?",
+    "I need the exact wording of {title}.",
+    "Recite {title} from the handbook.",
+)
+
+
+def sft_sample(backbone: Backbone, example: Example) -> Sample:
+    """question -> <think> clause, reasoning </think> answer; everything after the prompt is learnt."""
+    think = example.clause + ("\n" + example.reasoning if example.reasoning else "")
+    prompt = encode_prompt(backbone, example.messages)
+    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], example.answer))
+    return supervised(prompt, target, "memory_full")
+
+
+def recitation_sample(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
+    """A paraphrased request for the clause -> its text."""
+    subject = memory.title or " ".join(memory.text.split()[:6])
+    question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
+    think = "The user asks for the wording of one clause."
+    prompt = encode_prompt(backbone, (Message("user", question),))
+    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
+    return supervised(prompt, target, "memory_front")
+
+
+class SftMethod:
+    """`Method` whose only memory is its weights: writing and forgetting mean fitting again."""
+
+    def __init__(self, setup: MethodSetup, config: SftConfig | None = None, name: str = "sft") -> None:
+        self.name = name
+        self.setup = setup
+        self.backbone = setup.backbone
+        self.config = config or SftConfig()
+
+    def _epochs(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> Iterator[list[list[Sample]]]:
+        config, backbone, setup = self.config, self.backbone, self.setup
+        rng = random.Random(setup.train.seed)
+        examples = clause_examples(memories, setup.examples)
+        conversations = general(sft)
+        unanswerable = unanswerable_examples(sft)
+        decks: dict[str, list[Example]] = {m.id: [] for m in memories}
+        history = setup.examples.history_probability
+        while True:
+            size = len(memories)
+            order = rng.sample(list(memories), size)
+            samples: list[Sample] = []
+            for i in range(round(size * config.asked)):
+                memory = order[i % size]
+                if not examples[memory.id]:
+                    continue
+                if not decks[memory.id]:
+                    decks[memory.id] = rng.sample(examples[memory.id], len(examples[memory.id]))
+                example = with_history(decks[memory.id].pop(), conversations, history, rng)
+                samples.append(sft_sample(backbone, example))
+            recited = (order[i % size] for i in range(round(size * config.recited)))
+            samples += [recitation_sample(backbone, memory, rng) for memory in recited]
+            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
+            samples += [sft_sample(backbone, with_history(e, conversations, history, rng)) for e in nulls]
+            pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
+            samples += [conversation_sample(backbone, conversation) for conversation in pure]
+            yield length_grouped(samples, setup.train.batch_size, rng)
+
+    def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
+        started = time.perf_counter()
+        if not self.config.knowledge:
+            memories, sft = (), general(sft)
+        log = train_lora(
+            self.backbone,
+            self._epochs(memories, sft),
+            self.setup.train,
+            stage=self.name,
+            progress=self.setup.progress,
+        )
+        return FitReport(
+            seconds=time.perf_counter() - started,
+            forward_tokens=log.forward_tokens,
+            optimizer_steps=log.optimizer_steps,
+            curves={f"sft/{k}": tuple(v) for k, v in log.losses.items()},
+        )
+
+    def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
+        prompts, cuts = prompts_for(self.backbone, ctxs)
+        outputs = generate(
+            self.backbone,
+            prompts,
+            max(c.max_new_tokens for c in ctxs),
+            sampling=self.setup.sampling,
+            timed=timed,
+        )
+        return [answer_from(self.backbone, out, (), cut) for out, cut in zip(outputs, cuts, strict=True)]
+
+    def answer(self, ctx: Context) -> Answer:
+        return self._answer([ctx], timed=True)[0]
+
+    def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
+        return self._answer(ctxs, timed=False)
+
+    def write(self, memories: Sequence[Memory]) -> WriteReport:
+        raise MethodError(
+            f"{self.name}: knowledge in weights cannot be written without training; fit again with the new set"
+        )
+
+    def forget(self, ids: Sequence[str]) -> None:
+        raise MethodError(
+            f"{self.name}: knowledge in weights cannot be removed without training; fit again without it"
+        )
+
+    def save(self, path: Path) -> None:
+        self.backbone.model.save_pretrained(path)
+        self.backbone.tokenizer.save_pretrained(path)
+        (path / "sft.json").write_text(json.dumps(asdict(self.config), indent=1), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        load_weights(self.backbone, path)

@@ -1,0 +1,274 @@
+"""The one training loop: LoRA on a causal LM, with memory vectors injected where samples say so.
+
+The budget is counted in non-padding forward tokens, so methods with different sequence lengths are
+trained equally; the learning rate follows the share of the budget that is spent.
+
+Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.backbone import Backbone
+from methods.chat import IGNORE, Sample
+
+log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+QUERY_VALUE = ("q_proj", "v_proj")
+
+
+def no_progress(stage: str, done: int, total: int) -> None:
+    """Progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class LoraTrainConfig:
+    """How one stage is trained."""
+
+    max_tokens: int = 64_000  # budget: non-padding forward tokens, over all stages of a method
+    learning_rate: float = 2e-3
+    vector_learning_rate: float = 5e-3  # of memory vectors, where they are trained
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    target_modules: tuple[str, ...] = ALL_LINEAR
+    warmup: float = 0.1  # share of the budget
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    retrieval_weight: float = 1.0
+    retrieval_temperature: float = 0.05  # tau: memory logits are cosine / tau
+    vector_noise: float = 0.0  # std of noise on injected vectors, relative to the vector's RMS
+    seed: int = 0
+
+
+@dataclass
+class TrainLog:
+    """What a stage cost and how its losses went."""
+
+    forward_tokens: int = 0
+    optimizer_steps: int = 0
+    seconds: float = 0.0
+    losses: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, **losses: float) -> None:
+        for name, value in losses.items():
+            self.losses.setdefault(name, []).append(value)
+
+
+@dataclass
+class Batch:
+    """Right-padded samples on the device."""
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    labels_BT: Tensor
+    recall_position_B: Tensor  # -1: none
+    pad_position_B: Tensor  # -1: none
+    memory_index_B: Tensor  # -1: none
+    num_tokens: int
+
+
+def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) -> Batch:
+    width = max(len(s) for s in samples)
+
+    def rows(values: Iterable[Sequence[int]], fill: int) -> Tensor:
+        return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
+
+    def column(values: Iterable[int]) -> Tensor:
+        return torch.tensor(list(values), device=device)
+
+    return Batch(
+        input_ids_BT=rows((s.input_ids for s in samples), pad_token_id),
+        attention_mask_BT=rows(([1] * len(s) for s in samples), 0),
+        labels_BT=rows((s.labels for s in samples), IGNORE),
+        recall_position_B=column(s.recall_position for s in samples),
+        pad_position_B=column(s.pad_position for s in samples),
+        memory_index_B=column(s.memory_index for s in samples),
+        num_tokens=sum(len(s) for s in samples),
+    )
+
+
+class MemoryTerm(nn.Module):
+    """What a memory bank lends to training: vectors to inject and the memory head's loss.
+
+    memory_head: (B, D) states -> (B, M) cosines. values_MD: unit vectors, injected times the gain; trained
+    with the weights where `train_values` says so, and normalised again at every use.
+    """
+
+    def __init__(
+        self,
+        memory_head: Callable[[Tensor], Tensor],
+        values_MD: Tensor,
+        gain: float,
+        tau: float,
+        train_values: bool,
+    ) -> None:
+        super().__init__()
+        self.memory_head = memory_head
+        self.values_MD = nn.Parameter(values_MD.clone(), requires_grad=train_values)
+        self.gain = gain
+        self.tau = tau
+
+    def vectors(self, index_N: Tensor) -> Tensor:
+        """(N, D): what is fed under the pad."""
+        return F.normalize(self.values_MD[index_N], dim=-1) * self.gain
+
+    def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
+        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
+        return F.cross_entropy(self.memory_head(query_ND) / self.tau, index_N)
+
+
+class MemoryLM(nn.Module):
+    """A causal LM with injected vectors and two losses, as one module so that Accelerate can wrap it.
+
+    memory: the bank's seat in training, or None where a method has none.
+    """
+
+    def __init__(self, model: Any, memory: MemoryTerm | None) -> None:
+        super().__init__()
+        self.model = model
+        self.memory = memory
+
+    def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
+        """-> {"lm": mean token cross-entropy, "retrieval": mean cross-entropy over the bank}, where present."""
+        base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        embeds_BTD = base.get_input_embeddings()(batch.input_ids_BT)
+        injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
+        if len(injected):
+            assert self.memory is not None
+            vectors = self.memory.vectors(batch.memory_index_B[injected]).to(embeds_BTD)
+            if vector_noise:
+                rms = vectors.pow(2).mean(-1, keepdim=True).sqrt()
+                vectors = vectors + torch.randn_like(vectors) * rms * vector_noise
+            embeds_BTD = embeds_BTD.clone()
+            embeds_BTD[injected, batch.pad_position_B[injected]] = vectors
+        decoder = getattr(base, base.base_model_prefix)
+        hidden_BTD = decoder(
+            inputs_embeds=embeds_BTD, attention_mask=batch.attention_mask_BT, use_cache=False
+        ).last_hidden_state
+        losses: dict[str, Tensor] = {}
+        targets = batch.labels_BT[:, 1:]
+        learnt = targets != IGNORE
+        if bool(learnt.any()):  # the head runs on labelled positions only: a fifth of the compute saved
+            logits = base.get_output_embeddings()(hidden_BTD[:, :-1][learnt]).float()
+            losses["lm"] = F.cross_entropy(logits, targets[learnt])
+        asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
+        if len(asked) and self.memory is not None:
+            query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()
+            losses["retrieval"] = self.memory.retrieval_loss(query_QD, batch.memory_index_B[asked])
+        return losses
+
+
+def length_grouped(samples: Sequence[Sample], batch_size: int, rng: random.Random) -> list[list[Sample]]:
+    """Shuffled batches of samples of similar length: little padding, every epoch other neighbours."""
+    order = sorted(rng.sample(list(samples), len(samples)), key=lambda s: len(s) + rng.uniform(0, 12))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    rng.shuffle(batches)
+    return batches
+
+
+def _schedule(share: float, warmup: float) -> float:
+    """Linear warm-up, then linear to zero, over the share of the budget spent."""
+    return share / warmup if share < warmup else max(0.0, (1.0 - share) / (1.0 - warmup))
+
+
+def train_lora(
+    backbone: Backbone,
+    epochs: Iterator[list[list[Sample]]],
+    config: LoraTrainConfig,
+    *,
+    stage: str,
+    memory: MemoryTerm | None = None,
+    progress: Progress = no_progress,
+    on_epoch_end: Callable[[Any, int], None] | None = None,
+    merge: bool = True,
+) -> TrainLog:
+    """Trains a LoRA on `backbone.model` until the token budget is spent, then merges it.
+
+    epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
+    rows are trained in the embedding and the tied head; every other weight stays as it is.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+    from peft import LoraConfig, get_peft_model
+
+    set_seed(config.seed)
+    started = time.perf_counter()
+    accelerator = Accelerator(
+        mixed_precision="bf16" if backbone.train_dtype is torch.bfloat16 else "no",
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        cpu=backbone.device.type == "cpu",
+    )
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=0.0,
+        target_modules=list(config.target_modules),
+        trainable_token_indices=list(backbone.ids.new_rows),
+        task_type="CAUSAL_LM",
+    )
+    peft_model = get_peft_model(backbone.model, lora)
+    module = MemoryLM(peft_model, memory)
+    weights = [p for p in peft_model.parameters() if p.requires_grad]
+    groups = [{"params": weights, "peak": config.learning_rate}]
+    if memory is not None and memory.values_MD.requires_grad:
+        groups.append({"params": [memory.values_MD], "peak": config.vector_learning_rate})
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
+    wrapped.train()
+    result = TrainLog()
+    epoch = 0
+    while result.forward_tokens < config.max_tokens:
+        batches = next(epochs, None)
+        if batches is None:
+            break
+        for samples in batches:
+            batch = collate(samples, int(backbone.tokenizer.pad_token_id), accelerator.device)
+            with accelerator.accumulate(wrapped):
+                for group in optimizer.param_groups:
+                    share = (result.forward_tokens + batch.num_tokens) / config.max_tokens
+                    group["lr"] = group["peak"] * _schedule(min(share, 1.0), config.warmup)
+                with accelerator.autocast():
+                    losses = wrapped(batch, vector_noise=config.vector_noise)
+                loss = sum(
+                    (config.retrieval_weight if name == "retrieval" else 1.0) * value
+                    for name, value in losses.items()
+                )
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(weights, config.max_grad_norm)
+                    result.optimizer_steps += 1
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            result.forward_tokens += batch.num_tokens * accelerator.num_processes
+            result.add(**{name: float(value.detach()) for name, value in losses.items()})
+            progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
+            if result.forward_tokens >= config.max_tokens:
+                break
+        epoch += 1
+        if on_epoch_end is not None:
+            wrapped.eval()
+            on_epoch_end(peft_model, epoch)
+            wrapped.train()
+    accelerator.free_memory()
+    peft_model.eval()
+    if merge:
+        backbone.model = peft_model.merge_and_unload()
+        for parameter in backbone.model.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+    result.seconds = time.perf_counter() - started
+    return result

@@ -1,0 +1,101 @@
+"""How every command starts and fails: Hydra composes, errors a user can cause are one sentence, status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+def fail(message: str) -> None:
+    """Prints one sentence to the error stream and leaves with status 2."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    raise SystemExit(2)
+
+
+def compose_config(name: str, overrides: list[str]) -> Any:
+    """The configuration from conf/<name>.yaml and command-line words."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    from pipelines.config import register
+
+    register()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(_sentence(error))
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's message without its location of a traceback, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "Set the environment"))]
+    return " ".join(kept)
+
+
+HELP = """usage: python -m pipelines.{name} [key=value ...]
+
+  task=...         {tasks}
+  preset=...       {presets}
+  evaluation=...   {evaluations}
+  run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods}
+  model=...        {packaged} (packaged), a folder, or a Hub id
+  seed=0 seeds=1 device=auto dtype=auto mlflow=true runs_dir=runs
+
+Everything else that can be set, with its default (e.g. methods.rag.top_k=5):
+
+{config}"""
+
+
+def show_help(name: str) -> None:
+    from omegaconf import OmegaConf
+
+    from methods.backbone import PACKAGED_LM
+    from methods.registry import NAMES
+    from tasks.registry import TASKS
+
+    def choices(group: str) -> str:
+        return ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+
+    text = HELP.format(
+        name=name,
+        tasks=", ".join(sorted(TASKS)),
+        presets=choices("preset"),
+        evaluations=choices("evaluation"),
+        methods=", ".join(NAMES),
+        packaged=PACKAGED_LM,
+        config=OmegaConf.to_yaml(compose_config(name, [])),
+    )
+    sys.stdout.write(text)
+
+
+def main_of(name: str, run: Callable[[Any], None]) -> None:
+    """Runs a command. Errors of ours become one sentence and status 2; Ctrl-C becomes status 130."""
+    from eval.records import RecordError
+    from methods.base import MethodError
+    from pipelines.progress import quiet_libraries
+    from reports.base import ReportError
+    from tasks.base import TaskError
+
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help") for word in words):
+        show_help(name)
+        return
+    config = compose_config(name, words)
+    quiet_libraries()
+    try:
+        run(config)
+    except (TaskError, MethodError, RecordError, ReportError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "\ninterrupted: the run folder says what was finished; the same command goes on from there\n"
+        )
+        raise SystemExit(130) from None

@@ -1,0 +1,148 @@
+"""The configuration of a comparison: dataclass defaults, Hydra groups, and checks with clear sentences.
+
+Hydra composes `conf/`, command-line words override; what leaves this file are the plain dataclasses of the
+packages below, none of which knows Hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from methods.backbone import PACKAGED_LM
+from methods.decode import Sampling
+from methods.examples import ExampleConfig
+from methods.registry import CONFIGS, check_names
+from methods.train import LoraTrainConfig
+from tasks.base import TaskError
+from tasks.dialogues import DialogueOptions
+from tasks.registry import TASKS
+
+T = TypeVar("T")
+
+
+@dataclass
+class TaskChoice:
+    """Which task, and how much of it."""
+
+    name: str = "regs"
+    num_clauses: int = 0  # 0: all
+
+
+@dataclass
+class Evaluation:
+    """What is measured, and how much of it."""
+
+    name: str = "core"
+    max_new_tokens: int = 192
+    batch_size: int = 40  # dialogues generated together
+    timed_questions: int = 12
+    timed_rounds: int = 1
+    bootstrap_resamples: int = 10_000
+
+
+@dataclass
+class CompareConfig:
+    """Everything `python -m pipelines.compare` understands."""
+
+    task: TaskChoice = field(default_factory=TaskChoice)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    preset: str = "laptop"
+    model: str = PACKAGED_LM
+    device: str = "auto"
+    dtype: str = "auto"  # of training; auto: bf16 where a probe finds it faster
+    seed: int = 0
+    seeds: int = 1  # how many seeds to run, from `seed` on
+    run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
+    runs_dir: str = "runs"
+    mlflow: bool = True
+    train: Any = field(default_factory=lambda: default_of(LoraTrainConfig))
+    examples: Any = field(default_factory=lambda: default_of(ExampleConfig))
+    sampling: Any = field(default_factory=lambda: default_of(Sampling))
+    dialogues: Any = field(default_factory=lambda: default_of(DialogueOptions))
+    methods: Any = field(default_factory=lambda: {name: default_of(kind) for name, kind in CONFIGS.items()})
+
+
+def default_of(kind: type) -> dict[str, Any]:
+    """A config dataclass's defaults as plain nested values."""
+    return _plain(kind())
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
+    """A frozen dataclass from plain values. Raises TaskError naming an unknown key or a wrong type."""
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            raise TaskError(f"{where}.{key}: no such setting; choose from: {', '.join(sorted(known))}")
+        hint = hints[key]
+        if is_dataclass(hint):
+            value = build(hint, value, f"{where}.{key}")  # type: ignore[arg-type]
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif hint in (int, float, bool, str) and type(value) is not hint:
+            raise TaskError(f"{where}.{key}={value!r} is not of type {hint.__name__}")
+        arguments[key] = value
+    return kind(**arguments)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked configuration in the types of the packages below."""
+
+    raw: dict[str, Any]
+    task: TaskChoice
+    evaluation: Evaluation
+    train: LoraTrainConfig
+    examples: ExampleConfig
+    sampling: Sampling
+    dialogues: DialogueOptions
+    method_configs: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.raw[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def resolve(config: DictConfig) -> Resolved:
+    """Checks names and types before anything is loaded or written."""
+    raw = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(raw, dict)
+    values: dict[str, Any] = {str(k): v for k, v in raw.items()}
+    check_names(values["run_methods"])
+    if values["task"]["name"] not in TASKS:
+        raise TaskError(f"task={values['task']['name']}: no such task; choose from: {', '.join(sorted(TASKS))}")
+    if values["seeds"] < 1:
+        raise TaskError(f"seeds={values['seeds']} must be at least 1")
+    return Resolved(
+        raw=values,
+        task=TaskChoice(**values["task"]),
+        evaluation=Evaluation(**values["evaluation"]),
+        train=build(LoraTrainConfig, values["train"], "train"),
+        examples=build(ExampleConfig, values["examples"], "examples"),
+        sampling=build(Sampling, values["sampling"], "sampling"),
+        dialogues=build(DialogueOptions, values["dialogues"], "dialogues"),
+        method_configs={
+            name: build(kind, values["methods"][name], f"methods.{name}") for name, kind in CONFIGS.items()
+        },
+    )
+
+
+def register() -> None:
+    """Makes the schema known to Hydra; conf/compare.yaml builds on it."""
+    ConfigStore.instance().store(name="schema", node=CompareConfig)

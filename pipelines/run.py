@@ -1,0 +1,210 @@
+"""A run's folder: what was asked, on what, what is finished, and where to go on after an interruption.
+
+runs/<task>/<time>-<config hash>/
+    run.json           status, stages finished, config hash
+    config.json        the resolved configuration
+    environment.json   versions, git sha, device
+    records.jsonl      one line a generated turn or timed answer, flushed as they come
+    fits/<seed>/<method>/   adapter, bank or index, and fit.json
+    summary.json, report.md, tables/, figures/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eval.records import CostRecord, RecordWriter, TurnRecord, read_records
+from methods.base import FitReport
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = [
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "sentence-transformers",
+    "chromadb",
+    "pandas",
+    "lm-eval",
+    "mlflow",
+    "hydra-core",
+    "gguf",
+]
+# Settings that change where results go, not what they are.
+NOT_HASHED = ("runs_dir", "mlflow")
+
+
+def code_version() -> str:
+    """12 hex digits over the sources that decide results: tasks, methods and eval."""
+    digest = hashlib.sha256()
+    for package in ("tasks", "methods", "eval"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def git_sha() -> str:
+    """The commit, with a plus sign if the tree is changed; empty outside a checkout."""
+    try:
+        sha = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return sha + ("+" if dirty else "")
+
+
+def environment(device: torch.device, train_dtype: torch.dtype) -> dict[str, Any]:
+    """Everything about the machine and the libraries that a reader may want to know."""
+    return {
+        "git_sha": git_sha(),
+        "code_version": code_version(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "train_dtype": str(train_dtype).removeprefix("torch."),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+@dataclass
+class Run:
+    """An open run folder."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    started: float = field(default_factory=time.perf_counter)
+    earlier_s: float = 0.0  # wall time of the interrupted attempts before this one
+    stages: list[str] = field(default_factory=list)
+    turns: list[TurnRecord] = field(default_factory=list)
+    costs: list[CostRecord] = field(default_factory=list)
+    status: str = "running"
+
+    def __post_init__(self) -> None:
+        self._writer = RecordWriter(self.folder / "records.jsonl")
+
+    @property
+    def wall_s(self) -> float:
+        return self.earlier_s + time.perf_counter() - self.started
+
+    def add(self, records: list[TurnRecord] | list[CostRecord]) -> None:
+        """Keeps the records, on disk first."""
+        self._writer.write(records)
+        for record in records:
+            if isinstance(record, TurnRecord):
+                self.turns.append(record)
+            else:
+                self.costs.append(record)
+
+    def fit_folder(self, seed: int, method: str) -> Path:
+        return self.folder / "fits" / str(seed) / method
+
+    def finish_stage(self, name: str) -> None:
+        if name not in self.stages:
+            self.stages.append(name)
+        self.write_state()
+
+    def write_state(self, status: str = "running") -> None:
+        self.status = status
+        state = {
+            "status": status,
+            "config_hash": config_hash(self.config),
+            "stages_finished": self.stages,
+            "turns_recorded": len(self.turns),
+            "timings_recorded": len(self.costs),
+            "wall_s": round(self.wall_s, 1),
+        }
+        write_json(self.folder / "run.json", state)
+
+    def close(self, status: str) -> None:
+        self.write_state(status)
+        self._writer.close()
+
+
+def write_json(path: Path, body: Any) -> None:
+    """Whole or not at all: a reader never sees half a file."""
+    part = path.with_suffix(path.suffix + ".part")
+    part.write_text(json.dumps(body, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Eight hex digits over what decides the results: settings, data version and code version."""
+    kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
+    body = json.dumps(kept, sort_keys=True, default=str) + code_version()
+    return hashlib.sha256(body.encode()).hexdigest()[:8]
+
+
+def save_fit(folder: Path, report: FitReport) -> None:
+    write_json(folder / "fit.json", dataclasses.asdict(report))
+
+
+def load_fit(folder: Path) -> FitReport | None:
+    """The report of a fit that was finished here, else None."""
+    file = folder / "fit.json"
+    if not file.exists():
+        return None
+    body = json.loads(file.read_text(encoding="utf-8"))
+    body["curves"] = {k: tuple(v) for k, v in body["curves"].items()}
+    return FitReport(**body)
+
+
+def _drop_cut_line(path: Path) -> None:
+    """A kill may leave half a line at the end; what was whole stays."""
+    if not path.exists():
+        return
+    body = path.read_bytes()
+    if body and not body.endswith(b"\n"):
+        path.write_bytes(body[: body.rfind(b"\n") + 1])
+
+
+def open_run(config: Mapping[str, Any]) -> Run:
+    """A new folder, or the unfinished one of the same configuration, data and code."""
+    base = Path(str(config["runs_dir"])) / str(config["task"]["name"])
+    digest = config_hash(config)
+    for folder in sorted(base.glob(f"*-{digest}"), reverse=True):
+        state_file = folder / "run.json"
+        state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
+        if state.get("status") in ("running", "interrupted", "failed"):
+            records = folder / "records.jsonl"
+            _drop_cut_line(records)
+            turns, costs = read_records(records) if records.exists() else ([], [])
+            run = Run(folder, config, earlier_s=float(state.get("wall_s", 0.0)), turns=turns, costs=costs)
+            run.stages = list(state.get("stages_finished", []))
+            run.write_state()
+            _point_latest(Path(str(config["runs_dir"])), folder)
+            return run
+    folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", dict(config))
+    run = Run(folder, config)
+    run.write_state()
+    _point_latest(Path(str(config["runs_dir"])), folder)
+    return run
+
+
+def _point_latest(runs_dir: Path, folder: Path) -> None:
+    """`runs/latest` points at the newest run."""
+    link = runs_dir / "latest"
+    link.unlink(missing_ok=True)
+    link.symlink_to(os.path.relpath(folder, runs_dir), target_is_directory=True)

@@ -1,0 +1,119 @@
+"""What a finished comparison hands to the reports: the summary, the records and where they lie."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.records import CostRecord, TurnRecord
+from eval.stats import Estimate, missing
+from methods.base import FitReport
+from tasks.base import TaskData
+
+Summary = Mapping[str, Any]  # summary.json: eval.summary.summarise, DESIGN section 7
+OUTCOMES = {"supported": "supported", "refuted": "refuted", "not_decided": "not decided by this data"}
+
+
+class ReportError(RuntimeError):
+    """A report that could not be made: names the thing, where the results are safe, and the fix."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One finished comparison: all that any report is made from."""
+
+    summary: Summary
+    run_dir: Path  # holds summary.json and records.jsonl already; the reports are written beside them
+    config: Mapping[str, Any] = field(default_factory=dict)  # resolved, nested
+    environment: Mapping[str, Any] = field(default_factory=dict)  # git_sha, device, versions (nested is fine)
+    turns: Sequence[TurnRecord] = ()
+    costs: Sequence[CostRecord] = ()
+    fits: Mapping[str, FitReport] = field(default_factory=dict)  # by method; by method/seed where several
+    data: TaskData | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)  # further MLflow tags
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(self.summary["methods"])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a pre-registered hypothesis ended, as summary.json has it (eval.verdict)."""
+
+    key: str  # "H1", "H1/uncued", "H5/recall_spec"
+    outcome: str  # in words
+    claim: str
+    reason: str  # the figures behind it
+
+
+def estimate(summary: Summary, method: str, key: str) -> Estimate:
+    """The metric `key` of `method`. Absent, null and not-a-number all come back with a reason."""
+    cell = summary["methods"][method].get(key)
+    if cell is None:
+        return missing("not measured in this run")
+    value = _number(cell.get("value"))
+    if value is None:
+        return missing(str(cell.get("reason") or "not measured in this run"))
+    return Estimate(value, _number(cell.get("low")), _number(cell.get("high")), cell.get("n") or 0)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def metric_keys(summary: Summary) -> tuple[str, ...]:
+    """Every metric that any method has, in order of first appearance."""
+    return tuple(dict.fromkeys(key for metrics in summary["methods"].values() for key in metrics))
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """summary.json of a run folder. Raises ReportError naming the file where it cannot be read."""
+    path = run_dir / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ReportError(
+            f"{path}: no such file; the run has not finished: start the same command again to continue it"
+        ) from error
+    except ValueError as error:
+        raise ReportError(f"{path}: not valid JSON ({error}); write it again from records.jsonl") from error
+    if not isinstance(summary, dict) or not isinstance(summary.get("methods"), dict):
+        raise ReportError(f"{path}: holds no table of methods; write it again from records.jsonl")
+    return summary
+
+
+def verdicts(summary: Summary) -> tuple[Verdict, ...]:
+    """The verdicts, in the order of the summary."""
+    return tuple(
+        Verdict(
+            key=key,
+            outcome=OUTCOMES.get(body["outcome"], body["outcome"]),
+            claim=body.get("claim", ""),
+            reason=body.get("reason", ""),
+        )
+        for key, body in summary.get("verdicts", {}).items()
+    )
+
+
+def default_store(cwd: Path) -> str:
+    """Where runs go unless MLFLOW_TRACKING_URI says otherwise; a plain `mlflow ui` in `cwd` finds it."""
+    return f"sqlite:///{cwd.as_posix()}/mlflow.db"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as `a.b.c: text`, in order; an empty group is kept as `{}`."""
+    flat: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = str(dict(value)) if isinstance(value, Mapping) else str(value)
+    return flat

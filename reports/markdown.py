@@ -1,0 +1,170 @@
+"""report.md: what was compared and what came out, for a person who reads one page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.records import TurnRecord
+from eval.retention import correct
+from reports import tables
+from reports.base import Comparison, Verdict, flatten, verdicts
+from reports.failures import KINDS, Failure, failures, pick
+from reports.figures import save_figures
+from reports.rows import GROUPS, Row
+from reports.text import md, md_table
+
+FAILURES_PER_METHOD = 3
+_LONGEST = 400  # characters of one quoted text
+
+
+def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
+    """The whole of report.md. `figures` are paths relative to it, in the order shown."""
+    summary = comparison.summary
+    parts = [
+        f"# {md(', '.join(comparison.methods))} on {md(str(summary.get('task', '')))}",
+        "## Verdicts\n\n" + verdicts_markdown(summary),
+        "## What was compared\n\n" + _facts(comparison),
+        _section("Comparison", tables.comparison(summary)),
+        "What each row means:\n\n" + _meanings(tables.comparison(summary).rows),
+        _section("Retention by distance", tables.retention_by_distance(summary), _DISTANCE_WORDS),
+    ]
+    parts += [f"![{md(path.stem.replace('_', ' '))}]({path.as_posix()})" for path in figures]
+    for name, heading in GROUPS.items():
+        table = tables.group(summary, name)
+        if len(table.frame):
+            parts.append(_section(heading, table))
+            parts.append("" if table.empty else _meanings(r for r in table.rows if r.level != "headline"))
+    parts.append(_failures(comparison))
+    parts.append(_configuration(comparison.config))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_DISTANCE_WORDS = (
+    "d is the number of turns in between: of other talk before a first ask, or since the fact was asked "
+    "before. First asks carry the claim; a re-ask can be answered by copying the history."
+)
+
+
+def write_report(comparison: Comparison) -> Path:
+    """Writes report.md, tables/*.csv and figures/*.svg into the run folder; returns report.md."""
+    figures = save_figures(comparison.summary, comparison.run_dir / "figures")
+    tables.write_csv(comparison.summary, comparison.run_dir / "tables")
+    path = comparison.run_dir / "report.md"
+    text = report(comparison, [figure.relative_to(comparison.run_dir) for figure in figures])
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def verdicts_markdown(summary: Mapping[str, Any]) -> str:
+    """One line a hypothesis: the outcome in bold, the claim, the numbers behind it."""
+    found = verdicts(summary)
+    if not found:
+        return "No hypothesis was judged in this run."
+    return "\n".join(f"- {_verdict(verdict)}" for verdict in found)
+
+
+def _verdict(verdict: Verdict) -> str:
+    claim = f": {md(verdict.claim)}" if verdict.claim else ""
+    reason = f" ({md(verdict.reason)})" if verdict.reason else ""
+    return f"**{md(verdict.key)} {md(verdict.outcome)}**{claim}{reason}"
+
+
+def _section(heading: str, table: tables.Table, words: str = "") -> str:
+    """A heading and its table; one sentence where nothing in it was measured."""
+    if table.empty:
+        reasons = "; ".join(map(md, table.notes)) or "not measured in this run"
+        return f"## {heading}\n\nNo figures: {reasons}."
+    return "\n\n".join(filter(None, (f"## {heading}", words, tables.to_markdown(table))))
+
+
+def _meanings(rows: Iterable[Row]) -> str:
+    return "\n".join(f"- **{md(row.label)}**: {md(row.meaning)}." for row in rows if row.meaning)
+
+
+def _facts(comparison: Comparison) -> str:
+    """Who was compared, on what, where: the lines a reader needs before any number."""
+    summary, data, turns = comparison.summary, comparison.data, comparison.turns
+    seeds = summary.get("seeds") or [summary.get("seed")]
+    facts: dict[str, Any] = {
+        "methods": ", ".join(comparison.methods),
+        "task": summary.get("task"),
+        "preset": summary.get("preset"),
+        "seeds": ", ".join(map(str, seeds)),
+        "wall time": _duration(summary.get("wall_s")),
+    }
+    if data is not None:
+        cued = sum(memory.cued for memory in data.memories)
+        facts["clauses"] = f"{len(data.memories)} ({cued} cued, {len(data.memories) - cued} uncued)"
+        facts["data version"] = data.version
+        facts["data licence"] = data.licence
+        facts["data source"] = data.source
+    if turns:
+        dialogues = {(turn.method, turn.seed, turn.dialogue_id) for turn in turns}
+        per_method = len(dialogues) // max(len({(m, s) for m, s, _ in dialogues}), 1)
+        facts["dialogues"] = f"{per_method} a method, {len(turns)} generated turns in all"
+    if comparison.costs:
+        facts["timed answers"] = f"{len(comparison.costs)} in all, batch 1"
+    facts |= flatten(comparison.environment)
+    facts["run folder"] = comparison.run_dir
+    shown = {name: value for name, value in facts.items() if value not in (None, "")}
+    rows = [[md(name.replace("_", " ")), md(str(value), _LONGEST)] for name, value in shown.items()]
+    return md_table(["item", "value"], rows)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _failures(comparison: Comparison) -> str:
+    """Per method: how many answers were wrong and how, then the worst in full."""
+    if not comparison.turns:
+        return ""
+    parts = ["## Worst failures"]
+    for name in comparison.methods:
+        scored = sum(turn.method == name and correct(turn) is not None for turn in comparison.turns)
+        found = failures(comparison.turns, name)
+        kinds = Counter(failure.rank for failure in found)
+        counts = "; ".join(f"{kinds[rank]} {KINDS[rank]}" for rank in sorted(kinds))
+        shown = pick(found, FAILURES_PER_METHOD)
+        parts.append(f"### {md(name)}")
+        parts.append(f"{len(found)} of {scored} scored answers wrong{': ' if counts else ''}{counts}.")
+        parts.append("\n".join(map(_failure, shown)))
+    return "\n\n".join(filter(None, parts))
+
+
+def _failure(failure: Failure) -> str:
+    record = failure.record
+    kind = f"{failure.kind}{': ' if failure.detail else ''}{md(failure.detail)}"
+    key = record.qa.answer if record.qa and record.qa.answer else "(no clause covers it: decline)"
+    answer = record.answer.final or record.answer.raw
+    lines = [
+        f"- **{kind}** ({md(_place(record))})",
+        f"  - question: {md(record.question, _LONGEST)}",
+        f"  - key: {md(key, _LONGEST)}",
+        f"  - answer: {md(answer, _LONGEST) or '(empty)'}",
+    ]
+    for lookup in record.answer.lookups:
+        source = md(lookup.memory_id) or "(null memory)"
+        lines.append(f"  - looked up: {source}, cosine {lookup.score:.2f}: {md(lookup.text, _LONGEST)}")
+    if not record.answer.lookups:
+        lines.append("  - looked up: nothing")
+    return "\n".join(lines)
+
+
+def _place(record: TurnRecord) -> str:
+    distance = "" if record.distance is None else f", d={record.distance}"
+    return f"{record.kind.replace('_', ' ')}{distance}, dialogue {record.dialogue_id}, turn {record.turn}"
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    if not config:
+        return ""
+    rows = [[md(key), md(value, _LONGEST)] for key, value in flatten(config).items()]
+    return "## Configuration\n\n" + md_table(["key", "value"], rows)

@@ -1,0 +1,512 @@
+"""A finished comparison in MLflow: the only file that imports it (import this one lazily, it takes 2 s).
+
+One parent run a comparison, one child run a method. The results lie in the run folder before any of
+this starts, so a tracking server that is down costs a sentence, never a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import math
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Set before the import, which reads them. What the user has set wins.
+for _name, _value in {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # no lines about database migrations
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing leaves the machine
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a dead server is reported in seconds, not minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "GIT_PYTHON_REFRESH": "quiet",  # no complaint where git is not installed
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import mlflow  # noqa: E402
+import pandas as pd  # noqa: E402
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.data.code_dataset_source import CodeDatasetSource  # noqa: E402
+from mlflow.data.pandas_dataset import PandasDataset  # noqa: E402
+from mlflow.entities import Dataset, DatasetInput, InputTag, LiveSpan, Metric, Param, RunTag  # noqa: E402
+
+from eval import retention  # noqa: E402
+from eval.records import TurnRecord  # noqa: E402
+from methods.base import FitReport, Lookup  # noqa: E402
+from reports import tables  # noqa: E402
+from reports.base import Comparison, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
+from reports.markdown import verdicts_markdown  # noqa: E402
+from reports.text import redact  # noqa: E402
+
+HEADLINE = (
+    "retention/first_ask_cued",
+    "retention/first_ask_uncued",
+    "structure/correct_and_well_formed",
+    "cost/latency_p50_s",
+)
+MAX_TRACES = 40  # over all methods; the run folder holds every dialogue
+MAX_CURVE_POINTS = 500  # of one loss curve; the fit's own checkpoint holds every step
+_METRICS_A_CALL, _OTHERS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
+_PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 6000, 8000, 250, 36
+_CELL_LENGTH = 4000  # characters of one text in the table of turns
+_MILLISECOND_NS = 1_000_000
+_ABOUT = (
+    "Each run is one comparison; the `+` beside it opens one run a method. Start with the description and "
+    "the artifact `report.md` of a comparison. Traces hold some of the dialogues."
+)
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """Where a comparison stands in MLflow."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str  # the parent
+    method_run_ids: dict[str, str]
+    num_traces: int
+
+
+def log_comparison(
+    comparison: Comparison,
+    *,
+    tracking_uri: str | None = None,
+    experiment: str | None = None,
+    max_traces: int = MAX_TRACES,
+) -> LoggedRun:
+    """Logs one finished comparison; write_report first, so that report.md and the figures go along.
+
+    tracking_uri: MLFLOW_TRACKING_URI or, without it, `mlflow.db` in the current folder. experiment:
+    "recallbench-<task>" by default, so that runs that can be compared stand together.
+    Raises ReportError where MLflow does not take the run; the run folder is then untouched.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(Path.cwd())
+    name = experiment or f"recallbench-{comparison.summary.get('task') or 'unnamed'}"
+    opened: list[str] = []
+    try:
+        with _tracking(uri):
+            client = MlflowClient(tracking_uri=uri)
+            try:
+                return _log(client, comparison, uri, _experiment(client, uri, name), opened, max_traces)
+            except Exception:
+                for run_id in opened:
+                    with contextlib.suppress(Exception):
+                        client.set_terminated(run_id, "FAILED")
+                raise
+    except Exception as error:
+        cause = str(error).strip().partition("\n")[0][:300].replace(uri, redact(uri))
+        raise ReportError(
+            f"MLflow at {redact(uri)} did not take the run ({type(error).__name__}: {cause}); the results "
+            f"are safe in {comparison.run_dir}; start the server or set MLFLOW_TRACKING_URI, then report that "
+            "folder again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _tracking(uri: str) -> Iterator[None]:
+    """Points MLflow's traces at `uri`, then puts the environment back, which set_tracking_uri writes."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """The id of the experiment, made where it is new; artifacts lie beside an SQLite file."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+    location = None
+    if uri.startswith("sqlite:///"):
+        folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
+        location = (folder / "mlruns" / re.sub(r"[^\w.-]", "_", name)).as_uri()
+    # Without the kind, MLflow takes runs that hold traces for a chat service and opens on its latencies.
+    tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _ABOUT}
+    return str(client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def _log(
+    client: MlflowClient,
+    comparison: Comparison,
+    uri: str,
+    experiment_id: str,
+    opened: list[str],
+    max_traces: int,
+) -> LoggedRun:
+    """Parent, children, traces. Every run begun is noted in `opened`, so that a failure can close it."""
+    common = _common_tags(comparison)
+    started = _now_ms() - int(1000 * (comparison.summary.get("wall_s") or 0))
+    preset = comparison.summary.get("preset") or ""
+
+    def begin(name: str, tags: Mapping[str, str]) -> str:
+        run = client.create_run(experiment_id, start_time=started, run_name=name, tags=_tags(tags))
+        opened.append(run.info.run_id)
+        return str(run.info.run_id)
+
+    parent = begin(f"{preset} {comparison.run_dir.name}".strip() or "comparison", common)
+    _log_parent(client, parent, comparison)
+    children = {}
+    for name in comparison.methods:
+        children[name] = begin(name, {**common, "method": name, "mlflow.parentRunId": parent})
+        _log_method(client, children[name], comparison, name)
+    num_traces = log_traces(comparison, experiment_id, children, max_traces)
+    _check_traces(client, experiment_id, children, num_traces)
+    for run_id in opened:
+        client.set_terminated(run_id)
+    return LoggedRun(uri, experiment_id, parent, children, num_traces)
+
+
+def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
+    summary = comparison.summary
+    table = tables.to_markdown(tables.comparison(summary))
+    note = f"{verdicts_markdown(summary)}\n\n{table}\n\nThe whole report: artifact `report.md`."
+    params = {
+        **flatten(comparison.config),
+        **{k: v for k, v in flatten(comparison.environment).items() if "." in k},
+    }
+    metrics = _headline_metrics(comparison)
+    if summary.get("wall_s") is not None:
+        metrics.append(Metric("wall_s", float(summary["wall_s"]), _now_ms(), 0))
+    batch(client, run_id, metrics, params, {"mlflow.note.content": note})
+    _log_dataset(client, run_id, comparison)
+    frame = tables.metrics_frame(summary)
+    client.log_table(run_id, frame.astype({"n": float}), "metrics.json")
+    for name in ("report.md", "summary.json", "config.yaml", "environment.json"):
+        if (comparison.run_dir / name).is_file():
+            client.log_artifact(run_id, str(comparison.run_dir / name))
+    for name in ("figures", "tables"):
+        if (comparison.run_dir / name).is_dir():
+            client.log_artifacts(run_id, str(comparison.run_dir / name), name)
+
+
+def _log_method(client: MlflowClient, run_id: str, comparison: Comparison, name: str) -> None:
+    turns = [turn for turn in comparison.turns if turn.method == name]
+    metrics = [
+        *_summary_metrics(comparison, name),
+        *_step_metrics(comparison, name, turns),
+        *_fit_metrics(comparison.fits, name),
+    ]
+    own = comparison.config.get("methods")
+    own = own.get(name) if isinstance(own, Mapping) else None
+    params = flatten(own) if isinstance(own, Mapping) else {}
+    for key in ("task", "preset", "seed"):
+        if comparison.summary.get(key) is not None:
+            params.setdefault(key, str(comparison.summary[key]))
+    batch(client, run_id, metrics, params, {})
+    if turns:
+        client.log_table(run_id, turns_frame(turns), "turns.json")
+
+
+def _common_tags(comparison: Comparison) -> dict[str, str]:
+    """What one filters runs by: the same on the parent and on every child."""
+    summary, environment = comparison.summary, comparison.environment
+    tags = {key: value for key, value in flatten(environment).items() if "." not in key}
+    tags |= {key: str(summary[key]) for key in ("task", "preset", "seed") if summary.get(key) is not None}
+    tags |= {verdict.key: verdict.outcome for verdict in verdicts(summary)}
+    tags |= {"run_dir": str(comparison.run_dir), "mlflow.source.name": "pipelines.compare"}
+    tags |= {"mlflow.source.type": "LOCAL"}
+    if comparison.data is not None:
+        tags["data_version"] = comparison.data.version
+    if environment.get("git_sha"):
+        tags["mlflow.source.git.commit"] = str(environment["git_sha"])
+    with contextlib.suppress(Exception):  # a container without a user name
+        tags["mlflow.user"] = getpass.getuser()
+    return {**tags, **comparison.tags}
+
+
+def _tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {metric_name(key): storable(value, _TAG_LENGTH) for key, value in tags.items()}
+
+
+def _log_dataset(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
+    """The clauses as a dataset input; its digest is the data version."""
+    data = comparison.data
+    if data is None or not data.memories:
+        return
+    frame = pd.DataFrame(
+        [(m.id, m.title, m.text, m.family, m.cued) for m in data.memories],
+        columns=["id", "title", "text", "family", "cued"],
+    )
+    digest = data.version[:_DIGEST_LENGTH] or None
+    source = CodeDatasetSource({"mlflow.source.type": "LOCAL", "mlflow.source.name": data.source or data.name})
+    dataset = PandasDataset(frame, source, name=data.name, digest=digest)
+    entity = dataset._to_mlflow_entity()
+    assert isinstance(entity, Dataset)
+    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])])
+
+
+# --------------------------------------------------------------------------------------- metrics
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def _summary_metrics(comparison: Comparison, name: str) -> list[Metric]:
+    """Every value under its own key, then the ends of the intervals and n, apart under interval/."""
+    now, values, intervals = _now_ms(), [], []
+    for key in comparison.summary["methods"][name]:
+        cell = estimate(comparison.summary, name, key)
+        if cell.value is None:
+            continue
+        values.append(Metric(metric_name(key), cell.value, now, 0))
+        ends = {"low": cell.low, "high": cell.high, "n": cell.n or None}
+        for end, value in ends.items():
+            if value is not None:
+                intervals.append(Metric(metric_name(f"interval/{key}.{end}"), float(value), now, 0))
+    return values + intervals
+
+
+def _headline_metrics(comparison: Comparison) -> list[Metric]:
+    """The few figures that the parent run carries, so that a list of comparisons can be read unopened."""
+    now, metrics = _now_ms(), []
+    for key in HEADLINE:
+        for name in comparison.methods:
+            value = estimate(comparison.summary, name, key).value
+            if value is not None:
+                metrics.append(Metric(metric_name(f"headline/{key.split('/')[-1]}.{name}"), value, now, 0))
+    return metrics
+
+
+def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]) -> list[Metric]:
+    """Curves: accuracy by turn of the dialogue, accuracy by distance, seconds of each timed answer."""
+    now, metrics = _now_ms(), []
+    for index, drawn in retention.by_turn(turns).items():
+        if drawn.mean is not None:
+            metrics.append(Metric("by_turn/accuracy", drawn.mean, now, index))
+            metrics.append(Metric("by_turn/n", float(len(drawn)), now, index))
+    for kind, d, row in tables.distances(comparison.summary):
+        value = estimate(comparison.summary, name, row.key).value
+        if value is not None:
+            key = f"by_distance/{kind or 'first-ask'}"
+            metrics.append(Metric(key, value, now, d))
+    timed = [cost for cost in comparison.costs if cost.method == name]
+    metrics += [Metric("by_timing/total_s", cost.usage.total_s, now, i) for i, cost in enumerate(timed)]
+    return metrics
+
+
+def _fit_metrics(fits: Mapping[str, FitReport], name: str) -> list[Metric]:
+    """Loss curves as steps, stage seconds and self-tests as single values; each seed's under its own suffix."""
+    now, metrics = _now_ms(), []
+    for owner, fit in fits.items():
+        if owner.partition("/")[0] != name:
+            continue
+        end = owner.removeprefix(name)
+        metrics += [Metric(metric_name(f"fit/{k}{end}"), float(v), now, 0) for k, v in fit.notes.items()]
+        for stage, losses in fit.curves.items():
+            key = metric_name(f"fit/loss/{stage}{end}")
+            metrics += [Metric(key, float(losses[i]), now, i) for i in thin(len(losses), MAX_CURVE_POINTS)]
+    return [metric for metric in metrics if math.isfinite(metric.value)]
+
+
+def thin(size: int, limit: int) -> list[int]:
+    """At most `limit` indices spread over range(size), the first and the last among them."""
+    if size <= limit:
+        return list(range(size))
+    return sorted({round(i * (size - 1) / (limit - 1)) for i in range(limit)})
+
+
+def metric_name(key: str) -> str:
+    """A key as MLflow takes it: `@` reads _at_, anything else it forbids an underscore."""
+    name = re.sub(r"[^\w\-. :/]", "_", key.replace("@", "_at_"))
+    name = re.sub(r"/{2,}", "/", name).strip("/. ") or "_"
+    return name[:_KEY_LENGTH]
+
+
+def storable(text: str, limit: int) -> str:
+    """Text that any store takes: no NUL (PostgreSQL), no lone surrogates (UTF-8), not over `limit`."""
+    text = str(text).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def batch(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Sequence[Metric],
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> None:
+    """log_batch in as few calls as MLflow's limits allow."""
+    all_params = [Param(k, storable(v, _PARAM_LENGTH)) for k, v in _unique(params).items()]
+    all_tags = [RunTag(k, v) for k, v in _tags(tags).items()]
+    client.log_batch(run_id, tags=all_tags)
+    for start in range(0, len(all_params), _OTHERS_A_CALL):
+        client.log_batch(run_id, params=all_params[start : start + _OTHERS_A_CALL])
+    for start in range(0, len(metrics), _METRICS_A_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_CALL])
+
+
+def _unique(params: Mapping[str, str]) -> dict[str, str]:
+    """Two keys that MLflow's alphabet makes one are both kept: a parameter cannot be changed."""
+    named: dict[str, str] = {}
+    for key, value in params.items():
+        name, number = metric_name(key), 2
+        while name in named:
+            name, number = f"{metric_name(key)[: _KEY_LENGTH - 4]}_{number}", number + 1
+        named[name] = value
+    return named
+
+
+# -------------------------------------------------------------------------------- turns and traces
+
+
+def turns_frame(turns: Iterable[TurnRecord]) -> pd.DataFrame:
+    """One generated turn a row: what was asked, what was right, what came back and what was looked up."""
+    rows = [
+        {
+            "question": storable(turn.question, _CELL_LENGTH),
+            "answer": storable(turn.answer.final, _CELL_LENGTH),
+            "key": storable(turn.qa.answer, _CELL_LENGTH) if turn.qa else None,
+            "correct": retention.correct(turn),
+            "kind": turn.kind,
+            "distance": turn.distance,
+            "cued": turn.cued,
+            "looked_up": ", ".join(lookup.memory_id or "(null)" for lookup in turn.answer.lookups),
+            "dialogue": turn.dialogue_id,
+            "turn": turn.turn,
+            "seed": turn.seed,
+            "raw": storable(turn.answer.raw, _CELL_LENGTH),
+        }
+        for turn in turns
+    ]
+    frame = pd.DataFrame(rows).astype(object)
+    return frame.where(frame.notna(), None)
+
+
+def log_traces(comparison: Comparison, experiment_id: str, run_ids: Mapping[str, str], max_traces: int) -> int:
+    """One trace a dialogue and method; the number of them.
+
+    The same dialogues for every method, spread over all; a dialogue is a session, so that the methods'
+    answers to it stand together.
+    """
+    dialogues: dict[tuple[int, str], dict[str, list[TurnRecord]]] = defaultdict(lambda: defaultdict(list))
+    for turn in comparison.turns:
+        dialogues[turn.seed, turn.dialogue_id][turn.method].append(turn)
+    keys = list(dialogues)
+    logged = 0
+    for index in thin(len(keys), max(max_traces // max(len(run_ids), 1), 1)) if max_traces else ():
+        for method, turns in dialogues[keys[index]].items():
+            if method in run_ids:
+                session = f"{comparison.run_dir.name}: {turns[0].dialogue_id}, seed {turns[0].seed}"
+                _log_trace(turns, experiment_id, run_ids[method], session)
+                logged += 1
+    mlflow.flush_trace_async_logging()
+    return logged
+
+
+def _check_traces(client: MlflowClient, experiment_id: str, run_ids: Mapping[str, str], expected: int) -> None:
+    """MLflow drops a trace that it cannot store with no more than a log line; here that is an error."""
+    found = sum(
+        len(client.search_traces(locations=[experiment_id], run_id=run_id, include_spans=False, max_results=500))
+        for run_id in run_ids.values()
+    )
+    if found < min(expected, 500):
+        raise RuntimeError(f"only {found} of {expected} traces were stored")
+
+
+def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, session: str) -> None:
+    """A root span for the dialogue, a span a turn, a span a look-up.
+
+    The retention pass runs in batches, where one answer has no time of its own: spans without a
+    measured time are drawn one millisecond long and say so.
+    """
+    turns = sorted(turns, key=lambda turn: turn.turn)
+    first = turns[0]
+    marks = [mark for mark in map(retention.correct, turns) if mark is not None]
+    clock = time.time_ns()
+    root = mlflow.start_span_no_context(
+        f"{first.method}: {first.dialogue_id}",
+        span_type="AGENT",
+        inputs="\n".join(f"{turn.turn}. {storable(turn.question, _CELL_LENGTH)}" for turn in turns),
+        attributes={
+            "seed": str(first.seed),
+            "times": "measured" if any(turn.answer.usage.total_s for turn in turns) else "none: a batched pass",
+        },
+        tags=_tags(
+            {
+                "method": first.method,
+                "right": f"{sum(marks)} of {len(marks)}",
+                "dialogue": first.dialogue_id,
+                "clause": first.cluster,
+            }
+        ),
+        metadata={"mlflow.sourceRun": run_id, "mlflow.trace.session": session},
+        experiment_id=experiment_id,
+        start_time_ns=clock,
+    )
+    for turn in turns:
+        clock = _log_turn(turn, root, clock)
+    answers = [f"{turn.turn}. {_mark(turn)} {_shown(turn)}".replace("  ", " ") for turn in turns]
+    root.end(outputs="\n".join(answers), end_time_ns=clock)
+
+
+def _mark(turn: TurnRecord) -> str:
+    return {True: "✓", False: "✗", None: ""}[retention.correct(turn)]
+
+
+def _shown(turn: TurnRecord) -> str:
+    return storable(turn.answer.final or f"(no answer) {turn.answer.raw}", _CELL_LENGTH)
+
+
+def _log_turn(turn: TurnRecord, root: LiveSpan, start_ns: int) -> int:
+    """One turn's span with its look-ups; returns where it ends."""
+    answer, usage = turn.answer, turn.answer.usage
+    end_ns = start_ns + max(int(usage.total_s * 1e9), _MILLISECOND_NS)
+    span = mlflow.start_span_no_context(
+        f"turn {turn.turn}: {turn.kind.replace('_', ' ')} {_mark(turn)}".rstrip(),
+        span_type="LLM",
+        parent_span=root,
+        inputs={"question": storable(turn.question, _CELL_LENGTH)},
+        start_time_ns=start_ns,
+    )
+    span.set_attributes(
+        {
+            "kind": turn.kind,
+            "distance": turn.distance,
+            "correct": retention.correct(turn),
+            "key": storable(turn.qa.answer, _CELL_LENGTH) if turn.qa else None,
+            "finished": answer.finished,
+            "mlflow.chat.tokenUsage": {
+                "input_tokens": usage.prompt_tokens,
+                "output_tokens": usage.new_tokens,
+                "total_tokens": usage.prompt_tokens + usage.new_tokens,
+            },
+        }
+    )
+    for lookup in answer.lookups:
+        _log_lookup(lookup, turn, span, start_ns)
+    outputs = {"answer": storable(answer.final, _CELL_LENGTH), "raw": storable(answer.raw, _CELL_LENGTH)}
+    span.end(outputs=outputs, end_time_ns=end_ns)
+    return end_ns
+
+
+def _log_lookup(lookup: Lookup, turn: TurnRecord, parent: LiveSpan, start_ns: int) -> None:
+    """A recalled or retrieved text, in the shape in which MLflow draws retrieved documents."""
+    span = mlflow.start_span_no_context(
+        f"look up: {lookup.memory_id or '(null memory)'}",
+        span_type="RETRIEVER",
+        parent_span=parent,
+        inputs={"question": storable(turn.question, _CELL_LENGTH)},
+        start_time_ns=start_ns,
+    )
+    span.set_attributes({"score": lookup.score, "candidates": [list(pair) for pair in lookup.candidates]})
+    document = {
+        "page_content": storable(lookup.text, _CELL_LENGTH),
+        "metadata": {"doc_uri": storable(lookup.memory_id, _KEY_LENGTH), "score": lookup.score},
+        "id": storable(lookup.memory_id, _KEY_LENGTH),
+    }
+    span.end(outputs=[document], end_time_ns=start_ns + _MILLISECOND_NS)

@@ -1,0 +1,113 @@
+# ruff: noqa: E501 (a table: one metric a line)
+"""What each metric is called and what it means, in one line: the vocabulary of every table.
+
+Keys are those of summary.json (eval.summary). Definitions stand in the functions of eval/; these lines
+are for the reader of a report. A metric that is missing here is still shown, under its key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["share", "s", "ms", "tokens", "bytes", "number"]
+Group = Literal["retention", "abstention", "ledger", "structure", "cost", "lifecycle", "ability"]
+Level = Literal["headline", "short", "full"]
+
+GROUPS: dict[Group, str] = {
+    "retention": "Retention",
+    "abstention": "Abstention",
+    "ledger": "Ledger: where answers are lost",
+    "structure": "Structure",
+    "cost": "Cost",
+    "lifecycle": "Lifecycle",
+    "ability": "Ordinary ability",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric as people read it."""
+
+    key: str  # in summary.json
+    label: str  # at most 24 characters: three methods must fit beside it in 100 columns
+    unit: Unit
+    group: Group
+    meaning: str  # one line
+    level: Level = "full"  # headline: comparison table and terminal; short: terminal too; full: report only
+
+
+# fmt: off
+ROWS: tuple[Row, ...] = (
+    Row("retention/first_ask_cued", "first ask, cued", "share", "retention", "right first answers about clauses that had training questions", "headline"),
+    Row("retention/first_ask_uncued", "first ask, uncued", "share", "retention", "the same for clauses given as raw text only, as most rulebooks are", "headline"),
+    Row("retention/accuracy", "all scored turns", "share", "retention", "right answers over every scored turn of the dialogues", "headline"),
+    Row("retention/consistency", "same when re-asked", "share", "retention", "re-asks that got the same answer as before", "short"),
+    Row("retention/flips", "right, then wrong", "share", "retention", "of the facts answered right, those wrong when re-asked; lower is better"),
+    Row("retention/gives_in", "gives in", "share", "retention", "of the facts answered right, those lost when the user contradicts; lower is better"),
+    Row("retention/first_ask", "first asks", "share", "retention", "right answers when a fact is asked for the first time"),
+    Row("retention/re_ask", "re-asks", "share", "retention", "right answers when it is asked again in other words; the history may help"),
+    Row("retention/follow_up", "follow-ups", "share", "retention", "right answers to elliptic questions about a sibling clause"),
+    Row("retention/near_miss", "near misses", "share", "retention", "right answers about a sibling clause asked for in full"),
+    Row("retention/contradiction", "contradictions", "share", "retention", "right answers after the user claims a wrong value"),
+    Row("retention/two_clause", "two clauses", "share", "retention", "right answers to questions that need two clauses"),
+    Row("retention/unanswerable", "unanswerable", "share", "retention", "questions that no clause covers, declined without naming another value"),
+    Row("retention/exact_match", "exact match", "share", "retention", "answers that equal the key once normalised"),
+    Row("retention/f1", "token F1", "share", "retention", "mean overlap of answer and key"),
+    Row("abstention/precision", "abstention precision", "share", "abstention", "of the answers that declined, those where no clause covers the question", "short"),
+    Row("abstention/recall", "abstention recall", "share", "abstention", "of the questions that no clause covers, those that were declined", "headline"),
+    Row("ledger/false_recall", "false recall", "share", "abstention", "ordinary turns where a clause was recalled all the same; lower is better", "headline"),
+    Row("ledger/missed_recall", "missed recall", "share", "abstention", "answerable asks where no clause was looked up; lower is better"),
+    Row("ledger/null_on_unanswerable", "null when uncovered", "share", "abstention", "uncovered questions where no clause was looked up"),
+    Row("ledger/trigger", "looked up", "share", "ledger", "answerable asks where the method looked something up", "short"),
+    Row("ledger/hit_at_1", "hit@1", "share", "ledger", "of the look-ups for answerable asks, those whose first choice was the right clause", "headline"),
+    Row("ledger/hit_at_k", "hit@k", "share", "ledger", "look-ups with the right clause among all candidates"),
+    Row("ledger/verbatim", "verbatim", "share", "ledger", "of the right clauses, those whose text came back word for word", "headline"),
+    Row("ledger/correct_given_verbatim", "right, given verbatim", "share", "ledger", "right answers where the clause came back first and word for word"),
+    Row("ledger/recited", "recited in the think", "share", "ledger", "asks where the clause's text stands in the reasoning word for word"),
+    Row("ledger/gold", "clause in hand", "share", "ledger", "answerable asks where the clause's text reached the answer: recalled, retrieved or recited", "short"),
+    Row("ledger/used", "right, clause in hand", "share", "ledger", "of those, the right answers", "short"),
+    Row("ledger/unaided", "right without it", "share", "ledger", "of the others, the right answers", "short"),
+    Row("structure/well_formed", "well-formed", "share", "structure", "answers whose reasoning opens and closes in order, with nothing leaked", "headline"),
+    Row("structure/correct_and_well_formed", "right and well-formed", "share", "structure", "answers that are both", "headline"),
+    Row("structure/stopped_after_recall", "stopped after recall", "share", "structure", "of the answers with a recall, those that did not reason on; lower is better", "short"),
+    Row("structure/think_closed", "think closed", "share", "structure", "answers whose reasoning was closed before the token limit"),
+    Row("structure/leaked", "leaked control tokens", "share", "structure", "answers with a control token where none belongs; lower is better"),
+    Row("structure/steps_kept", "steps kept", "share", "structure", "share of the reference's step structure that is kept"),
+    Row("structure/chain_kept", "chain kept, ordinary", "share", "structure", "the same on ordinary turns, against the corpus's own chain"),
+    Row("cost/ttft_p50_s", "first token, ms", "ms", "cost", "median time to the first new token (TTFT), batch 1", "headline"),
+    Row("cost/ttfa_p50_s", "first answer token, s", "s", "cost", "median time to the first token behind the reasoning (TTFA): the fair one", "headline"),
+    Row("cost/tpot_p50_s", "per further token, ms", "ms", "cost", "median time for each token after the first", "short"),
+    Row("cost/latency_p50_s", "whole answer, s", "s", "cost", "median time from the question to the last token", "headline"),
+    Row("cost/latency_p95_s", "whole answer, p95, s", "s", "cost", "19 of 20 answers are done by then", "short"),
+    Row("cost/latency_mean_s", "whole answer, mean, s", "s", "cost", "mean time from the question to the last token"),
+    Row("cost/stage_embed_s", "stage: embed, ms", "ms", "cost", "mean time to turn the question into a vector"),
+    Row("cost/stage_search_s", "stage: search, ms", "ms", "cost", "mean time to search the index"),
+    Row("cost/stage_prefill_s", "stage: prefill, ms", "ms", "cost", "mean time to read the prompt"),
+    Row("cost/stage_memory_head_s", "stage: memory head, ms", "ms", "cost", "mean time to choose the memory"),
+    Row("cost/stage_decode_s", "stage: decode, ms", "ms", "cost", "mean time to write the answer"),
+    Row("cost/stage_rest_s", "stage: rest, ms", "ms", "cost", "mean time outside all of these"),
+    Row("cost/prompt_tokens", "prompt tokens", "tokens", "cost", "mean tokens read for one answer", "headline"),
+    Row("cost/new_tokens", "new tokens", "tokens", "cost", "mean tokens written for one answer", "headline"),
+    Row("cost/kv_bytes", "keys and values, MiB", "bytes", "cost", "mean exact size of the cache at the end of an answer"),
+    Row("cost/peak_vram_bytes", "peak GPU memory, MiB", "bytes", "cost", "most GPU memory allocated while answering", "headline"),
+    Row("cost/peak_rss_bytes", "peak RSS, MiB", "bytes", "cost", "most resident memory of the process while answering, without a GPU", "headline"),
+    Row("cost/bytes_stored", "stored, MiB", "bytes", "cost", "what the method keeps beside the base weights: bank, index or adapter"),
+    Row("cost/fit_s", "fit, s", "s", "cost", "time to get the knowledge in", "headline"),
+    Row("cost/fit_tokens", "fit, tokens", "tokens", "cost", "non-padding tokens through the model while fitting, over all stages", "headline"),
+    Row("cost/fit_steps", "fit, optimiser steps", "tokens", "cost", "optimiser steps over all stages"),
+    Row("cost/per_correct_s_k1", "per right answer, k=1", "s", "cost", "seconds for one right answer when the fit serves one question"),
+    Row("cost/per_correct_s_k100", "... k=100", "s", "cost", "the same when it serves 100"),
+    Row("cost/per_correct_s_k10000", "... k=10000", "s", "cost", "the same when it serves 10,000"),
+    Row("lifecycle/write_s", "write one clause, s", "s", "lifecycle", "time to add or replace one clause after the fit"),
+    Row("lifecycle/write_bytes", "written, MiB", "bytes", "lifecycle", "bytes stored for it"),
+    Row("lifecycle/write_tokens", "trained tokens a write", "tokens", "lifecycle", "tokens trained on for it"),
+    Row("lifecycle/update_accuracy", "right after an update", "share", "lifecycle", "updated clauses answered with the new value"),
+    Row("lifecycle/stale_rate", "stale after an update", "share", "lifecycle", "updated clauses answered with the old value; lower is better"),
+    Row("lifecycle/forget_abstention", "declined once forgotten", "share", "lifecycle", "forgotten clauses whose questions were declined"),
+    Row("lifecycle/neighbour_accuracy", "neighbours unharmed", "share", "lifecycle", "right answers about the clauses beside them"),
+    Row("ability/before", "before the fit", "share", "ability", "held-out general tasks, the untouched model"),
+    Row("ability/after", "after the fit", "share", "ability", "the same tasks, the method in place"),
+    Row("ability/with_memory", "a memory in context", "share", "ability", "the same tasks, a memory vector sitting in context"),
+)
+# fmt: on

@@ -1,0 +1,215 @@
+"""The tables of a comparison: what a row is called, what it means, and how a cell is written.
+
+Each table is a pure function of the summary (summary.json, DESIGN section 7). A cell is the value,
+its interval and its number of items; what could not be measured is a dash with its reason below the
+table. Metrics that have no row here still reach `metrics_frame`, so nothing measured is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from eval.stats import Estimate
+from reports.base import Summary, estimate, metric_keys
+from reports.rows import GROUPS, ROWS, Group, Level, Row, Unit
+from reports.text import md, md_table
+
+DASH = "—"
+# One of the pair is measured, by device: the other is not missing.
+_EITHER_OR = ("cost/peak_vram_bytes", "cost/peak_rss_bytes")
+_KNOWN = {row.key: row for row in ROWS}
+_DISTANCE = re.compile(r"retention/(?P<re_ask>re_ask_)?d(?P<distance>\d+)(?P<ratio>_over_d0)?")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to show: plain cells, and the reasons for its dashes."""
+
+    title: str
+    frame: pd.DataFrame  # index: row labels; columns: methods, then "n" where all methods share it
+    notes: tuple[str, ...] = ()  # note k explains the cells that end in "(k)"
+    rows: tuple[Row, ...] = ()
+    empty: bool = False  # not one cell was measured
+
+
+# ---------------------------------------------------------------------------------------- cells
+
+
+def format_number(value: float, unit: Unit) -> str:
+    """Shares to two decimals; all else to three digits, in ms or MiB where the unit says so, 12.3k from 10,000."""
+    if unit == "share":
+        return f"{value:.2f}".replace("-0.00", "0.00")
+    scaled = value * {"ms": 1e3, "bytes": 2**-20}.get(unit, 1.0)
+    size = abs(scaled)
+    if unit == "tokens" and size >= 9_999.5:
+        return f"{_three_digits(scaled / 1e6)}M" if size >= 999_500 else f"{_three_digits(scaled / 1e3)}k"
+    return _three_digits(scaled)
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits without an exponent: whole from 100 on, five decimals at most."""
+    for decimals, least in enumerate((99.95, 9.995, 0.9995, 0.09995, 0.009995)):
+        if abs(value) >= least:
+            return f"{value:.{decimals}f}"
+    return f"{value:.5f}" if value else "0"
+
+
+def format_cell(cell: Estimate, unit: Unit = "share", *, with_n: bool = True) -> str:
+    """`0.94 [0.88, 0.98] n=64`; the parts that are unknown are left out, an unknown value is a dash."""
+    if cell.value is None:
+        return DASH
+    text = format_number(cell.value, unit)
+    if cell.low is not None and cell.high is not None:
+        text += f" [{format_number(cell.low, unit)}, {format_number(cell.high, unit)}]"
+    if with_n and cell.n:
+        text += f" n={cell.n}"
+    return text
+
+
+# --------------------------------------------------------------------------------------- tables
+
+
+def build(title: str, summary: Summary, rows: Sequence[Row], methods: Sequence[str] | None = None) -> Table:
+    """Rows of metrics, columns of methods. n has its own column where every method has the same."""
+    names = list(methods or summary["methods"])
+    cells = {row: [estimate(summary, name, row.key) for name in names] for row in rows}
+    shared = {row: _shared_n(found) for row, found in cells.items()}
+    notes: dict[str, int] = {}
+    body = []
+    for row, found in cells.items():
+        texts = []
+        for cell in found:
+            text = format_cell(cell, row.unit, with_n=shared[row] is None)
+            if cell.value is None:
+                text += f" ({notes.setdefault(cell.reason, len(notes) + 1)})"
+            texts.append(text)
+        body.append([*texts, "" if shared[row] is None else str(shared[row])])
+    frame = pd.DataFrame(
+        body, index=pd.Index([row.label for row in rows], name="metric"), columns=[*names, "n"], dtype=str
+    )
+    if rows and not any(frame["n"]):
+        frame = frame.drop(columns="n")
+    empty = all(cell.value is None for found in cells.values() for cell in found)
+    return Table(title, frame, tuple(notes), tuple(rows), empty)
+
+
+def _shared_n(cells: Iterable[Estimate]) -> int | None:
+    sizes = {cell.n for cell in cells if cell.value is not None and cell.n}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def comparison(summary: Summary, methods: Sequence[str] | None = None) -> Table:
+    """The headline metrics, side by side; one that no method has is a row of dashes."""
+    rows = [row for row in ROWS if row.level == "headline" and row.key not in _unmeasured_twin(summary)]
+    return build("Comparison", summary, rows, methods)
+
+
+def _unmeasured_twin(summary: Summary) -> set[str]:
+    """The kind of peak memory that this device does not have, where the other one was measured."""
+    measured = {
+        key for key in _EITHER_OR for name in summary["methods"] if estimate(summary, name, key).value is not None
+    }
+    return set(_EITHER_OR) - (measured or {_EITHER_OR[0]})
+
+
+def distances(summary: Summary) -> list[tuple[str, int, Row]]:
+    """The metrics by distance, sorted: (kind, d, row). Kind "" is the headline, the first asks."""
+    order = {"": 0, "relative": 1, "re-ask": 2}
+    found = []
+    for key in metric_keys(summary):
+        match = _DISTANCE.fullmatch(key)
+        if match:
+            kind, d = "re-ask" if match["re_ask"] else "relative" if match["ratio"] else "", int(match["distance"])
+            label = {"": f"d={d}", "relative": f"d={d} / d=0", "re-ask": f"re-ask, d={d}"}[kind]
+            found.append((kind, d, Row(key, label, "share", "retention", "", "short")))
+    return sorted(found, key=lambda entry: (order[entry[0]], entry[1]))
+
+
+def retention_by_distance(summary: Summary, methods: Sequence[str] | None = None) -> Table:
+    """Share right by d, the turns between: first asks, their share of what d=0 gets, re-asks."""
+    return build("Retention by distance", summary, [row for *_, row in distances(summary)], methods)
+
+
+def group(summary: Summary, name: Group, methods: Sequence[str] | None = None) -> Table:
+    """All that was measured under one heading."""
+    return build(GROUPS[name], summary, group_rows(summary, name), methods)
+
+
+def group_rows(summary: Summary, name: Group, levels: Collection[Level] | None = None) -> list[Row]:
+    """The rows of a group in the order of ROWS, of all levels by default; then metrics unknown to ROWS."""
+    present = metric_keys(summary)
+    hidden = _unmeasured_twin(summary)
+    known = [row for row in ROWS if row.group == name and row.key in present and row.key not in hidden]
+    if levels is not None:
+        return [row for row in known if row.level in levels]
+    others = [
+        Row(key, key.removeprefix(f"{name}/").replace("_", " "), _unit_of(key), name, "")
+        for key in present
+        if key.startswith(f"{name}/") and key not in _KNOWN and not _DISTANCE.fullmatch(key)
+    ]
+    return known + others
+
+
+def _unit_of(key: str) -> Unit:
+    """Units stand in names (STYLE): the unit of a metric that ROWS does not know."""
+    if key.endswith("_s"):
+        return "s"
+    if key.endswith(("_bytes", "/bytes")):
+        return "bytes"
+    if key.endswith("tokens"):
+        return "tokens"
+    return "number"
+
+
+def metrics_frame(summary: Summary) -> pd.DataFrame:
+    """Every metric of every method, long: method, metric, value, low, high, n, reason."""
+    rows = []
+    for method, metrics in summary["methods"].items():
+        for key in metrics:
+            cell = estimate(summary, method, key)
+            rows.append((method, key, cell.value, cell.low, cell.high, cell.n, cell.reason))
+    columns = ["method", "metric", "value", "low", "high", "n", "reason"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype({"value": float, "low": float, "high": float, "n": "Int64"})
+
+
+# ---------------------------------------------------------------------------------------- output
+
+
+def to_markdown(table: Table, *, notes: bool = True) -> str:
+    """The table as Markdown, its footnotes below it.
+
+    Labels, method names and reasons may hold any character; cells are `format_cell`'s and hold none.
+    """
+    columns = [str(column) for column in table.frame.columns]
+    header = [md(str(table.frame.index.name or "")), *map(md, columns)]
+    body = [
+        [md(str(label)), *map(str, values)]
+        for label, values in zip(table.frame.index, table.frame.itertuples(index=False), strict=True)
+    ]
+    text = md_table(header, body, right=frozenset(range(1, len(header))))
+    return f"{text}\n\n{notes_markdown(table)}".rstrip() if notes else text
+
+
+def notes_markdown(table: Table) -> str:
+    """`(1) reason` lines for the dashes of a table."""
+    return "\n".join(f"- ({number}) {md(reason)}" for number, reason in enumerate(table.notes, start=1))
+
+
+def write_csv(summary: Summary, folder: Path) -> list[Path]:
+    """metrics.csv (every number, unrounded) and one CSV a table (as shown). Read them as UTF-8."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "metrics.csv"]
+    metrics_frame(summary).to_csv(paths[0], index=False, encoding="utf-8")
+    shown = {"comparison": comparison(summary), "retention_by_distance": retention_by_distance(summary)}
+    shown |= {name: group(summary, name) for name in GROUPS}
+    for name, table in shown.items():
+        if len(table.frame):
+            paths.append(folder / f"{name}.csv")
+            table.frame.to_csv(paths[-1], encoding="utf-8")
+    return paths

@@ -1,0 +1,20 @@
+"""The tasks by name. A new task is one file and one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tasks import regs
+from tasks.base import TaskData, TaskError
+
+Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
+
+TASKS: dict[str, Loader] = {"regs": regs.load}
+
+
+def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **options: Any) -> TaskData:
+    """The task `name`, or a seeded slice of it; `options` are the task's own (a folder, a data set)."""
+    if name not in TASKS:
+        raise TaskError(f"no task is called {name!r}; choose one of: {', '.join(sorted(TASKS))}")
+    return TASKS[name](num_clauses=num_clauses, seed=seed, **options)

@@ -1,0 +1,137 @@
+"""The general SFT corpus: short conversations with a real chain of thought, drawn by seed.
+
+It gives every method the same `<think>` format and the same ordinary abilities to keep. Its held-out
+part is never trained on; ordinary turns and dialogue fillers come from there.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from tasks.base import Conversation, Message, TaskError, assistant_content
+from tasks.think_problems import DATA, MAKERS, Form, Problem
+
+SMALL_TALK = DATA / "small_talk.jsonl"
+TOPICS = (*MAKERS, "small_talk")
+FILLER_TOPICS = ("small_talk", "arithmetic", "dates", "rewriting", "table_lookup")
+SECOND_TURN_EVERY = 12  # one arithmetic conversation in so many goes on for a second turn
+MAX_TRIES = 400  # draws without a new problem after which a topic counts as exhausted
+
+Exchange = tuple[str, str, str]  # user, chain, answer
+
+
+@dataclass(frozen=True)
+class Filler:
+    """One exchange of small talk or a solved problem, to stand between the asks of a dialogue."""
+
+    topic: str
+    user: str
+    reply: str  # the final answer only, as a dialogue's history holds it
+
+
+@cache
+def small_talk() -> tuple[tuple[Exchange, ...], ...]:
+    """The hand-written conversations, each of one or two exchanges."""
+    lines = SMALL_TALK.read_text(encoding="utf-8").splitlines()
+    return tuple(
+        tuple((turn["user"], turn["think"], turn["answer"]) for turn in json.loads(line)["turns"])
+        for line in lines
+    )
+
+
+def _problem_exchanges(problem: Problem) -> tuple[Exchange, ...]:
+    steps = (problem,) if problem.after is None else (problem, problem.after)
+    return tuple((step.question, step.chain, step.answer) for step in steps)
+
+
+def draw_problems(topic: str, count: int, seed: int) -> tuple[Problem, ...]:
+    """`count` problems of a topic; a shorter draw is the beginning of a longer one.
+
+    No problem comes twice, however it is worded: a held-out problem is never a trained one reworded.
+    """
+    rng = random.Random(f"think/{topic}/{seed}")
+    makers, problems, misses = MAKERS[topic], list[Problem](), 0
+    seen: set[Form] = set()
+    while len(problems) < count:
+        # Makers take turns; where one has run out, any of the others may step in.
+        maker = makers[len(problems) % len(makers)] if misses < MAX_TRIES // 2 else rng.choice(makers)
+        problem = maker(rng)
+        if problem.form in seen:
+            misses += 1
+            if misses == MAX_TRIES:
+                raise TaskError(
+                    f"general corpus: topic {topic!r} has about {len(problems)} different problems and "
+                    f"{count} are asked for; lower num_train or num_heldout"
+                )
+            continue
+        seen.add(problem.form)
+        misses = 0
+        if topic == "arithmetic" and len(problems) % SECOND_TURN_EVERY == SECOND_TURN_EVERY - 1:
+            problem = problem.continued(rng.randint(2, 30))
+        problems.append(problem)
+    return tuple(problems)
+
+
+def _shares(total: int, capacity: int) -> dict[str, int]:
+    """How many conversations each topic gives: equal parts, small talk at most `capacity`."""
+    talk = min(capacity, total // len(TOPICS))
+    each, extra = divmod(total - talk, len(MAKERS))
+    return {"small_talk": talk, **{topic: each + (n < extra) for n, topic in enumerate(MAKERS)}}
+
+
+def _conversation(conversation_id: str, topic: str, exchanges: Sequence[Exchange]) -> Conversation:
+    messages: list[Message] = []
+    for user, chain, answer in exchanges:
+        messages += [Message("user", user), Message("assistant", assistant_content(chain, answer))]
+    return Conversation(conversation_id, tuple(messages), topic=topic)
+
+
+def general_conversations(
+    seed: int = 0, num_train: int = 600, num_heldout: int = 120
+) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """(train, held-out) over all topics, no question twice in either or both.
+
+    The held-out part does not depend on `num_train`.
+    """
+    talk = list(small_talk())
+    random.Random(f"think/small_talk/{seed}").shuffle(talk)
+    held_shares = _shares(num_heldout, len(talk) // 3)  # small talk is finite: two thirds are for training
+    train_shares = _shares(num_train, len(talk) - held_shares["small_talk"])
+    parts: dict[str, list[Conversation]] = {"train": [], "heldout": []}
+    for topic in TOPICS:
+        held, total = held_shares[topic], held_shares[topic] + train_shares[topic]
+        drawn = (
+            talk[:total]
+            if topic == "small_talk"
+            else [_problem_exchanges(problem) for problem in draw_problems(topic, total, seed)]
+        )
+        for n, exchanges in enumerate(drawn):
+            part = "heldout" if n < held else "train"
+            parts[part].append(_conversation(f"{part}/{topic}/{n}", topic, exchanges))
+    for part, conversations in parts.items():
+        random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
+    return tuple(parts["train"]), tuple(parts["heldout"])
+
+
+def final_answer(content: str) -> str:
+    """What follows the chain in an assistant content of this corpus."""
+    return content.partition("</think>")[2].strip()
+
+
+def filler_exchanges(heldout: Sequence[Conversation], seed: int = 0) -> tuple[Filler, ...]:
+    """Fillers from held-out conversations, so that nothing trained on occurs; the five kinds take turns."""
+    rng = random.Random(f"fillers/{seed}")
+    pools = []
+    for topic in FILLER_TOPICS:
+        pool = [
+            Filler(topic, c.messages[0].content, final_answer(c.messages[1].content))
+            for c in heldout
+            if c.topic == topic
+        ]
+        pools.append(rng.sample(pool, len(pool)))
+    most = max(map(len, pools))
+    return tuple(pool[n] for n in range(most) for pool in pools if n < len(pool))

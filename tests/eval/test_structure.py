@@ -1,0 +1,188 @@
+"""Form of an answer, judged on raw tokens, case by case."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import always_right, answer, clause, dialogues, never_closes, raw_of, recall_raw, right, turn, wrong
+
+from eval.records import RecordError
+from eval.structure import (
+    chain_kept,
+    correct_and_well_formed,
+    leaked,
+    parse,
+    sentences,
+    steps_kept,
+    steps_kept_of,
+    stopped_after_recall,
+    think_closed,
+    well_formed,
+)
+
+GOOD = "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n40 euros<|im_end|>"
+
+
+def test_a_whole_answer_is_taken_apart() -> None:
+    found = parse(GOOD)
+    assert found.well_formed and found.faults == () and found.leaks == ()
+    assert found.think_closed and found.num_recalls == 1 and not found.stopped_after_recall
+    assert found.recalled == ("Staff may spend 40 euros.",)
+    assert found.think == "Staff may spend 40 euros.\nThe limit is 40."
+    assert found.steps == found.steps_after_recall == ("The limit is 40.",)
+    assert found.answer == "40 euros"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "<think>Three and four make seven.</think>7",
+        "  <think>\nYes.\n</think>\n\n7\n<|im_end|>\n",
+        "<think>Yes.</think>7<|endoftext|>",
+        "<think>a<recall><|memory_pad|>b</recall>c<recall><|memory_pad|>d</recall>e</think>f",
+        "<think><recall><|memory_pad|></recall>No clause covers this.</think>It does not say.",
+        "<think>2 < 3 and x <y> z</think>yes",  # angle brackets that are no control token
+    ],
+)
+def test_well_formed(raw: str) -> None:
+    assert parse(raw).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        ("", "opened 0"),
+        ("7", "opened 0"),
+        ("<think>Let me see", "closed 0"),
+        ("<think></think>7", "nothing is thought"),
+        ("<think> \n </think>7", "nothing is thought"),
+        ("<think>a</think>", "no answer"),
+        ("<think>a</think> <|im_end|>", "no answer"),
+        ("Well. <think>a</think>7", "text before"),
+        ("</think>a<think>7", "none belongs"),
+        ("<think>a</think>7</think>", "closed 2"),
+        ("<think>a<think>b</think>7", "opened 2"),
+        ("<think>a<recall>text</recall>b</think>7", "without its"),
+        ("<think>a<recall> <|memory_pad|>text</recall>b</think>7", "without its"),
+        ("<think>a<recall></recall>b</think>7", "without its"),
+        ("<think>a<recall><|memory_pad|>text</think>7", "not closed before"),
+        ("<think>a<recall><|memory_pad|>text", "never closed"),
+        ("<think>a<recall>", "never closed"),
+        ("<think>a<recall><|memory_pad|>b<recall><|memory_pad|>c</recall>d</think>7", "inside a recall"),
+        ("<recall><|memory_pad|>b</recall><think>a</think>7", "outside the think"),
+        ("<think>a</think><recall><|memory_pad|>b</recall>7", "none belongs"),
+        ("<think>a<|memory_pad|>b</think>7", "none belongs"),
+        ("<think>a</recall>b</think>7", "none belongs"),
+        ("<think>a</think>7<|im_start|>user", "none belongs"),
+        ("<think>a<|im_end|>b</think>7", "none belongs"),
+        ("<think>a</think>7<|im_end|><|im_end|>", "none belongs"),
+    ],
+)
+def test_not_well_formed(raw: str, fault: str) -> None:
+    found = parse(raw)
+    assert not found.well_formed
+    assert any(fault in text for text in found.faults), found.faults
+
+
+@pytest.mark.parametrize(
+    ("raw", "stopped"),
+    [
+        ("<think>a</think>7", False),  # no recall at all
+        (GOOD, False),
+        ("<think><recall><|memory_pad|>t</recall>so", False),  # resumed, though never closed
+        ("<think><recall><|memory_pad|>t</recall>\n</think>7", True),
+        ("<think><recall><|memory_pad|>t</recall><|im_end|>", True),
+        ("<think><recall><|memory_pad|>t<|im_end|>", True),
+        ("<think><recall><|memory_pad|>t</think>7", True),
+        ("<think>a<recall>", True),
+        ("<think><recall><|memory_pad|>t</recall>so<recall><|memory_pad|>u</recall></think>7", True),
+        ("<think><recall><|memory_pad|>t</recall> ... </think>7", True),  # punctuation is no reasoning
+    ],
+)
+def test_stopping_after_a_recall(raw: str, stopped: bool) -> None:
+    assert parse(raw).stopped_after_recall is stopped
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["<think>", "</think>", "<recall>", "<|memory_pad|>", "</recall>", "<|im_end|>", "a b.", " ", "\n"]
+        ),
+        max_size=12,
+    )
+)
+def test_any_sequence_of_tokens_is_read(parts: list[str]) -> None:
+    found = parse("".join(parts))
+    assert found.well_formed == (not found.faults)
+    assert found.num_recalls == len(found.recalled) <= parts.count("<recall>")
+    if found.well_formed:
+        assert found.think_closed and found.answer and found.think
+    if found.stopped_after_recall:
+        assert found.num_recalls and not found.steps_after_recall
+
+
+def test_sentences() -> None:
+    assert sentences("One is 1.5. Two?\nThree!  \n\n ... ") == ("One is 1.5.", "Two?", "Three!")
+    assert sentences("") == ()
+
+
+def test_chain_kept_by_hand() -> None:
+    chain = ("Three and four make seven.", "Seven is odd.", "So the answer is odd.")
+    assert chain_kept(chain, chain) == 1.0
+    assert chain_kept(chain[:2], chain) == pytest.approx(2 / 3)
+    assert chain_kept(chain[::-1], chain) == pytest.approx(1 / 3)  # order counts
+    assert chain_kept((*chain, "Padding here.", "More padding there."), chain) == pytest.approx(3 / 5)
+    assert chain_kept((), chain) == 0.0
+    assert chain_kept(("3 and 4 make 7",), chain[:1]) == 1.0  # numbers in words are the same step
+
+
+def test_steps_kept_of_an_ask() -> None:
+    def kept(raw: str) -> float | None:
+        return steps_kept_of(turn(3, "first_ask", answer(raw)))
+
+    quoted = f"{clause(3)}\nThe office is number 3."
+    assert kept(recall_raw(clause(3), "103 euros")) == 1.0
+    assert kept(recall_raw(clause(4), "104 euros")) == 1.0  # the wrong clause, but the right form
+    assert kept(recall_raw(clause(3), "103 euros", reasoning="")) == pytest.approx(2 / 3)
+    assert kept(raw_of(quoted, "103 euros")) == 1.0  # SFT and RAG quote instead of recalling
+    assert kept(raw_of(clause(3), "103 euros")) == pytest.approx(2 / 3)
+    assert kept(raw_of("Let me think about it. Hm.", "103 euros")) == pytest.approx(1 / 3)
+    assert kept(f"<think>\n{quoted}") == pytest.approx(2 / 3)  # never closed: no answer
+    assert kept("") == 0.0
+
+
+def test_ordinary_turns_are_compared_with_the_corpus() -> None:
+    record = turn(1, "ordinary", answer(raw_of("Three and four make seven.", "7")))
+    assert steps_kept_of(record) == 0.5
+    assert steps_kept_of(replace(record, reference_think="")) is None
+    with pytest.raises(RecordError, match="recall/0/d1/0"):
+        steps_kept_of(replace(record, reference_think="..."))
+
+
+def test_metrics_over_records_by_hand() -> None:
+    stopped = answer(recall_raw(clause(3), "103 euros", reasoning=""), right(3).lookups)
+    leaky = answer(raw_of("Hm.", "103 euros <recall>"))
+    records = [
+        turn(1, "first_ask", right(1)),
+        turn(2, "first_ask", wrong(2)),
+        turn(3, "first_ask", stopped),
+        turn(4, "first_ask", answer("<think>\nnever closed 104 euros")),
+        turn(5, "ordinary", leaky),
+    ]
+    assert well_formed(records).values.tolist() == [1, 1, 1, 0, 0]
+    assert think_closed(records).values.tolist() == [1, 1, 1, 0, 1]
+    assert leaked(records).values.tolist() == [0, 0, 0, 0, 1]
+    assert stopped_after_recall(records).values.tolist() == [0, 0, 1]
+    assert correct_and_well_formed(records).values.tolist() == [1, 0, 1, 0]
+
+
+def test_planted_forms() -> None:
+    never = dialogues(never_closes)
+    assert well_formed(never).mean == correct_and_well_formed(never).mean == 0.0
+    assert stopped_after_recall(never).reason == "no answer holds a <recall>"
+    always = dialogues(always_right)
+    assert well_formed(always).mean == steps_kept(always).mean == 1.0
+    assert stopped_after_recall(always).mean == 0.0
