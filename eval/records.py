@@ -74,7 +74,8 @@ def _turn(body: dict[str, Any]) -> TurnRecord:
     usage = Usage(**answer.pop("usage"))
     qa = body.pop("qa")
     if qa is not None:
-        qa = QA(**{k: tuple(v) if isinstance(v, list) else v for k, v in qa.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in qa.items()}
+        qa = QA(**fields)
     return TurnRecord(answer=Answer(lookups=lookups, usage=usage, **answer), qa=qa, **body)
 
 
@@ -112,7 +113,7 @@ def read_records(path: Path) -> tuple[list[TurnRecord], list[CostRecord]]:
                     f"{where}: not a whole JSON line ({error.msg}); the run was cut here, remove this "
                     "line to read what was finished"
                 ) from error
-            if body.pop("schema", None) != SCHEMA:
+            if not isinstance(body, dict) or body.pop("schema", None) != SCHEMA:
                 raise RecordError(
                     f"{where}: written by another version of the record format; this one reads {SCHEMA}"
                 )

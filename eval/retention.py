@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from eval.records import RecordError, TurnRecord
 from eval.scoring import (
     ScoringError,
+    abstains,
     exact_match,
     held_values,
-    is_abstention,
     is_correct,
     normalise,
     token_f1,
@@ -145,7 +145,7 @@ def _value_given(record: TurnRecord) -> str:
     """The answer reduced to what it says: its abstention, the known values it holds, or its tokens."""
     final, qa = record.answer.final, record.qa
     assert qa is not None
-    if is_abstention(final):
+    if abstains(final, qa):
         return "abstains"
     holds_key, rivals = held_values(final, qa)
     if holds_key or rivals:
@@ -189,7 +189,7 @@ def abstention_precision(records: Sequence[TurnRecord]) -> Sample:
 
     def value(record: TurnRecord) -> bool | None:
         qa = key_of(record)
-        return not qa.memory_ids if qa is not None and is_abstention(record.answer.final) else None
+        return not qa.memory_ids if qa is not None and abstains(record.answer.final, qa) else None
 
     return sample(records, value, "it never abstains")
 
@@ -199,6 +199,6 @@ def abstention_recall(records: Sequence[TurnRecord]) -> Sample:
 
     def value(record: TurnRecord) -> bool | None:
         qa = key_of(record)
-        return is_abstention(record.answer.final) if qa is not None and not qa.memory_ids else None
+        return abstains(record.answer.final, qa) if qa is not None and not qa.memory_ids else None
 
     return sample(records, value, "no unanswerable question")

@@ -112,7 +112,7 @@ def _record(
         answer=answer,
         qa=turn.qa,
         distance=turn.distance,
-        cluster=state.dialogue.memory_id or state.dialogue.id,
+        cluster=state.dialogue.cluster,
         cued=all(cued[i] for i in gold) if gold else None,
         memory_text="\n".join(texts[i] for i in gold),
         reference_think=turn.reply or "" if turn.kind == "ordinary" else "",

@@ -327,19 +327,34 @@ def _part_of_a_larger_value(tokens: Sequence[str], start: int, end: int) -> bool
     return larger or smaller
 
 
+def _asserted(value: str, final: str) -> list[tuple[int, int]]:
+    """The spans of a value that the answer does not deny: "40 euros, not 50" asserts 40 euros only."""
+    tokens = tokenize(final)
+    return [
+        (start, end)
+        for start, end in spans(value, final)
+        if not (tokens[max(0, start - 1) : start] in _DENIALS or tokens[max(0, start - 2) : start] in _DENIALS)
+    ]
+
+
 def held_values(final: str, qa: QA) -> tuple[bool, tuple[str, ...]]:
     """Does the answer hold the key (or an alias), and which rivals does it hold?
 
     A rival that lies wholly inside a span matched by the key or an alias is part of that span and does
-    not count: with the key "10 working days" the rival "10" is no contradiction.
+    not count: with the key "10 working days" the rival "10" is no contradiction. A value right behind
+    "not", "rather than" or "instead of" is denied and counts on neither side, so that setting a user's
+    wrong claim right is no mistake.
     """
-    key_spans = [span for value in (qa.answer, *qa.aliases) for span in spans(value, final)]
+    key_spans = [span for value in (qa.answer, *qa.aliases) for span in _asserted(value, final)]
     rivals = tuple(
         rival
         for rival in qa.rivals
-        if any(not any(start <= s and e <= end for start, end in key_spans) for s, e in spans(rival, final))
+        if any(not any(start <= s and e <= end for start, end in key_spans) for s, e in _asserted(rival, final))
     )
     return bool(key_spans), rivals
+
+
+_DENIALS = {("not",), ("isnt",), ("arent",), ("wasnt",), ("rather", "than"), ("instead", "of")}
 
 
 def _check(qa: QA) -> None:
@@ -363,14 +378,9 @@ def is_correct(final: str, qa: QA) -> bool:
     if not final.strip():
         return False
     holds_key, rivals = held_values(final, qa)
-    if rivals:
+    if rivals or holds_key != bool(qa.memory_ids):
         return False
-    if not qa.memory_ids:
-        return is_abstention(final)
-    if not holds_key:
-        return False
-    # A key may itself read like an abstention ("not covered"): then saying it is no abstention.
-    return not is_abstention(final) or any(is_abstention(value) for value in (qa.answer, *qa.aliases))
+    return abstains(final, qa) != holds_key
 
 
 def exact_match(final: str, qa: QA) -> float:
@@ -411,18 +421,29 @@ _SOURCE = (
     r"|sections?|guidelines?|guide|memor(?:y|ies)|knowledge|records?|materials?|provisions?|information)"
 )
 _SAY = (
-    r"(?:say|state|mention|cover|specify|address|contain|include|give|provide|define|tell|answer|discuss"
-    r"|indicate|list|explain|describe|regulate|speak|set|name|have|deal|apply|talk)"
+    r"(?:say|state|mention|specify|address|define|tell|answer|discuss|indicate|list|explain|describe|speak"
+    r"|name|talk)"
 )
+_HOLD = r"(?:cover|contain|include|give|provide|regulate|set|have|deal)"
 _SAID = (
     r"(?:covered|mentioned|specified|stated|addressed|given|found|set out|provided|regulated|defined"
     r"|listed|described|discussed|answered|documented|dealt with|known|recorded)"
 )
+_PLAIN_ABSTENTIONS = re.compile(
+    "|".join(
+        (
+            rf"\b{_SOURCE}\b[^.;!?]{{0,60}}?\b(?:does|do|did) not (?:\w+ly |even )?{_SAY}\b",
+            rf"\b{_SOURCE}\b[^.;!?]{{0,30}}?\b(?:(?:is|are) silent|says? nothing)\b",
+            r"\bi (?:do|can|could|am|would) not (?:\w+ly )?(?:know|say|tell|find|answer|determine|be sure"
+            r"|sure|recall|certain|aware|have (?:a|any|that|this|the|enough))\b",
+            r"\b(?:can|could) not be (?:\w+ly )?(?:answered|determined|found|known|said)\b",
+        )
+    )
+)
 _ABSTENTIONS = re.compile(
     "|".join(
         (
-            rf"\b{_SOURCE}\b[^.;!?]{{0,60}}?\b(?:does|do|did|is|are) not (?:\w+ly |even )?{_SAY}\b",
-            rf"\b{_SOURCE}\b[^.;!?]{{0,30}}?\b(?:is|are) silent\b",
+            rf"\b{_SOURCE}\b[^.;!?]{{0,60}}?\b(?:does|do|did) not (?:\w+ly |even )?{_HOLD}\b",
             rf"\bnot (?:\w+ly )?{_SAID} (?:by|in|under) (?:\w+ ){{0,2}}{_SOURCE}\b",
             rf"\b(?:this|that|it|which|question|matter|topic|subject|point|answer) (?:is|are|was) not "
             rf"(?:\w+ly )?{_SAID}\b",
@@ -431,12 +452,8 @@ _ABSTENTIONS = re.compile(
             rf"\bno (?:such |\w+ ){{0,2}}(?:{_SOURCE}|mention|entry) (?:\w+ ){{0,2}}?(?:covers?|says?|states?"
             r"|mentions?|specif(?:y|ies)|address(?:es)?|deals?|about|on this|for this|exists?|applies|apply"
             r"|answers?|is given|was found|found|available)\b",
-            r"\bi (?:do|can|could|am|would) not (?:\w+ly )?(?:know|say|tell|find|answer|determine|be sure"
-            r"|sure|recall|certain|aware|have (?:a|any|that|this|the|enough))\b",
-            r"\b(?:can|could) not be (?:\w+ly )?(?:answered|determined|found|known|said)\b",
             rf"\bnot (?:in|part of|anywhere in) (?:the|this|our|any|my) {_SOURCE}\b",
             r"\bnothing (?:is said|is stated|about (?:this|that|it))\b",
-            rf"\b{_SOURCE} says? nothing\b",
         )
     )
 )
@@ -455,12 +472,31 @@ def is_abstention(final: str) -> bool:
     know" and their like. Bare phrases ("not covered") count only in an answer without any figure, since
     "40 euros, alcohol is not covered" is an answer.
     """
+    text = _for_patterns(final)
+    if _PLAIN_ABSTENTIONS.search(text) or _ABSTENTIONS.search(text):
+        return True
+    return bool(_LOOSE_ABSTENTIONS.search(text)) and not any(map(_is_number, tokenize(final)))
+
+
+def _for_patterns(final: str) -> str:
     text = " ".join(unicodedata.normalize("NFKC", final).lower().replace("’", "'").split())
     for short, long in _CONTRACTIONS.items():
         text = text.replace(short, long)
-    if _ABSTENTIONS.search(text):
-        return True
-    return bool(_LOOSE_ABSTENTIONS.search(text)) and not any(map(_is_number, tokenize(final)))
+    return text
+
+
+def abstains(final: str, qa: QA) -> bool:
+    """`is_abstention`, with the key in view.
+
+    In an answer that holds the key, words that also state facts do not count ("No, the policy does not
+    cover contractors" to the key "no"); only plain ones do ("I don't know, perhaps 40 euros"), and not even
+    those where the key itself reads like them.
+    """
+    if not (qa.memory_ids and held_values(final, qa)[0]):
+        return is_abstention(final)
+    if any(is_abstention(value) for value in (qa.answer, *qa.aliases)):
+        return False
+    return _PLAIN_ABSTENTIONS.search(_for_patterns(final)) is not None
 
 
 def verbatim(text: str, memory_text: str) -> bool:

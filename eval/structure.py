@@ -22,7 +22,7 @@ RECALL, PAD, END_RECALL = "<recall>", "<|memory_pad|>", "</recall>"
 STOP_TOKENS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>"})
 _CONTROL = re.compile(r"(</?think>|</?recall>|<\|[A-Za-z0-9_]+\|>|</?s>|<(?:pad|bos|eos|unk|end_of_turn)>)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-SAME_STEP_F1 = 0.5  # two steps count as the same from this token F1 on
+SAME_STEP_F1 = 0.6  # two steps count as the same from this token F1 on
 
 
 @dataclass(frozen=True)
@@ -145,10 +145,15 @@ def structure_of(record: TurnRecord) -> Structure:
 # --- steps --------------------------------------------------------------------------------------
 
 
+def reference_steps(text: str) -> tuple[str, ...]:
+    """Steps of a reference chain, given bare or as a whole reply `<think>` CHAIN `</think>` ANSWER."""
+    return parse(text).steps if THINK in text else sentences(text)
+
+
 def chain_kept(steps: Sequence[str], reference: Sequence[str]) -> float:
     """Share of the reference's steps that stand in the produced chain, in the same order, in [0, 1].
 
-    Longest common subsequence of steps, where two steps are the same from a token F1 of 0.5 on; divided
+    Longest common subsequence of steps, where two steps are the same from a token F1 of 0.6 on; divided
     by the longer chain's length, so that padding the chain does not help.
     """
     if not reference:
@@ -165,7 +170,7 @@ def _reasoning_after_clause(structure: Structure, memory_text: str) -> tuple[boo
     """Does a clause stand in the think, recalled or quoted, and how many sentences follow it?
 
     Recalled: any recall with text. Quoted: the run of sentences most like the gold clause has a token F1
-    of 0.5 or more with it; a sibling's clause passes too, since form and content are judged apart.
+    of 0.6 or more with it; a sibling's clause passes too, since form and content are judged apart.
     """
     if any(structure.recalled):
         return True, len(structure.steps_after_recall)
@@ -190,7 +195,7 @@ def steps_kept_of(record: TurnRecord) -> float | None:
     if record.kind == "ordinary":
         if not record.reference_think:
             return None
-        reference = sentences(record.reference_think)
+        reference = reference_steps(record.reference_think)
         if not reference:
             raise RecordError(f"record {record.id}: its reference_think holds no sentence")
         return chain_kept(structure.steps, reference)

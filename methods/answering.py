@@ -38,13 +38,14 @@ def answer_from(
     stage_s: dict[str, float] = {}
     if times:
         ids = backbone.ids
-        after_think = tokens.index(ids.think_end) + 1 if ids.think_end in tokens else len(tokens) - 1
         ttft, total = before + times[0], before + times[len(tokens) - 1]
-        ttfa = before + times[min(after_think, len(tokens) - 1)]
+        if ids.think_end in tokens[:-1]:  # else no answer token ever came, and there is no time to it
+            ttfa = before + times[tokens.index(ids.think_end) + 1]
         recalled = 0.0
         if ids.memory_pad in tokens:
             start = tokens.index(ids.memory_pad)
-            end = tokens.index(ids.recall_end) if ids.recall_end in tokens[start:] else len(tokens) - 1
+            closed = ids.recall_end in tokens[start:]
+            end = tokens.index(ids.recall_end, start) if closed else len(tokens) - 1
             recalled = times[end] - times[start]
         stage_s = {**extra, **output.stage_s, "recalled_text": recalled}
         stage_s["rest"] = max(0.0, total - sum(stage_s.values()))

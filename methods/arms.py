@@ -6,7 +6,9 @@ oracle_text   the gold clause alone in the prompt: what the reader could do at b
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from methods.rag import Passage, RagConfig, RagMethod
 from methods.setup import MethodSetup
@@ -38,6 +40,12 @@ class GoldRetriever:
     ) -> tuple[list[list[Passage]], dict[str, float]]:
         ids = [self._gold.get(messages[-1].content, ()) for messages in conversations]
         return [[Passage(i, self._texts[i], 1.0) for i in row if i in self._texts] for row in ids], {}
+
+    def save(self, path: Path) -> None:
+        (path / "index.json").write_text(json.dumps(self._texts, ensure_ascii=False), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        self._texts = json.loads((path / "index.json").read_text(encoding="utf-8"))
 
     @property
     def num_bytes(self) -> int:

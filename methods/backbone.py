@@ -64,12 +64,16 @@ class Backbone:
     model: Any  # a transformers causal LM; its own types are too loose to check against
     tokenizer: Any
     ids: ControlIds
-    train_dtype: torch.dtype  # autocast dtype of training
     fingerprint: str  # of weights and vocabulary; a bank made with another model is refused by it
 
     @property
     def device(self) -> torch.device:
         return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; LoRA parameters, losses and the bank stay fp32."""
+        return self.model.dtype
 
     @property
     def hidden_size(self) -> int:
@@ -212,19 +216,18 @@ def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> ControlIds:
 
 
 def _bf16_is_faster_here() -> bool:
-    """A 0.2 s probe: bf16 matmul runs 6x faster on some CPUs and far slower on others."""
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(256, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
-        for _ in range(3):
-            torch.nn.functional.linear(a, b)
-        best = float("inf")
-        for _ in range(5):
+    """A short probe: bf16 matmul runs 6x faster on some CPUs and far slower on others.
+
+    The two types take turns and the best of a hundred counts, so that a busy machine does not decide.
+    """
+    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    operands = {dtype: (torch.randn(256, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)) for dtype in best}
+    for _ in range(100):
+        for dtype, (inputs, weight) in operands.items():
             start = time.perf_counter()
-            torch.nn.functional.linear(a, b)
-            best = min(best, time.perf_counter() - start)
-        seconds[dtype] = best
-    return seconds[torch.bfloat16] * 1.5 < seconds[torch.float32]
+            torch.nn.functional.linear(inputs, weight)
+            best[dtype] = min(best[dtype], time.perf_counter() - start)
+    return best[torch.bfloat16] * 1.5 < best[torch.float32]
 
 
 def _fingerprint(model: Any, tokenizer: Any) -> str:
@@ -244,7 +247,7 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def resolve_train_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     choices: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
         if device.type == "cuda":
@@ -256,10 +259,10 @@ def resolve_train_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
-    """Loads a chat model, adds the control tokens and moves it to the device, in fp32.
+    """Loads a chat model, adds the control tokens and moves it to the device.
 
-    name: a packaged name, a local folder, or a Hub id. dtype: autocast dtype of training; `auto`
-    probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model.
+    name: a packaged name, a local folder, or a Hub id. dtype: of the weights, in training and decoding;
+    `auto` probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -285,26 +288,16 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     ids = _add_control_tokens(model, tokenizer, seed)
-    model.to(where).eval()
+    fingerprint = _fingerprint(model, tokenizer)
+    model.to(where, resolve_dtype(dtype, where)).eval()
     model.config.use_cache = True
     return Backbone(
         name=name,
         model=model,
         tokenizer=tokenizer,
         ids=ids,
-        train_dtype=resolve_train_dtype(dtype, where),
-        fingerprint=_fingerprint(model, tokenizer),
+        fingerprint=fingerprint,
     )
-
-
-def load_weights(backbone: Backbone, folder: Path) -> None:
-    """Replaces the backbone's weights by those saved in `folder`, which must be of the same model."""
-    from safetensors.torch import load_model
-
-    file = folder / "model.safetensors"
-    if not file.exists():
-        raise MethodError(f"{folder} holds no model.safetensors; name a folder that a method's `save` wrote")
-    load_model(backbone.model, str(file), strict=False)
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:

@@ -10,12 +10,12 @@ import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from methods.answering import answer_from, prompts_for
-from methods.backbone import PACKAGED_ENCODER, load_encoder, load_weights
+from methods.backbone import PACKAGED_ENCODER, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
 from methods.chat import Sample
 from methods.decode import generate
@@ -30,7 +30,7 @@ from methods.examples import (
 from methods.recall.mixed_dataset import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
-from methods.train import length_grouped, train_lora
+from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import NO_CLAUSE_ANSWER, Conversation, Memory, Message
 
 
@@ -66,6 +66,10 @@ class Retriever(Protocol):
         self, conversations: Sequence[Sequence[Message]], top_k: int
     ) -> tuple[list[list[Passage]], dict[str, float]]:
         """Passages of each conversation, best first, and the seconds of each stage."""
+
+    def save(self, path: Path) -> None: ...
+
+    def load(self, path: Path) -> None: ...
 
     @property
     def num_bytes(self) -> int: ...
@@ -129,6 +133,19 @@ class ChromaRetriever:
             for row in zip(found["ids"], found["documents"], found["distances"], strict=True)
         ]
         return passages, {"embed": embedded - begin, "search": searched - embedded}
+
+    def save(self, path: Path) -> None:
+        stored = self.collection.get(include=["documents", "embeddings"])
+        body = {
+            "ids": stored["ids"],
+            "documents": stored["documents"],
+            "embeddings": [[float(x) for x in row] for row in stored["embeddings"]],
+        }
+        (path / "index.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+    def load(self, path: Path) -> None:
+        body = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        self.collection.upsert(**body)
 
     @property
     def num_bytes(self) -> int:
@@ -241,6 +258,7 @@ class RagMethod:
             self.setup.train,
             stage=f"{self.name} reader",
             progress=self.setup.progress,
+            adapter_to=self.setup.adapters / "reader",
         )
         return FitReport(
             seconds=time.perf_counter() - started,
@@ -289,13 +307,16 @@ class RagMethod:
         self.retriever.delete(ids)
 
     def save(self, path: Path) -> None:
-        """Reader weights; the index stays in the method's own folder, which is persistent already."""
-        self.backbone.model.save_pretrained(path)
-        self.backbone.tokenizer.save_pretrained(path)
-        (path / "rag.json").write_text(json.dumps(asdict(self.config), indent=1), encoding="utf-8")
+        """The reader's adapter and the indexed clauses; the base weights are not copied."""
+        if self.config.reader == "tuned":
+            self.setup.copy_adapters(path)
+        self.retriever.save(path)
 
     def load(self, path: Path) -> None:
-        load_weights(self.backbone, path)
+        """Restores a saved fit onto an untouched backbone of the same model."""
+        if self.config.reader == "tuned":
+            merge_adapters(self.backbone, [path / "adapters" / "reader"])
+        self.retriever.load(path)
 
 
 def _lookups(passages: Sequence[Passage]) -> tuple[Lookup, ...]:

@@ -16,9 +16,6 @@ from methods.sft import SftConfig, SftMethod
 CONFIGS: dict[str, type] = {"recall": RecallConfig, "sft": SftConfig, "rag": RagConfig}
 NAMES = ("recall", "sft", "rag", "none", "oracle_text")
 
-# Methods that decide for themselves whether to look something up: false recall is defined for them.
-SELF_TRIGGERED = frozenset({"recall"})
-
 
 def check_names(names: Sequence[str]) -> None:
     """Raises MethodError for an unknown, repeated or missing name."""

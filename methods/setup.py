@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from methods.backbone import Backbone
+from methods.base import MethodError
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
 from methods.train import LoraTrainConfig, Progress, no_progress
@@ -22,3 +24,17 @@ class MethodSetup:
     sampling: Sampling = field(default_factory=Sampling)
     progress: Progress = no_progress
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="recallbench-")))
+
+    @property
+    def adapters(self) -> Path:
+        """Where fits leave their adapters, one folder a stage."""
+        return self.folder / "adapters"
+
+    def copy_adapters(self, path: Path) -> None:
+        """Copies the fit's adapters to `path`/adapters, unless they stand there already."""
+        target = path / "adapters"
+        if self.adapters.resolve() == target.resolve():
+            return
+        if not self.adapters.exists():
+            raise MethodError(f"nothing to save: no fit has left adapters in {self.adapters}; call fit first")
+        shutil.copytree(self.adapters, target, dirs_exist_ok=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
-from methods.backbone import Backbone, load_weights
+from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, MethodError, WriteReport
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import generate
@@ -23,7 +22,7 @@ from methods.examples import (
 )
 from methods.recall.mixed_dataset import conversation_sample
 from methods.setup import MethodSetup
-from methods.train import length_grouped, train_lora
+from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
 
 
@@ -115,6 +114,7 @@ class SftMethod:
             self.setup.train,
             stage=self.name,
             progress=self.setup.progress,
+            adapter_to=self.setup.adapters / "sft",
         )
         return FitReport(
             seconds=time.perf_counter() - started,
@@ -151,9 +151,9 @@ class SftMethod:
         )
 
     def save(self, path: Path) -> None:
-        self.backbone.model.save_pretrained(path)
-        self.backbone.tokenizer.save_pretrained(path)
-        (path / "sft.json").write_text(json.dumps(asdict(self.config), indent=1), encoding="utf-8")
+        """The adapter; the base weights are not copied."""
+        self.setup.copy_adapters(path)
 
     def load(self, path: Path) -> None:
-        load_weights(self.backbone, path)
+        """Restores a saved fit onto an untouched backbone of the same model."""
+        merge_adapters(self.backbone, [path / "adapters" / "sft"])

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
+from methods.base import MethodError
 from methods.chat import IGNORE, Sample
 
 log = logging.getLogger(__name__)
@@ -81,8 +83,13 @@ class Batch:
     num_tokens: int
 
 
+def _round_up(size: int) -> int:
+    """To a multiple of 32: CPU matmul kernels are compiled anew for every shape, so few shapes are 3x faster."""
+    return -(-size // 32) * 32
+
+
 def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) -> Batch:
-    width = max(len(s) for s in samples)
+    width = _round_up(max(len(s) for s in samples))
 
     def rows(values: Iterable[Sequence[int]], fill: int) -> Tensor:
         return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
@@ -161,10 +168,13 @@ class MemoryLM(nn.Module):
         ).last_hidden_state
         losses: dict[str, Tensor] = {}
         targets = batch.labels_BT[:, 1:]
-        learnt = targets != IGNORE
-        if bool(learnt.any()):  # the head runs on labelled positions only: a fifth of the compute saved
-            logits = base.get_output_embeddings()(hidden_BTD[:, :-1][learnt]).float()
-            losses["lm"] = F.cross_entropy(logits, targets[learnt])
+        rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
+        if len(rows):  # the head runs on labelled positions only: a fifth of the compute saved
+            spare = _round_up(len(rows)) - len(rows)
+            labels = F.pad(targets[rows, columns], (0, spare), value=IGNORE)
+            states = hidden_BTD[F.pad(rows, (0, spare)), F.pad(columns, (0, spare))]
+            logits = base.get_output_embeddings()(states).float()
+            losses["lm"] = F.cross_entropy(logits, labels, ignore_index=IGNORE)
         asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
         if len(asked) and self.memory is not None:
             query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()
@@ -194,9 +204,12 @@ def train_lora(
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
     on_epoch_end: Callable[[Any, int], None] | None = None,
-    merge: bool = True,
+    adapter_to: Path | None = None,
 ) -> TrainLog:
-    """Trains a LoRA on `backbone.model` until the token budget is spent, then merges it.
+    """Trains a LoRA on `backbone.model` until the token budget is spent, saves it and merges it.
+
+    adapter_to: a folder that receives the adapter in PEFT's format, so that `merge_adapters` can restore
+    the weights later for a few per cent of their size.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the tied head; every other weight stays as it is.
@@ -208,7 +221,7 @@ def train_lora(
     set_seed(config.seed)
     started = time.perf_counter()
     accelerator = Accelerator(
-        mixed_precision="bf16" if backbone.train_dtype is torch.bfloat16 else "no",
+        mixed_precision="bf16" if backbone.dtype is torch.bfloat16 else "no",
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         cpu=backbone.device.type == "cpu",
     )
@@ -265,10 +278,26 @@ def train_lora(
             wrapped.train()
     accelerator.free_memory()
     peft_model.eval()
-    if merge:
-        backbone.model = peft_model.merge_and_unload()
-        for parameter in backbone.model.parameters():
-            parameter.requires_grad_(False)
-            parameter.grad = None
+    if adapter_to is not None:
+        peft_model.save_pretrained(str(adapter_to), save_embedding_layers=False)
+    _merge(backbone, peft_model)
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _merge(backbone: Backbone, peft_model: Any) -> None:
+    backbone.model = peft_model.merge_and_unload()
+    backbone.model.eval()
+    for parameter in backbone.model.parameters():
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def merge_adapters(backbone: Backbone, folders: Sequence[Path]) -> None:
+    """Merges adapters that `train_lora` saved, in the order of training. The backbone must be untouched."""
+    from peft import PeftModel
+
+    for folder in folders:
+        if not (folder / "adapter_config.json").exists():
+            raise MethodError(f"{folder} holds no adapter; name a folder that a method's `save` wrote")
+        _merge(backbone, PeftModel.from_pretrained(backbone.model, str(folder)))

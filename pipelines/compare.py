@@ -37,7 +37,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     check(tasks[seeds[0]])
     backbone = load_backbone(config.model, config.device, config.dtype)
     run = open_run({**config.raw, "data_version": tasks[seeds[0]].version})
-    facts = environment(backbone.device, backbone.train_dtype)
+    facts = environment(backbone.device, backbone.dtype)
     write_json(run.folder / "environment.json", facts)
     display.say(f"run folder: {run.folder}")
     fits: dict[str, list[FitReport]] = {name: [] for name in config.run_methods}
@@ -58,7 +58,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
         )
         write_json(run.folder / "summary.json", summary)
         comparison = Comparison(
-            summary, run.folder, config.raw, facts, run.turns, run.costs, fits, tasks[seeds[0]]
+            summary, run.folder, config.raw, facts, run.turns, run.costs, by_seed(fits), tasks[seeds[0]]
         )
         write_report(comparison)
     except KeyboardInterrupt:
@@ -143,6 +143,15 @@ def time_answers(
     run.finish_stage(stage)
 
 
+def by_seed(fits: dict[str, list[FitReport]]) -> dict[str, FitReport]:
+    """method -> report; method/seed -> report where several seeds ran."""
+    return {
+        name if len(reports) == 1 else f"{name}/{number}": report
+        for name, reports in fits.items()
+        for number, report in enumerate(reports)
+    }
+
+
 def mean_fit(reports: list[FitReport]) -> FitReport:
     """The mean cost over seeds."""
     return replace(
@@ -161,13 +170,13 @@ def run_and_show(config: Any) -> None:
     resolved = resolve(config)
     with Display() as display:
         comparison = compare(resolved, display)
-        uri = ""
+        logged = None
         if resolved.mlflow:
             from reports.mlflow_log import log_comparison
 
             display.say("logging to MLflow")
-            uri = log_comparison(comparison).tracking_uri
-    show(comparison, uri, sys.stdout)
+            logged = log_comparison(comparison)
+    show(comparison, logged, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def git_sha() -> str:
     return sha + ("+" if dirty else "")
 
 
-def environment(device: torch.device, train_dtype: torch.dtype) -> dict[str, Any]:
+def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Everything about the machine and the libraries that a reader may want to know."""
     return {
         "git_sha": git_sha(),
@@ -82,7 +82,7 @@ def environment(device: torch.device, train_dtype: torch.dtype) -> dict[str, Any
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "train_dtype": str(train_dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -15,7 +15,6 @@ from methods.base import FitReport
 from tasks.base import TaskData
 
 Summary = Mapping[str, Any]  # summary.json: eval.summary.summarise, DESIGN section 7
-OUTCOMES = {"supported": "supported", "refuted": "refuted", "not_decided": "not decided by this data"}
 
 
 class ReportError(RuntimeError):
@@ -32,7 +31,8 @@ class Comparison:
     environment: Mapping[str, Any] = field(default_factory=dict)  # git_sha, device, versions (nested is fine)
     turns: Sequence[TurnRecord] = ()
     costs: Sequence[CostRecord] = ()
-    fits: Mapping[str, FitReport] = field(default_factory=dict)  # by method; by method/seed where several
+    fits: Mapping[str, FitReport | Sequence[FitReport]] = field(default_factory=dict)  # several: one a seed
+    pairs: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # eval.summary.comparisons
     data: TaskData | None = None
     tags: Mapping[str, str] = field(default_factory=dict)  # further MLflow tags
 
@@ -46,9 +46,20 @@ class Verdict:
     """How a pre-registered hypothesis ended, as summary.json has it (eval.verdict)."""
 
     key: str  # "H1", "H1/uncued", "H5/recall_spec"
-    outcome: str  # in words
+    outcome: str  # supported, refuted, not decided by this data
     claim: str
     reason: str  # the figures behind it
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """Where a comparison stands in MLflow."""
+
+    tracking_uri: str
+    experiment_id: str
+    run_id: str  # the parent
+    method_run_ids: dict[str, str]
+    num_traces: int
 
 
 def estimate(summary: Summary, method: str, key: str) -> Estimate:
@@ -94,7 +105,7 @@ def verdicts(summary: Summary) -> tuple[Verdict, ...]:
     return tuple(
         Verdict(
             key=key,
-            outcome=OUTCOMES.get(body["outcome"], body["outcome"]),
+            outcome=body["verdict"],
             claim=body.get("claim", ""),
             reason=body.get("reason", ""),
         )

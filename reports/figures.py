@@ -7,6 +7,7 @@ same bytes of SVG.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reports.base import Estimate, Summary, estimate
+from eval.stats import Estimate
+from reports.base import Summary, estimate
 from reports.tables import distances
 from reports.text import one_line
 
@@ -31,6 +33,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+@rc_context(_STYLE)
 def retention_by_distance(summary: Summary) -> Figure | None:
     """Share right (with its interval) against d, a line a method. None where no distance was measured."""
     by_distance = {d: row.key for kind, d, row in distances(summary) if not kind}
@@ -41,7 +44,7 @@ def retention_by_distance(summary: Summary) -> Figure | None:
     )
     if not measured:
         return None
-    figure, axes = _axes("turns between (d)", "share of answers right")
+    figure, axes = _axes("turns of other talk before the question (d)", "first asks right (share, 95% interval)")
     places = sorted(by_distance)
     names = list(summary["methods"])
     for index, name in enumerate(names):
@@ -56,16 +59,17 @@ def retention_by_distance(summary: Summary) -> Figure | None:
     return figure
 
 
+@rc_context(_STYLE)
 def cost_against_retention(summary: Summary) -> Figure | None:
     """Share right against median seconds for a whole answer; up and left is better."""
-    figure, axes = _axes("median seconds for a whole answer (batch 1)", "share of answers right")
+    figure, axes = _axes("seconds for a whole answer (median, batch 1)", "answers right (share, 95% interval)")
     drawn = False
     for index, name in enumerate(summary["methods"]):
         right = estimate(summary, name, "retention/accuracy")
         seconds = estimate(summary, name, "cost/latency_p50_s")
         if right.value is None or seconds.value is None:
             continue
-        label = f"{_plain(name)} ({_n(right)}; {_n(seconds)} timings)"
+        label = f"{_plain(name)} ({right.n} answers, {seconds.n} timings)"
         axes.errorbar(
             [seconds.value],
             [right.value],
@@ -94,13 +98,20 @@ def save_figures(summary: Summary, folder: Path) -> list[Path]:
     """Writes every figure that the summary has numbers for, as SVG."""
     paths = []
     for name, draw in FIGURES.items():
-        with rc_context(_STYLE):
-            figure = draw(summary)
-            if figure is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                paths.append(folder / f"{name}.svg")
-                figure.savefig(paths[-1], format="svg", metadata={"Date": None})
+        figure = draw(summary)
+        if figure is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            paths.append(folder / f"{name}.svg")
+            paths[-1].write_text(svg(figure), encoding="utf-8")
     return paths
+
+
+@rc_context(_STYLE)
+def svg(figure: Figure) -> str:
+    """The figure as the text of an SVG file; the same figure gives the same text."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
 
 
 def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -139,15 +150,9 @@ def _spread(cells: list[Estimate]) -> list[list[float]]:
 
 
 def _label(name: str, cells: list[Estimate]) -> str:
-    sizes = sorted({cell.n for cell in cells if cell.n is not None})
-    if not sizes:
-        return _plain(name)
-    text = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]}–{sizes[-1]}"
+    sizes = sorted({cell.n for cell in cells})
+    text = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return f"{_plain(name)} (n={text} a point)"
-
-
-def _n(cell: Estimate) -> str:
-    return "n unknown" if cell.n is None else f"n={cell.n}"
 
 
 def _plain(name: str) -> str:

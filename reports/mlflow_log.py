@@ -14,7 +14,6 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 # Set before the import, which reads them. What the user has set wins.
@@ -22,6 +21,7 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # no lines about database migrations
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing leaves the machine
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # reports/terminal.py gives the address
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a dead server is reported in seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "GIT_PYTHON_REFRESH": "quiet",  # no complaint where git is not installed
@@ -39,8 +39,9 @@ from eval import retention  # noqa: E402
 from eval.records import TurnRecord  # noqa: E402
 from methods.base import FitReport, Lookup  # noqa: E402
 from reports import tables  # noqa: E402
-from reports.base import Comparison, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
+from reports.base import Comparison, LoggedRun, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
 from reports.markdown import verdicts_markdown  # noqa: E402
+from reports.rows import ROWS  # noqa: E402
 from reports.text import redact  # noqa: E402
 
 HEADLINE = (
@@ -54,22 +55,12 @@ MAX_CURVE_POINTS = 500  # of one loss curve; the fit's own checkpoint holds ever
 _METRICS_A_CALL, _OTHERS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 6000, 8000, 250, 36
 _CELL_LENGTH = 4000  # characters of one text in the table of turns
-_MILLISECOND_NS = 1_000_000
+_UNTIMED_NS = 1_000  # keeps the spans in order; reads as no time at all
+# MLflow opens an experiment that holds traces on their latencies, whatever its kind: this says where to go.
 _ABOUT = (
-    "Each run is one comparison; the `+` beside it opens one run a method. Start with the description and "
-    "the artifact `report.md` of a comparison. Traces hold some of the dialogues."
+    "**Model training** (top left) > Runs: a run is a comparison, its `+` opens the methods. Begin with its "
+    "description and `report.md`. Traces: some dialogues, answered in batches, so without durations."
 )
-
-
-@dataclass(frozen=True)
-class LoggedRun:
-    """Where a comparison stands in MLflow."""
-
-    tracking_uri: str
-    experiment_id: str
-    run_id: str  # the parent
-    method_run_ids: dict[str, str]
-    num_traces: int
 
 
 def log_comparison(
@@ -131,8 +122,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     if uri.startswith("sqlite:///"):
         folder = Path(uri.removeprefix("sqlite:///")).absolute().parent
         location = (folder / "mlruns" / re.sub(r"[^\w.-]", "_", name)).as_uri()
-    # Without the kind, MLflow takes runs that hold traces for a chat service and opens on its latencies.
-    tags = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _ABOUT}
+    tags = {"mlflow.note.content": _ABOUT}
     return str(client.create_experiment(name, artifact_location=location, tags=tags))
 
 
@@ -198,7 +188,7 @@ def _log_method(client: MlflowClient, run_id: str, comparison: Comparison, name:
     metrics = [
         *_summary_metrics(comparison, name),
         *_step_metrics(comparison, name, turns),
-        *_fit_metrics(comparison.fits, name),
+        *_fit_metrics(comparison.fits.get(name, ())),
     ]
     own = comparison.config.get("methods")
     own = own.get(name) if isinstance(own, Mapping) else None
@@ -257,17 +247,21 @@ def _now_ms() -> int:
 
 
 def _summary_metrics(comparison: Comparison, name: str) -> list[Metric]:
-    """Every value under its own key, then the ends of the intervals and n, apart under interval/."""
+    """Every value under its own key; of the headline rows also n and the ends of the interval.
+
+    Those stand last and under uncertainty/, since MLflow draws a chart for each; summary.json has all.
+    """
     now, values, intervals = _now_ms(), [], []
+    headline = {row.key for row in ROWS if row.level == "headline"}
     for key in comparison.summary["methods"][name]:
         cell = estimate(comparison.summary, name, key)
         if cell.value is None:
             continue
         values.append(Metric(metric_name(key), cell.value, now, 0))
-        ends = {"low": cell.low, "high": cell.high, "n": cell.n or None}
+        ends = {"low": cell.low, "high": cell.high, "n": cell.n or None} if key in headline else {}
         for end, value in ends.items():
             if value is not None:
-                intervals.append(Metric(metric_name(f"interval/{key}.{end}"), float(value), now, 0))
+                intervals.append(Metric(metric_name(f"uncertainty/{key}.{end}"), float(value), now, 0))
     return values + intervals
 
 
@@ -292,22 +286,21 @@ def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]
     for kind, d, row in tables.distances(comparison.summary):
         value = estimate(comparison.summary, name, row.key).value
         if value is not None:
-            key = f"by_distance/{kind or 'first-ask'}"
+            key = f"by_distance/{kind or 'first_ask'}"
             metrics.append(Metric(key, value, now, d))
     timed = [cost for cost in comparison.costs if cost.method == name]
     metrics += [Metric("by_timing/total_s", cost.usage.total_s, now, i) for i, cost in enumerate(timed)]
     return metrics
 
 
-def _fit_metrics(fits: Mapping[str, FitReport], name: str) -> list[Metric]:
-    """Loss curves as steps, stage seconds and self-tests as single values; each seed's under its own suffix."""
+def _fit_metrics(fit: FitReport | Sequence[FitReport]) -> list[Metric]:
+    """Loss curves as steps, stage seconds and self-tests as single values; of several seeds each its own."""
+    fits = [fit] if isinstance(fit, FitReport) else fit
     now, metrics = _now_ms(), []
-    for owner, fit in fits.items():
-        if owner.partition("/")[0] != name:
-            continue
-        end = owner.removeprefix(name)
-        metrics += [Metric(metric_name(f"fit/{k}{end}"), float(v), now, 0) for k, v in fit.notes.items()]
-        for stage, losses in fit.curves.items():
+    for number, report in enumerate(fits):
+        end = f"/{number}" if len(fits) > 1 else ""
+        metrics += [Metric(metric_name(f"fit/{k}{end}"), float(v), now, 0) for k, v in report.notes.items()]
+        for stage, losses in report.curves.items():
             key = metric_name(f"fit/loss/{stage}{end}")
             metrics += [Metric(key, float(losses[i]), now, i) for i in thin(len(losses), MAX_CURVE_POINTS)]
     return [metric for metric in metrics if math.isfinite(metric.value)]
@@ -317,7 +310,7 @@ def thin(size: int, limit: int) -> list[int]:
     """At most `limit` indices spread over range(size), the first and the last among them."""
     if size <= limit:
         return list(range(size))
-    return sorted({round(i * (size - 1) / (limit - 1)) for i in range(limit)})
+    return sorted({round(i * (size - 1) / max(limit - 1, 1)) for i in range(limit)})
 
 
 def metric_name(key: str) -> str:
@@ -421,8 +414,8 @@ def _check_traces(client: MlflowClient, experiment_id: str, run_ids: Mapping[str
 def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, session: str) -> None:
     """A root span for the dialogue, a span a turn, a span a look-up.
 
-    The retention pass runs in batches, where one answer has no time of its own: spans without a
-    measured time are drawn one millisecond long and say so.
+    The retention pass runs in batches, where one answer has no time of its own: its spans are a
+    microsecond long, and say so.
     """
     turns = sorted(turns, key=lambda turn: turn.turn)
     first = turns[0]
@@ -431,7 +424,7 @@ def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, ses
     root = mlflow.start_span_no_context(
         f"{first.method}: {first.dialogue_id}",
         span_type="AGENT",
-        inputs="\n".join(f"{turn.turn}. {storable(turn.question, _CELL_LENGTH)}" for turn in turns),
+        inputs={"questions": [storable(turn.question, _CELL_LENGTH) for turn in turns]},
         attributes={
             "seed": str(first.seed),
             "times": "measured" if any(turn.answer.usage.total_s for turn in turns) else "none: a batched pass",
@@ -450,8 +443,8 @@ def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, ses
     )
     for turn in turns:
         clock = _log_turn(turn, root, clock)
-    answers = [f"{turn.turn}. {_mark(turn)} {_shown(turn)}".replace("  ", " ") for turn in turns]
-    root.end(outputs="\n".join(answers), end_time_ns=clock)
+    answers = [f"{_mark(turn)} {_shown(turn)}".strip() for turn in turns]
+    root.end(outputs={"answers": answers}, end_time_ns=clock)
 
 
 def _mark(turn: TurnRecord) -> str:
@@ -465,7 +458,7 @@ def _shown(turn: TurnRecord) -> str:
 def _log_turn(turn: TurnRecord, root: LiveSpan, start_ns: int) -> int:
     """One turn's span with its look-ups; returns where it ends."""
     answer, usage = turn.answer, turn.answer.usage
-    end_ns = start_ns + max(int(usage.total_s * 1e9), _MILLISECOND_NS)
+    end_ns = start_ns + max(int(usage.total_s * 1e9), _UNTIMED_NS)
     span = mlflow.start_span_no_context(
         f"turn {turn.turn}: {turn.kind.replace('_', ' ')} {_mark(turn)}".rstrip(),
         span_type="LLM",
@@ -509,4 +502,4 @@ def _log_lookup(lookup: Lookup, turn: TurnRecord, parent: LiveSpan, start_ns: in
         "metadata": {"doc_uri": storable(lookup.memory_id, _KEY_LENGTH), "score": lookup.score},
         "id": storable(lookup.memory_id, _KEY_LENGTH),
     }
-    span.end(outputs=[document], end_time_ns=start_ns + _MILLISECOND_NS)
+    span.end(outputs=[document], end_time_ns=start_ns + _UNTIMED_NS)

@@ -23,7 +23,7 @@ DASH = "—"
 # One of the pair is measured, by device: the other is not missing.
 _EITHER_OR = ("cost/peak_vram_bytes", "cost/peak_rss_bytes")
 _KNOWN = {row.key: row for row in ROWS}
-_DISTANCE = re.compile(r"retention/(?P<re_ask>re_ask_)?d(?P<distance>\d+)(?P<ratio>_over_d0)?")
+_DISTANCE = re.compile(r"retention/(?:(?P<kind>ratio|re_ask)_)?d(?P<distance>\d+)")
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,14 @@ def _unmeasured_twin(summary: Summary) -> set[str]:
 
 def distances(summary: Summary) -> list[tuple[str, int, Row]]:
     """The metrics by distance, sorted: (kind, d, row). Kind "" is the headline, the first asks."""
-    order = {"": 0, "relative": 1, "re-ask": 2}
+    labels = {"": "d={0}", "ratio": "d={0} / d=0", "re_ask": "re-ask, d={0}"}
     found = []
     for key in metric_keys(summary):
         match = _DISTANCE.fullmatch(key)
         if match:
-            kind, d = "re-ask" if match["re_ask"] else "relative" if match["ratio"] else "", int(match["distance"])
-            label = {"": f"d={d}", "relative": f"d={d} / d=0", "re-ask": f"re-ask, d={d}"}[kind]
-            found.append((kind, d, Row(key, label, "share", "retention", "", "short")))
-    return sorted(found, key=lambda entry: (order[entry[0]], entry[1]))
+            kind, d = match["kind"] or "", int(match["distance"])
+            found.append((kind, d, Row(key, labels[kind].format(d), "share", "retention", "", "short")))
+    return sorted(found, key=lambda entry: (list(labels).index(entry[0]), entry[1]))
 
 
 def retention_by_distance(summary: Summary, methods: Sequence[str] | None = None) -> Table:

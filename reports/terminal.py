@@ -17,23 +17,26 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reports import tables
-from reports.base import Comparison, Summary, default_store, verdicts
+from reports.base import Comparison, LoggedRun, Summary, default_store, verdicts
 from reports.rows import Group, Row
 from reports.text import one_line, redact
 
 WIDTH = 100
 METHODS_ABREAST = 3
+_UI_ADDRESS = "http://127.0.0.1:5000"
 _GROUPS: tuple[Group, ...] = ("retention", "abstention", "ledger", "structure", "cost")
 _COLOURS = {"supported": "green", "refuted": "red"}
 _ASCII = str.maketrans({"—": "-", "–": "-", "…": "...", "↵": "/", "⟨": "<", "⟩": ">", "\u2068": "", "\u2069": ""})
 
 
-def render(comparison: Comparison, mlflow_uri: str = "", *, width: int = WIDTH, colour: bool = False) -> str:
+def render(
+    comparison: Comparison, logged: LoggedRun | None = None, *, width: int = WIDTH, colour: bool = False
+) -> str:
     """The closing screen of a comparison as text: verdicts, table, reasons for dashes, where to look.
 
     Three methods stand side by side; more go into further tables below. No line is longer than
-    `width`, but for the last two: a path and a command are never broken. `mlflow_uri` is where the run
-    was logged; empty leaves the `mlflow ui` line out.
+    `width`, but for the closing ones: paths, commands and addresses are never broken. `logged` is what
+    log_comparison returned; None leaves MLflow out.
     """
     summary = comparison.summary
     console = Console(
@@ -51,18 +54,18 @@ def render(comparison: Comparison, mlflow_uri: str = "", *, width: int = WIDTH, 
     for line in _verdicts(summary):
         console.print(line)
     console.print()
-    for line in _closing(comparison, mlflow_uri):
+    for line in _closing(comparison, logged):
         console.print(line, soft_wrap=True)  # a path or a command must be copied whole
     file = console.file
     assert isinstance(file, io.StringIO)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def show(comparison: Comparison, mlflow_uri: str = "", file: TextIO | None = None) -> None:
+def show(comparison: Comparison, logged: LoggedRun | None = None, file: TextIO | None = None) -> None:
     """Writes `render` to `file` (standard output by default), in colours only on a terminal."""
     file = file or sys.stdout
     colour = file.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
-    text = render(comparison, mlflow_uri, colour=colour)
+    text = render(comparison, logged, colour=colour)
     encoding = getattr(file, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -73,15 +76,25 @@ def show(comparison: Comparison, mlflow_uri: str = "", file: TextIO | None = Non
 
 
 def ui_command(uri: str, cwd: Path) -> str:
-    """How to look at the runs: the command to type in `cwd`, or the address of a server.
+    """The command that shows the runs, to type in `cwd`; empty where a server runs already.
 
     The variable keeps MLflow from starting its job runners: 11 s to the first page instead of 47 s.
     """
-    if uri.startswith(("http://", "https://")):
-        return redact(uri)
+    if _is_server(uri):
+        return ""
     store = "" if uri == default_store(cwd) else f" --backend-store-uri {shlex.quote(redact(uri))}"
     program = shlex.quote(_near(Path(sys.executable).with_name("mlflow"), cwd))
     return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {program} ui --workers 1{store}"
+
+
+def run_address(logged: LoggedRun) -> str:
+    """The page of the comparison: on its server, or where `mlflow ui` serves by default."""
+    base = redact(logged.tracking_uri).rstrip("/") if _is_server(logged.tracking_uri) else _UI_ADDRESS
+    return f"{base}/#/experiments/{logged.experiment_id}/runs/{logged.run_id}"
+
+
+def _is_server(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
 
 
 def _near(path: Path, cwd: Path) -> str:
@@ -128,9 +141,11 @@ def _verdicts(summary: Summary) -> list[RenderableType]:
     return lines
 
 
-def _closing(comparison: Comparison, mlflow_uri: str) -> list[Text]:
+def _closing(comparison: Comparison, logged: LoggedRun | None) -> list[Text]:
     cwd = Path.cwd()
-    lines = [Text(f"report:  {_near(comparison.run_dir.absolute() / 'report.md', cwd)}")]
-    if mlflow_uri:
-        lines.append(Text(f"browse:  {ui_command(mlflow_uri, cwd)}"))
-    return lines
+    lines = [f"report:  {_near(comparison.run_dir.absolute() / 'report.md', cwd)}"]
+    if logged is not None:
+        command = ui_command(logged.tracking_uri, cwd)
+        lines += [f"MLflow:  {command}"] if command else []
+        lines += [f"{'then:' if command else 'MLflow:':8} {run_address(logged)}"]
+    return [Text(line) for line in lines]

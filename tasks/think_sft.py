@@ -18,6 +18,7 @@ from tasks.think_problems import DATA, MAKERS, Form, Problem
 SMALL_TALK = DATA / "small_talk.jsonl"
 TOPICS = (*MAKERS, "small_talk")
 FILLER_TOPICS = ("small_talk", "arithmetic", "dates", "rewriting", "table_lookup")
+READING_SHARE = 4  # one conversation in so many is about a short rule
 SECOND_TURN_EVERY = 12  # one arithmetic conversation in so many goes on for a second turn
 MAX_TRIES = 400  # draws without a new problem after which a topic counts as exhausted
 
@@ -77,10 +78,15 @@ def draw_problems(topic: str, count: int, seed: int) -> tuple[Problem, ...]:
 
 
 def _shares(total: int, capacity: int) -> dict[str, int]:
-    """How many conversations each topic gives: equal parts, small talk at most `capacity`."""
-    talk = min(capacity, total // len(TOPICS))
-    each, extra = divmod(total - talk, len(MAKERS))
-    return {"small_talk": talk, **{topic: each + (n < extra) for n, topic in enumerate(MAKERS)}}
+    """How many conversations each topic gives: a quarter to reading, then equal parts.
+
+    Small talk gives at most `capacity`.
+    """
+    reading = total // READING_SHARE
+    talk = min(capacity, (total - reading) // (len(TOPICS) - 1))
+    others = [topic for topic in MAKERS if topic != "reading"]
+    each, extra = divmod(total - reading - talk, len(others))
+    return {"small_talk": talk, "reading": reading, **{t: each + (n < extra) for n, t in enumerate(others)}}
 
 
 def _conversation(conversation_id: str, topic: str, exchanges: Sequence[Exchange]) -> Conversation:

@@ -123,7 +123,7 @@ class MemoryBank:
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
         """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""
-        return self.normalise(query_BD) @ self.keys_MD.T
+        return F.normalize(query_BD.float(), dim=-1) @ self.keys_MD.T
 
     def memory_embedding(self, index: int) -> Tensor:
         """(D,): what is fed in place of the pad token's embedding."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig
 from methods.recall.stage1 import query_epochs, train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.setup import MethodSetup
-from methods.train import QUERY_VALUE
+from methods.train import QUERY_VALUE, merge_adapters
 from tasks.base import Conversation, Memory
 
 
@@ -89,7 +88,8 @@ class RecallMethod:
             step1.batch_size,
             step1.seed,
         )
-        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress)
+        adapters = setup.adapters
+        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress, adapters / "step1")
         dataset = MixedMemorySFTDataset(
             self.backbone,
             bank,
@@ -103,7 +103,13 @@ class RecallMethod:
             step2.seed,
         )
         log2 = train_memory_decoding(
-            self.backbone, bank, dataset.epochs(), step2, setup.progress, config.train_values
+            self.backbone,
+            bank,
+            dataset.epochs(),
+            step2,
+            setup.progress,
+            config.train_values,
+            adapters / "step2",
         )
         verbatim = test_memory_recall(self.backbone, bank, config.test_context)
         curves = {f"step1/{k}": tuple(v) for k, v in log1.losses.items()}
@@ -154,7 +160,7 @@ class RecallMethod:
         texts: list[str] = []
         tokens = list(output.token_ids)
         for start, token in enumerate(tokens):
-            if token == ids.memory_pad:
+            if token == ids.memory_pad and tokens[max(0, start - 1)] == ids.recall:
                 rest = tokens[start + 1 :]
                 stops = [i for i, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, ids.eos)]
                 texts.append(self.backbone.tokenizer.decode(rest[: stops[0]] if stops else rest).strip())
@@ -192,14 +198,11 @@ class RecallMethod:
         self._bank().forget(ids)
 
     def save(self, path: Path) -> None:
-        """An ordinary model folder with the bank beside it."""
-        self.backbone.model.save_pretrained(path)
-        self.backbone.tokenizer.save_pretrained(path)
-        self._bank().save(path)
-        (path / "recall.json").write_text(json.dumps(asdict(self.config), indent=1, default=str), encoding="utf-8")
+        """The adapters of both steps and the bank; the base weights are not copied."""
+        self.setup.copy_adapters(path)
+        self._bank().save(path / "bank")
 
     def load(self, path: Path) -> None:
-        from methods.backbone import load_weights
-
-        load_weights(self.backbone, path)
-        self.bank = MemoryBank.load(path, self.backbone.fingerprint, self.backbone.device)
+        """Restores a saved fit onto an untouched backbone of the same model."""
+        self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)
+        merge_adapters(self.backbone, [path / "adapters" / "step1", path / "adapters" / "step2"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
@@ -58,10 +59,13 @@ def train_recall_token(
     epochs: Iterator[list[list[Sample]]],
     config: LoraTrainConfig,
     progress: Progress,
+    adapter_to: Path | None = None,
 ) -> TrainLog:
     """Trains the query. The bank's vectors stay as they are."""
     memory = memory_term(bank, config, train_values=False)
-    return train_lora(backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress)
+    return train_lora(
+        backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress, adapter_to=adapter_to
+    )
 
 
 def memory_term(bank: MemoryBank, config: LoraTrainConfig, train_values: bool) -> MemoryTerm:

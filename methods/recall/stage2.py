@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch.nn import functional as F
@@ -46,6 +47,7 @@ def train_memory_decoding(
     config: LoraTrainConfig,
     progress: Progress,
     train_values: bool,
+    adapter_to: Path | None = None,
     on_epoch_end: Callable[[Any, int], None] | None = None,
 ) -> TrainLog:
     """Trains decoding and retrieval together; the LoRA is merged at the end.
@@ -61,6 +63,7 @@ def train_memory_decoding(
         memory=memory,
         progress=progress,
         on_epoch_end=on_epoch_end,
+        adapter_to=adapter_to,
     )
     bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)
     return log

@@ -163,12 +163,12 @@ def test_abstention_precision_and_recall_by_hand() -> None:
 
 def test_broken_records_are_named() -> None:
     first = turn(3, "first_ask", right(3), index=0)
-    with pytest.raises(RecordError, match="recall/0/d3/0.*distance"):
+    with pytest.raises(RecordError, match=r"recall/0/d3/0.*distance"):
         at_distance([replace(first, distance=None)], 0)
-    with pytest.raises(RecordError, match="recall/0/d3/0.*cued"):
+    with pytest.raises(RecordError, match=r"recall/0/d3/0.*cued"):
         first_ask([replace(first, cued=None)])
-    with pytest.raises(RecordError, match="recall/0/d3/1.*earlier record"):
+    with pytest.raises(RecordError, match=r"recall/0/d3/1.*earlier record"):
         consistency([says("40")])
     broken = replace(first, qa=replace(question(3), answer="the"))
-    with pytest.raises(RecordError, match="recall/0/d3/0.*c3/amount"):
+    with pytest.raises(RecordError, match=r"recall/0/d3/0.*c3/amount"):
         accuracy([broken])

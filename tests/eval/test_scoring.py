@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from eval.scoring import (
     ScoringError,
+    abstains,
     exact_match,
     held_values,
     is_abstention,
@@ -138,6 +139,28 @@ def test_unanswerable_means_to_abstain() -> None:
 
 def test_a_key_that_reads_like_an_abstention_is_an_answer() -> None:
     assert is_correct("Taxis are not covered by the policy.", qa("not covered"))
+
+
+def test_an_answer_with_the_key_abstains_only_in_plain_words() -> None:
+    key = qa("no")
+    assert is_correct("No, the policy does not cover contractors.", key)
+    assert not abstains("No, the policy does not cover contractors.", key)
+    assert is_abstention("The policy does not cover contractors.")
+    assert not is_correct("No idea, I do not know.", key)
+    assert not is_correct("No, the handbook does not say.", key)
+
+
+def test_a_denied_value_is_not_held() -> None:
+    key = qa("40 euros", rivals=("50 euros",))
+    assert is_correct("It is 40 euros, not 50 euros.", key)
+    assert is_correct("40 euros rather than 50 euros", key)
+    assert is_correct("It isn't 50 euros but 40 euros.", key)
+    assert not is_correct("It is not 40 euros.", key)
+    assert not is_correct("50 euros instead of 40 euros", key)
+    assert not is_correct("40 euros, not only 50 euros", key)
+    assert is_correct("You must not exceed 40 euros.", key)
+    assert not is_correct("That is not required.", qa("required"))
+    assert is_correct("That is not required.", qa("not required"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ from eval.structure import (
     well_formed,
 )
 
-GOOD = "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n40 euros<|im_end|>"
+GOOD = (
+    "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n"
+    "40 euros<|im_end|>"
+)
 
 
 def test_a_whole_answer_is_taken_apart() -> None:
@@ -157,8 +160,10 @@ def test_steps_kept_of_an_ask() -> None:
 def test_ordinary_turns_are_compared_with_the_corpus() -> None:
     record = turn(1, "ordinary", answer(raw_of("Three and four make seven.", "7")))
     assert steps_kept_of(record) == 0.5
+    whole_reply = "<think>\nThree and four make seven. Seven is odd.\n</think>\nIt is 7."
+    assert steps_kept_of(replace(record, reference_think=whole_reply)) == 0.5
     assert steps_kept_of(replace(record, reference_think="")) is None
-    with pytest.raises(RecordError, match="recall/0/d1/0"):
+    with pytest.raises(RecordError, match=r"recall/0/d1/0"):
         steps_kept_of(replace(record, reference_think="..."))
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base import Conversation, TaskError
-from tasks.think_problems import MAKERS, UNITS, Problem, unknowns
+from tasks.think_problems import FIRST_NAMES, MAKERS, NAMES, UNITS, Fact, Problem, Rule, rules, unknowns
 from tasks.think_sft import (
     FILLER_TOPICS,
     TOPICS,
@@ -60,8 +60,12 @@ def test_every_reply_has_a_short_chain_and_a_short_answer() -> None:
 
 
 def test_conversations_are_short() -> None:
-    lengths = [sum(len(m.content.split()) for m in c.messages) for c in EVERY]
+    def words(conversation: Conversation) -> int:
+        return sum(len(m.content.split()) for m in conversation.messages)
+
+    lengths = [words(c) for c in EVERY if c.topic != "reading"]
     assert sorted(lengths)[len(lengths) * 9 // 10] <= 60  # words; about 80 tokens
+    assert all(words(c) <= 85 for c in EVERY if c.topic == "reading")
     assert 5 <= sum(len(c.messages) > 2 for c in EVERY) <= 40
 
 
@@ -236,7 +240,33 @@ def work_out(problem: Problem) -> str:
             return PLURAL.get(args[0]) or regular_plural(args[0])
         case "past":
             return PAST[args[0]]
+        case "reading":
+            rule, fact = asked_fact(problem)
+            return read_off(rule, args[0])[fact.slot]
     raise AssertionError(f"no way to work out {operation}")
+
+
+def read_off(rule: Rule, text: str) -> dict[str, str]:
+    """The values in a rule's text, by what stands around them."""
+    found = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(rule.text)), text)
+    assert found is not None, text
+    return found.groupdict()
+
+
+def asked_alone(problem: Problem) -> str:
+    """The question after the rule."""
+    return problem.question.split(problem.form[1])[1].strip().removeprefix("Question: ")
+
+
+def asked_fact(problem: Problem) -> tuple[Rule, Fact]:
+    """The rule that a message holds and the fact that its question is about, from the wordings alone."""
+    for rule in rules():
+        if problem.form[1].startswith(rule.text.partition("{")[0]):
+            for fact in rule.facts:
+                for wording in fact.questions:
+                    if asked_alone(problem) in {wording.format(who=name) for name in NAMES}:
+                        return rule, fact
+    raise AssertionError(problem.question)
 
 
 def check_answer(problem: Problem) -> None:
@@ -258,6 +288,8 @@ FLAGS = {"two_things", "extreme", "word_length", "sort_numbers", "sort_words", "
 def check_question(problem: Problem) -> None:
     """Every operand of the form stands in the question, so that the form is what was asked."""
     operation, *operands = problem.form
+    if operation == "reading":  # its slots are named in the form only
+        operands = [operands[0], *pairs(tuple(operands[2:])).values()]
     for operand in operands[1:] if operation in FLAGS else operands:
         if isinstance(operand, int):
             assert str(abs(operand)) in re.findall(r"\d+", problem.question), (problem.question, operand)
@@ -305,7 +337,9 @@ def test_units_have_the_right_factors() -> None:
 
 
 def test_the_corpus_is_made_of_the_checked_problems() -> None:
-    checked = {p.question: p for topic in MAKERS for p in draw_problems(topic, 100, 0)}
+    checked = {
+        p.question: p for topic in MAKERS for p in draw_problems(topic, 200 if topic == "reading" else 100, 0)
+    }
     for conversation in EVERY:
         if conversation.topic != "small_talk":
             problem = checked[first(conversation)]
@@ -318,6 +352,69 @@ def test_unknown_questions_are_about_the_user() -> None:
     for row in unknowns():
         for filled in (row["question"].format(x=fill) for fill in row["fill"]):
             assert re.search(r"\b(I|my|me|here)\b", filled) or row["about"] == "future", filled
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+KIND = {
+    "person": r"[A-Z]\w+ [A-Z]\w+",
+    "money": r"\d+ (euros|cents)",
+    "duration": r"\d+ (minutes|hours|days|weeks)",
+    "place": r"the [a-z ]+|(bay|bin|cabin|desk|gate|hall|jetty|rack|room|stand|window) \d+",
+    "form": r"form [A-Z]\d+|the [A-Z]\d+ \w+|the [A-Z][a-z]+ (sheet|chart)",
+    "frequency": r"every \d+ (hours|days|weeks|months|years)|(once|twice|three times) a \w+",
+    "limit": r"\d+ [a-z ]+",
+    "time": r"\d\d?:\d\d|[A-Z][a-z]+day",
+}
+
+
+def test_a_quarter_is_reading() -> None:
+    for part in (TRAIN, HELDOUT):
+        assert sum(c.topic == "reading" for c in part) == len(part) // 4
+
+
+def test_rules_are_many_and_have_like_facts_to_tell_apart() -> None:
+    facts = [fact for rule in rules() for fact in rule.facts]
+    assert len(rules()) >= 25
+    assert {len(rule.facts) for rule in rules()} <= {2, 3}
+    assert {fact.kind for fact in facts} == set(KIND)
+    alike = [rule for rule in rules() if len({fact.kind for fact in rule.facts}) < len(rule.facts)]
+    assert len(alike) >= len(rules()) / 3
+    assert sum(len(fact.questions) for fact in facts) >= 250
+    for rule in rules():
+        assert len(re.findall(r"[.?!](?= |$)", rule.text)) == 2, rule.text
+        assert re.findall(r"{(\w+)}", rule.text) == [fact.slot for fact in rule.facts]
+        wordings = [wording for fact in rule.facts for wording in fact.questions]
+        assert len(set(wordings)) == len(wordings)
+        assert all(len(fact.questions) >= 4 for fact in rule.facts)
+        assert all(wording.endswith("?") for wording in wordings)
+
+
+def test_questions_use_other_words_than_the_rule() -> None:
+    """Of a question's longer words at most half stand in its rule."""
+    for rule in rules():
+        known = set(words_of(rule.text.lower()))
+        for wording in (wording for fact in rule.facts for wording in fact.questions):
+            longer = [word for word in words_of(wording.lower().replace("{who}", "")) if len(word) > 4]
+            assert sum(word in known for word in longer) <= max(1, len(longer) / 2), wording
+
+
+def test_one_fact_of_the_rule_is_the_answer() -> None:
+    for problem in draw_problems("reading", 600, seed=1):
+        _, text, slot, *rest = problem.form
+        values = pairs(tuple(rest))
+        rule, fact = asked_fact(problem)
+        assert (fact.slot, read_off(rule, text)) == (slot, values)
+        assert problem.answer == values.pop(slot)
+        assert text.count(problem.answer) == problem.question.count(problem.answer) == 1, problem
+        assert problem.answer not in values.values()
+        assert problem.answer not in asked_alone(problem)
+        assert re.fullmatch(KIND[fact.kind], problem.answer), problem.answer
+        assert problem.chain.endswith(f"so the answer is {problem.answer}.")
+
+
+def test_people_in_rules_are_not_those_who_ask() -> None:
+    assert not set(FIRST_NAMES) & set(NAMES)
 
 
 # --- splits and seeds -----------------------------------------------------------------------------

@@ -1,0 +1,129 @@
+"""summary.json: its keys, its shape, and planted numbers all the way through."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from planted import always_right, dialogues, forgets, never_closes, right_with, timed
+
+from eval.records import RecordError, TurnRecord
+from eval.stats import Estimate, resamples_for
+from eval.summary import accuracy_by_turn, comparisons, summarise
+from eval.verdict import judge_all
+from methods.base import FitReport
+
+RNG = np.random.default_rng
+REQUIRED = {
+    "retention": "accuracy first_ask_cued first_ask_uncued d0 d1 d2 d4 d8 consistency",
+    "abstention": "precision recall",
+    "ledger": "trigger hit_at_1 verbatim false_recall",
+    "cost": "ttft_p50_s ttfa_p50_s tpot_p50_s latency_p50_s latency_p95_s prompt_tokens new_tokens peak_vram_bytes"
+    " peak_rss_bytes fit_s fit_tokens",
+    "structure": "well_formed stopped_after_recall correct_and_well_formed",
+    "lifecycle": "write_s stale_rate",
+}
+
+
+def turns() -> list[TurnRecord]:
+    return dialogues(always_right) + dialogues(forgets, method="rag") + dialogues(never_closes, method="sft")
+
+
+def test_shape_and_names() -> None:
+    costs = [timed(name, f"q{i}", r) for name in ("recall", "rag", "sft") for i in range(5) for r in range(2)]
+    fit = {"recall": FitReport(10.0, 1000, 5), "rag": FitReport(5.0, 1000, 5)}
+    verdicts = judge_all(turns(), costs, RNG(0), num_resamples=100)
+    summary = summarise(
+        turns(), costs, fit, RNG(0), task="regs", preset="smoke", wall_s=3.5, verdicts=verdicts, num_resamples=100
+    )
+    again = json.loads(json.dumps(summary, allow_nan=False))
+    assert again == summary
+    assert set(summary) == {"task", "preset", "seed", "seeds", "wall_s", "methods", "verdicts"}
+    assert (summary["task"], summary["preset"], summary["seed"], summary["wall_s"]) == ("regs", "smoke", 0, 3.5)
+    assert list(summary["methods"]) == ["recall", "rag", "sft"]
+    assert {"H1", "H2", "H3", "H4", "H5", "H6"} <= set(summary["verdicts"])
+    names = set(summary["methods"]["recall"])
+    for metrics in summary["methods"].values():
+        assert set(metrics) == names
+        assert {f"{group}/{name}" for group, listed in REQUIRED.items() for name in listed.split()} <= names
+        for name, cell in metrics.items():
+            if cell["value"] is None:
+                assert set(cell) == {"value", "reason"} and cell["reason"], name
+            else:
+                assert set(cell) == {"value", "low", "high", "n"} and cell["n"] > 0, name
+                if cell["low"] is not None:
+                    assert cell["low"] <= cell["value"] <= cell["high"], name
+
+
+def test_planted_numbers_come_through() -> None:
+    methods = summarise(turns(), [], {}, RNG(0), num_resamples=200)["methods"]
+    assert methods["recall"]["retention/accuracy"]["value"] == 1.0
+    assert methods["rag"]["retention/d2"]["value"] == 1.0
+    assert methods["rag"]["retention/d4"]["value"] == 0.0
+    assert methods["rag"]["retention/ratio_d2"]["value"] == 1.0
+    assert methods["rag"]["retention/ratio_d8"]["value"] == 0.0
+    assert methods["rag"]["retention/first_ask"]["value"] == 0.6
+    assert methods["sft"]["retention/accuracy"]["value"] == 0.0
+    assert methods["sft"]["structure/well_formed"]["value"] == 0.0
+    assert methods["sft"]["retention/ratio_d1"]["reason"] == "nothing is right at distance 0"
+    assert methods["sft"]["ledger/trigger"]["reason"] == "it never looks anything up"
+    assert methods["sft"]["cost/latency_p50_s"]["reason"] == "no timed answer"
+    assert methods["sft"]["ability/after"]["reason"] == "the ability pass was not run"
+
+
+def test_the_interval_holds_the_planted_share() -> None:
+    rng = RNG(1)
+    records = dialogues(right_with(0.7, rng), 40)
+    cell = summarise(records, [], {}, rng, num_resamples=1000)["methods"]["recall"]["retention/first_ask"]
+    assert cell["low"] <= 0.7 <= cell["high"] and cell["n"] == 200
+
+
+def test_several_seeds_are_pooled() -> None:
+    records = [r for seed in (3, 1, 2) for r in dialogues(always_right, 6, seed=seed)]
+    fit = {"recall": [FitReport(10.0, 100, 5), FitReport(20.0, 100, 5), FitReport(30.0, 100, 5)]}
+    summary = summarise(records, [], fit, RNG(0), num_resamples=100)
+    assert summary["seeds"] == [1, 2, 3]
+    assert summary["methods"]["recall"]["retention/accuracy"]["n"] == 6 * 5 * 3 * 3
+    assert summary["methods"]["recall"]["cost/fit_s"] == {"value": 20.0, "low": None, "high": None, "n": 3}
+
+
+def test_other_passes_replace_what_was_not_run() -> None:
+    extra = {"recall": {"lifecycle/write_s": Estimate(1.5, 1.0, 2.0, 8)}}
+    summary = summarise(dialogues(always_right, 4), [], {}, RNG(0), extra=extra, num_resamples=50)
+    cell = summary["methods"]["recall"]["lifecycle/write_s"]
+    assert cell == {"value": 1.5, "low": 1.0, "high": 2.0, "n": 8}
+
+
+def test_the_same_seed_gives_the_same_summary() -> None:
+    records = dialogues(right_with(0.5, RNG(0)), 6)
+    first, again = (summarise(records, [], {}, RNG(5), num_resamples=50) for _ in range(2))
+    assert first == again
+
+
+def test_nothing_is_an_empty_summary() -> None:
+    summary = summarise([], [], {}, RNG(0))
+    assert summary["methods"] == {} and summary["seed"] is None
+
+
+def test_broken_records_are_named() -> None:
+    records = dialogues(always_right, 2)
+    with pytest.raises(RecordError, match=r"recall/0/c0/0/0 occurs twice"):
+        summarise([*records, records[0]], [], {}, RNG(0), num_resamples=10)
+    with pytest.raises(RecordError, match=r"'sft' has timings but no turns"):
+        summarise(records, [timed("sft", "q1")], {}, RNG(0), num_resamples=10)
+
+
+def test_accuracy_by_turn() -> None:
+    records = dialogues(forgets, 4)
+    found = accuracy_by_turn(records, resamples_for(records, RNG(0), 50))
+    assert list(found) == sorted(found)
+    assert found[0].value == 1.0  # first asks at d = 0
+    assert found[4].value == 0.5  # unanswerable at d = 1 (right) and first asks at d = 4 (forgotten)
+
+
+def test_comparisons_are_ready_for_json() -> None:
+    found = comparisons(turns(), RNG(0), num_resamples=100)
+    pair = json.loads(json.dumps(found, allow_nan=False))["retention/accuracy"]["recall - sft"]
+    assert pair["value"] == 1.0 and pair["outcome"] == "different"
+    assert {"low", "high", "p", "p_holm", "mde", "n", "num_clusters"} <= set(pair)

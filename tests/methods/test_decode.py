@@ -1,0 +1,143 @@
+"""Our loop is stock `generate` token for token, and one row of a batch never touches another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from model_script import random_bank, scripted
+
+from methods.backbone import Backbone
+from methods.chat import encode_prompt
+from methods.decode import Generated, Sampling, generate
+from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from tasks.base import Message
+
+NEW = 24
+PROMPTS = [[3, 4, 5], [6], [100, 9, 33, 7, 8, 41, 90], list(range(20, 60))]
+
+
+def stock(backbone: Backbone, prompts: Sequence[Sequence[int]], **settings: object) -> list[tuple[int, ...]]:
+    """The library's own greedy or sampled tokens, up to and including the stop token."""
+    pad, eos = backbone.tokenizer.pad_token_id, backbone.ids.eos
+    width = max(map(len, prompts))
+    output = backbone.model.generate(
+        input_ids=torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts]),
+        attention_mask=torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
+        max_new_tokens=NEW,
+        eos_token_id=eos,
+        pad_token_id=pad,
+        **{"do_sample": False, **settings},
+    )
+    rows = [row[width:].tolist() for row in output]
+    return [tuple(row[: row.index(eos) + 1] if eos in row else row) for row in rows]
+
+
+def tokens(outputs: Sequence[Generated]) -> list[tuple[int, ...]]:
+    return [output.token_ids for output in outputs]
+
+
+def with_stop(backbone: Backbone, token: int) -> Backbone:
+    return replace(backbone, ids=replace(backbone.ids, eos=token))
+
+
+def test_the_model_of_these_tests_says_more_than_one_thing(lively: Backbone) -> None:
+    """A model that repeats itself would pass all of them."""
+    first, second, *_ = tokens(generate(lively, PROMPTS, NEW))
+    assert first != second
+    assert len(set(first)) > 4
+
+
+def test_greedy_is_stock_greedy(lively: Backbone) -> None:
+    assert tokens(generate(lively, PROMPTS, NEW)) == stock(lively, PROMPTS)
+
+
+def test_rows_stop_one_by_one_as_in_stock(lively: Backbone) -> None:
+    stop = tokens(generate(lively, PROMPTS, NEW))[0][4]
+    stopping = with_stop(lively, stop)
+    outputs = generate(stopping, PROMPTS, NEW)
+    lengths = {len(output.token_ids) for output in outputs}
+    assert tokens(outputs) == stock(stopping, PROMPTS)
+    assert 5 in lengths
+    assert NEW in lengths
+    assert [output.finished for output in outputs] == [output.token_ids[-1] == stop for output in outputs]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(do_sample=True),
+        Sampling(do_sample=True, temperature=1.7, top_k=40, top_p=0.7),
+        Sampling(do_sample=True, repetition_penalty=1.5),
+    ],
+)
+def test_sampling_is_stock_sampling_with_the_same_seed(lively: Backbone, sampling: Sampling) -> None:
+    torch.manual_seed(11)
+    ours = tokens(generate(lively, PROMPTS, NEW, sampling=sampling))
+    torch.manual_seed(11)
+    theirs = stock(
+        lively,
+        PROMPTS,
+        do_sample=True,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        repetition_penalty=sampling.repetition_penalty,
+    )
+    assert ours == theirs
+    torch.manual_seed(12)
+    assert tokens(generate(lively, PROMPTS, NEW, sampling=sampling)) != ours
+
+
+def test_greedy_repetition_penalty_is_stock(lively: Backbone) -> None:
+    ours = tokens(generate(lively, PROMPTS, NEW, sampling=Sampling(repetition_penalty=3.0)))
+    assert ours == stock(lively, PROMPTS, repetition_penalty=3.0)
+    assert ours != stock(lively, PROMPTS)
+
+
+def test_an_interceptor_that_never_acts_changes_nothing(lively: Backbone) -> None:
+    interceptor = RecallInterceptor(random_bank(lively), lively.ids, AutoregressiveRecall())
+    ours = tokens(generate(lively, PROMPTS, NEW, interceptor=interceptor))
+    assert not any(lively.ids.recall in row for row in ours)
+    assert ours == stock(lively, PROMPTS)
+    assert interceptor.events == [[], [], [], []]
+
+
+@pytest.mark.parametrize("off", ["gate", "empty bank"])
+def test_switched_off_recall_is_stock_even_after_recall(lively: Backbone, off: str) -> None:
+    bank = random_bank(lively, size=0 if off == "empty bank" else 7)
+    script = {(0, 2): lively.ids.recall, (3, 5): lively.ids.recall}
+    interceptor = RecallInterceptor(bank, lively.ids, AutoregressiveRecall(enabled=off != "gate"))
+    with scripted(lively, script):
+        ours = tokens(generate(lively, PROMPTS, NEW, interceptor=interceptor))
+    with scripted(lively, script):
+        assert ours == stock(lively, PROMPTS)
+    assert ours[0][2] == ours[3][5] == lively.ids.recall
+    assert interceptor.events == [[], [], [], []]
+
+
+def test_a_row_of_a_batch_is_what_it_is_alone(lively: Backbone) -> None:
+    prompts = [*PROMPTS, encode_prompt(lively, [Message("user", "How much is paid for meals in Cork?")])]
+    assert tokens(generate(lively, prompts, NEW)) == [
+        tokens(generate(lively, [prompt], NEW))[0] for prompt in prompts
+    ]
+
+
+def test_every_step_is_streamed(lively: Backbone) -> None:
+    steps: list[list[int]] = []
+    outputs = generate(lively, PROMPTS, NEW, on_token=lambda ids: steps.append(ids.tolist()))
+    assert [tuple(row) for row in zip(*steps, strict=True)] == tokens(outputs)
+
+
+def test_times_and_bytes(lively: Backbone) -> None:
+    output = generate(lively, PROMPTS[:1], NEW, timed=True)[0]
+    assert len(output.token_s) == NEW
+    assert list(output.token_s) == sorted(output.token_s)
+    assert 0 < output.stage_s["prefill"] <= output.token_s[0]
+    config = lively.model.config
+    width = config.num_key_value_heads * config.hidden_size // config.num_attention_heads
+    fed = len(PROMPTS[0]) + NEW - 1  # the last token is never fed
+    assert output.kv_bytes == 2 * config.num_hidden_layers * width * fed * 4
+    assert generate(lively, PROMPTS[:1], NEW)[0].token_s == ()

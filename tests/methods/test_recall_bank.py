@@ -1,0 +1,209 @@
+"""The bank: unit vectors in, exact edits, the same bank back from disk, and errors that name the memory."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.recall.bank import MemoryBank, whitening
+from methods.recall.embed import _batch_extract_embeddings
+
+WIDTH = 16
+CPU = torch.device("cpu")
+
+
+def bank_of(count: int = 3, whiten: bool = False) -> MemoryBank:
+    torch.manual_seed(0)
+    raw = torch.randn(40, WIDTH)
+    bank = MemoryBank(torch.randn(WIDTH), 2.5, "abc", whitening(raw, 0.1) if whiten else None)
+    names = [f"m{i}" for i in range(count)]
+    bank.write(
+        names, [f"text {i}" for i in range(count)], torch.randn(count, WIDTH) * 9, torch.randn(count, WIDTH)
+    )
+    return bank
+
+
+def same(one: MemoryBank, other: MemoryBank) -> bool:
+    return (
+        one.ids == other.ids
+        and one.texts == other.texts
+        and torch.equal(one.keys_MD, other.keys_MD)
+        and torch.equal(one.values_MD, other.values_MD)
+    )
+
+
+def test_vectors_are_unit_at_write() -> None:
+    bank = bank_of()
+    for vectors in (bank.keys_MD, bank.values_MD):
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
+    torch.testing.assert_close(bank.embeddings_MD.norm(dim=-1), torch.full((3,), 2.5))
+    assert torch.equal(bank.memory_embedding(1), bank.embeddings_MD[1])
+
+
+def test_the_memory_head_is_the_cosine() -> None:
+    bank = bank_of(5)
+    queries = torch.randn(4, WIDTH) * 7
+    scores = bank.memory_head(queries)
+    assert scores.shape == (4, 5)
+    for b in range(4):
+        for m in range(5):
+            dot = float(torch.dot(queries[b], bank.keys_MD[m]))
+            assert float(scores[b, m]) == pytest.approx(dot / float(queries[b].norm()), abs=1e-6)
+    torch.testing.assert_close(bank.memory_head(bank.keys_MD * 5).diagonal(), torch.ones(5))
+
+
+def test_writing_a_known_id_replaces_that_memory_only() -> None:
+    bank, before = bank_of(), bank_of()
+    new = torch.randn(2, WIDTH)
+    bank.write(["m1", "m9"], ["new", "more"], new, new)
+    assert bank.ids == ["m0", "m1", "m2", "m9"]
+    assert bank.texts == ["text 0", "new", "text 2", "more"]
+    torch.testing.assert_close(bank.keys_MD[1], F.normalize(new[0], dim=0))
+    torch.testing.assert_close(bank.values_MD[3], F.normalize(new[1], dim=0))
+    for row in (0, 2):
+        assert torch.equal(bank.keys_MD[row], before.keys_MD[row])
+        assert torch.equal(bank.values_MD[row], before.values_MD[row])
+
+
+def test_forgetting_is_exact() -> None:
+    bank, before = bank_of(), bank_of()
+    bank.forget(["m1"])
+    assert bank.ids == ["m0", "m2"]
+    assert torch.equal(bank.keys_MD, before.keys_MD[[0, 2]])
+    assert torch.equal(bank.values_MD, before.values_MD[[0, 2]])
+    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], before.values_MD[[1]])
+    assert bank.ids == ["m0", "m2", "m1"]
+    bank.forget(["m0", "m1", "m2"])
+    assert len(bank) == 0
+    assert bank.num_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "texts", "width", "fill", "said"),
+    [
+        (["new", "new"], ["a", "b"], WIDTH, 1.0, "'new'"),
+        (["new"], ["  \n"], WIDTH, 1.0, "'new' has no text"),
+        (["new"], ["a"], WIDTH + 1, 1.0, f"width {WIDTH + 1}, this model needs {WIDTH}"),
+        (["new"], ["a"], WIDTH, math.nan, "'new' is zero or holds NaN"),
+        (["new"], ["a"], WIDTH, math.inf, "'new' is zero or holds NaN or infinity"),
+        (["new"], ["a"], WIDTH, 0.0, "'new' is zero"),
+    ],
+)
+def test_what_cannot_be_written_is_named_and_nothing_is_written(
+    ids: list[str], texts: list[str], width: int, fill: float, said: str
+) -> None:
+    bank = bank_of()
+    good = torch.randn(1, WIDTH)
+    vectors = torch.full((len(ids), width), fill)
+    with pytest.raises(MethodError, match="memory bank") as error:
+        bank.write(ids, texts, vectors, vectors)
+    assert said in str(error.value)
+    if width == WIDTH and len(ids) == 1:  # a good memory before the bad one is not written either
+        with pytest.raises(MethodError):
+            bank.write(["good", *ids], ["a", *texts], torch.cat([good, vectors]), torch.cat([good, vectors]))
+    assert same(bank, bank_of())
+
+
+def test_an_unknown_id_is_named_and_nothing_is_forgotten() -> None:
+    bank = bank_of()
+    with pytest.raises(MethodError, match="'m7'"):
+        bank.forget(["m0", "m7"])
+    assert same(bank, bank_of())
+
+
+def test_bytes_count_tied_vectors_once() -> None:
+    bank = bank_of()
+    assert bank.num_bytes == 2 * 3 * WIDTH * 4
+    bank.values_MD = bank.keys_MD.clone()
+    assert bank.num_bytes == 3 * WIDTH * 4
+
+
+@pytest.mark.parametrize("whiten", [False, True])
+def test_from_disk_comes_the_same_bank(tmp_path: Path, whiten: bool) -> None:
+    bank = bank_of(whiten=whiten)
+    bank.save(tmp_path / "bank")
+    loaded = MemoryBank.load(tmp_path / "bank", "abc", CPU)
+    assert same(loaded, bank)
+    assert loaded.gain == bank.gain
+    raw = torch.randn(3, WIDTH)
+    assert torch.equal(loaded.normalise(raw), bank.normalise(raw))
+    assert torch.equal(loaded.memory_head(raw), bank.memory_head(raw))
+
+
+def test_another_models_bank_is_refused(tmp_path: Path) -> None:
+    bank_of().save(tmp_path / "bank")
+    with pytest.raises(MethodError, match="another model") as error:
+        MemoryBank.load(tmp_path / "bank", "xyz", CPU)
+    assert "abc" in str(error.value)
+    assert "xyz" in str(error.value)
+
+
+# Centring and whitening.
+
+
+def anisotropic(count: int = 400) -> torch.Tensor:
+    """States as they come: one large common offset, directions of very different spread."""
+    generator = torch.Generator().manual_seed(1)
+    spread = torch.linspace(0.1, 5.0, WIDTH)
+    return torch.randn(count, WIDTH, generator=generator) * spread + 20.0
+
+
+def test_shrinkage_1_only_scales() -> None:
+    matrix = whitening(anisotropic(), 1.0)
+    torch.testing.assert_close(matrix, torch.eye(WIDTH) * matrix[0, 0], atol=1e-5, rtol=0)
+    assert float(matrix[0, 0]) > 0
+
+
+def test_little_shrinkage_makes_the_covariance_round() -> None:
+    raw = anisotropic()
+    white = (raw - raw.mean(dim=0)) @ whitening(raw, 1e-6)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(WIDTH), atol=1e-3, rtol=0)
+
+
+def test_whitening_works_with_fewer_vectors_than_directions() -> None:
+    assert torch.isfinite(whitening(anisotropic(5), 0.1)).all()
+
+
+def test_centring_spreads_what_lies_close() -> None:
+    raw = anisotropic()
+
+    def mean_cosine(bank: MemoryBank) -> float:
+        units = bank.normalise(raw)
+        return float((units @ units.T).mean())
+
+    plain = MemoryBank(torch.zeros(WIDTH), 1.0, "")
+    centred = MemoryBank(raw.mean(dim=0), 1.0, "")
+    assert mean_cosine(plain) > 0.9
+    assert abs(mean_cosine(centred)) < 0.05
+    torch.testing.assert_close(plain.normalise(raw), F.normalize(raw, dim=-1))
+
+
+# Text -> raw vector.
+
+
+def test_a_vector_is_the_last_tokens_state_whatever_the_batch(lively: Backbone) -> None:
+    texts = ["a", "A somewhat longer clause.", "Meals cost 31 euros.", "<recall>"]
+    alone = torch.cat([_batch_extract_embeddings(lively, [text]) for text in texts])
+    for size in (2, 3, 32):
+        together = _batch_extract_embeddings(lively, texts, batch_size=size)
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    ids = torch.tensor([lively.tokenizer(texts[1]).input_ids])
+    with torch.no_grad():
+        state = lively.model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
+    torch.testing.assert_close(alone[1], state)
+
+
+def test_a_suffix_is_read_too(lively: Backbone) -> None:
+    with_suffix = _batch_extract_embeddings(lively, ["a clause"], suffix=" In short:")
+    torch.testing.assert_close(with_suffix, _batch_extract_embeddings(lively, ["a clause In short:"]))
+
+
+def test_a_text_over_the_limit_is_named(lively: Backbone) -> None:
+    with pytest.raises(MethodError, match=r"'Long clause.* 22 tokens, the limit is 21"):
+        _batch_extract_embeddings(lively, ["short", "Long clause, too long."], max_tokens=21)

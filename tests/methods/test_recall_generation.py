@@ -1,0 +1,300 @@
+"""Recall while decoding: steps N, N+1 and N+2 of the specification (3.1 to 3.5), one state a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from model_script import EVERY_ROW, last_state, random_bank, says, scripted, spied
+from torch import Tensor
+from torch.nn import functional as F
+
+from methods.backbone import Backbone
+from methods.base import Answer, Context
+from methods.decode import FREE, Clock, Generated, generate
+from methods.recall.bank import MemoryBank
+from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.method import RecallMethod
+from methods.setup import MethodSetup
+from tasks.base import Message
+
+PROMPT = [40, 41, 42, 43]
+NEW = 10
+
+
+def recall_at(
+    backbone: Backbone,
+    bank: MemoryBank,
+    script: dict[tuple[int, int], int],
+    prompts: Sequence[Sequence[int]] = (PROMPT,),
+    config: AutoregressiveRecall | None = None,
+    **options: object,
+) -> tuple[list[Generated], RecallInterceptor]:
+    interceptor = RecallInterceptor(bank, backbone.ids, config or AutoregressiveRecall(), **options)  # type: ignore[arg-type]
+    with scripted(backbone, script):
+        outputs = generate(backbone, prompts, NEW, interceptor=interceptor)
+    return outputs, interceptor
+
+
+def test_n_n1_n2(lively: Backbone) -> None:
+    """<recall> is fed as any token, the pad comes next, and what is fed there is vector x gain."""
+    bank = random_bank(lively)
+    recall, pad = lively.ids.recall, lively.ids.memory_pad
+    with spied(lively) as feed:
+        (output,), interceptor = recall_at(lively, bank, {(0, 2): recall})
+    assert output.token_ids[2:4] == (recall, pad)
+    assert output.token_ids.count(pad) == 1
+    (event,) = interceptor.events[0]
+    for step in range(1, NEW):  # forward `step` is fed new token `step - 1`
+        fed, embeds = feed.input_ids[step], feed.inputs_embeds[step]
+        if step == 4:
+            assert fed is None
+            assert embeds is not None
+            expected = F.normalize(bank.values_MD[event.memory_index], dim=0) * bank.gain
+            assert torch.equal(embeds[0, 0], bank.memory_embedding(event.memory_index))
+            torch.testing.assert_close(embeds[0, 0], expected)
+        else:
+            assert embeds is None
+            assert fed is not None
+            assert fed.tolist() == [[output.token_ids[step - 1]]]
+
+
+def test_both_fields_live_for_one_step(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    interceptor = RecallInterceptor(bank, lively.ids, AutoregressiveRecall())
+    seen: list[tuple[int | None, bool]] = []
+
+    def look(_ids: Tensor) -> None:  # after a forward, before the next
+        state = interceptor._rows[0]
+        seen.append((state.forced_next_token_id, state.override_next_embed is not None))
+
+    with scripted(lively, {(0, 2): lively.ids.recall}):
+        generate(lively, [PROMPT], NEW, interceptor=interceptor, on_token=look)
+    assert seen[3] == (lively.ids.memory_pad, True)
+    assert set(seen[:3] + seen[4:]) == {(None, False)}
+
+
+def test_the_vector_decides_what_follows(lively: Backbone) -> None:
+    """Else nothing would show that the injected embedding is what the model reads."""
+    bank = random_bank(lively)
+    followed = {
+        tuple(recall_at(lively, bank, {(0, 2): lively.ids.recall}, force_memory=[index])[0][0].token_ids[4:])
+        for index in range(len(bank))
+    }
+    assert len(followed) > 4
+
+
+def test_the_argmax_of_the_memory_head_is_chosen(lively: Backbone) -> None:
+    chosen = set()
+    for seed in range(6):
+        bank = random_bank(lively, seed=seed)
+        (output,), interceptor = recall_at(lively, bank, {(0, 2): lively.ids.recall})
+        query_D = last_state(lively, PROMPT + list(output.token_ids[:3]))
+        cosines = F.cosine_similarity(query_D[None], bank.keys_MD)
+        (event,) = interceptor.events[0]
+        assert event.memory_index == int(cosines.argmax())
+        assert event.score == pytest.approx(float(cosines.max()), abs=1e-5)
+        assert [i for i, _ in event.candidates] == cosines.argsort(descending=True).tolist()
+        chosen.add(event.memory_index)
+    assert len(chosen) > 1
+
+
+def test_a_planted_memory_is_chosen(lively: Backbone) -> None:
+    """Its key is the query itself."""
+    bank = random_bank(lively)
+    script = {(0, 2): lively.ids.recall}
+    (output,), _ = recall_at(lively, bank, script)
+    query_1D = last_state(lively, PROMPT + list(output.token_ids[:3]))[None]
+    bank.write(["planted"], ["planted"], query_1D, query_1D)
+    _, interceptor = recall_at(lively, bank, script)
+    (event,) = interceptor.events[0]
+    assert bank.ids[event.memory_index] == "planted"
+    assert event.score == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_prompt_that_ends_in_recall_recalls_at_once(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    prompt = [*PROMPT, lively.ids.recall]
+    with spied(lively) as feed:
+        (output,), interceptor = recall_at(lively, bank, {}, [prompt], force_memory=[5])
+    assert output.token_ids[0] == lively.ids.memory_pad
+    assert feed.inputs_embeds[1] is not None
+    assert torch.equal(feed.inputs_embeds[1][0, 0], bank.memory_embedding(5))
+    assert [e.memory_index for e in interceptor.events[0]] == [5]
+
+
+def test_rows_recall_at_their_own_steps(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    recall, pad = lively.ids.recall, lively.ids.memory_pad
+    prompts = [[3, 4, 5], [90, 91, 92, 93, 94, 95], [60], [70, 71]]
+    steps: list[list[int]] = [[1], [4], [], [1, 5]]
+    script = {(row, step): recall for row, at in enumerate(steps) for step in at}
+    outputs, interceptor = recall_at(lively, bank, script, prompts)
+    for row, (prompt, at) in enumerate(zip(prompts, steps, strict=True)):
+        (alone,), single = recall_at(lively, bank, {(0, step): recall for step in at}, [prompt])
+        assert outputs[row].token_ids == alone.token_ids
+        assert [i for i, t in enumerate(alone.token_ids) if t == pad] == [step + 1 for step in at]
+        assert [e.memory_index for e in interceptor.events[row]] == [e.memory_index for e in single.events[0]]
+        assert len(single.events[0]) == len(at)
+
+
+def test_a_neighbours_recall_feeds_the_other_rows_their_own_token(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    with spied(lively) as feed:
+        outputs, _ = recall_at(lively, bank, {(0, 2): lively.ids.recall}, [PROMPT, [60, 61]])
+    embeds = feed.inputs_embeds[4]
+    assert embeds is not None
+    table = lively.model.get_input_embeddings().weight
+    assert torch.equal(embeds[1, 0], table[outputs[1].token_ids[3]])
+    assert not torch.equal(embeds[0, 0], table[lively.ids.memory_pad])
+
+
+def test_forced_memories(lively: Backbone) -> None:
+    script = {(EVERY_ROW, 1): lively.ids.recall}
+    _, interceptor = recall_at(lively, random_bank(lively), script, [PROMPT, [60], [61]], force_memory=[6, 0, 3])
+    assert [e.memory_index for (e,) in interceptor.events] == [6, 0, 3]
+
+
+# Choosing, on states made by hand: memory k has the unit vector e_k as its key.
+
+
+def axes(width: int, count: int = 4) -> MemoryBank:
+    bank = MemoryBank(torch.zeros(width), 1.0, "")
+    keys = torch.eye(width)[:count]
+    bank.write([f"m{i}" for i in range(count)], [f"text {i}" for i in range(count)], keys, keys)
+    return bank
+
+
+def choices(backbone: Backbone, config: AutoregressiveRecall, state: list[float], times: int = 1) -> list[int]:
+    """Which memories are chosen, one <recall> after the other in one answer."""
+    bank = axes(8)
+    interceptor = RecallInterceptor(bank, backbone.ids, config)
+    interceptor.begin(1, Clock(torch.device("cpu"), enabled=False))
+    hidden = torch.tensor([state + [0.0] * (8 - len(state))])
+    for _ in range(times):
+        forced = interceptor.after_forward(torch.tensor([[5, backbone.ids.recall]]), hidden)
+        assert forced is not None
+        assert forced.tolist() == [backbone.ids.memory_pad]
+    return [event.memory_index for event in interceptor.events[0]]
+
+
+def test_rows_without_recall_stay_free(pristine: Backbone) -> None:
+    interceptor = RecallInterceptor(axes(8), pristine.ids, AutoregressiveRecall())
+    interceptor.begin(2, Clock(torch.device("cpu"), enabled=False))
+    assert interceptor.after_forward(torch.tensor([[5, 6], [7, 8]]), torch.ones(2, 8)) is None
+    forced = interceptor.after_forward(torch.tensor([[5, 6], [7, pristine.ids.recall]]), torch.ones(2, 8))
+    assert forced is not None
+    assert forced.tolist() == [FREE, pristine.ids.memory_pad]
+
+
+def test_top_k_1_is_argmax(pristine: Backbone) -> None:
+    state = [0.5, 0.52, 0.51, 0.5]
+    sampled = AutoregressiveRecall(autorecall_use_sampling=True, temperature=5.0, top_k=1, top_p=1.0)
+    assert choices(pristine, sampled, state, times=20) == [1] * 20
+    assert choices(pristine, AutoregressiveRecall(), state) == [1]
+
+
+def test_the_warpers_bound_what_is_sampled(pristine: Backbone) -> None:
+    state = [0.4, 0.6, 0.5, 0.3]
+    two = AutoregressiveRecall(autorecall_use_sampling=True, temperature=5.0, top_k=2, top_p=1.0)
+    assert set(choices(pristine, two, state, times=60)) == {1, 2}
+    nucleus = AutoregressiveRecall(
+        autorecall_use_sampling=True, temperature=1.0, top_k=10, top_p=0.5, logit_scale=100.0
+    )
+    assert set(choices(pristine, nucleus, state, times=60)) == {1}
+    torch.manual_seed(0)
+    free = AutoregressiveRecall(autorecall_use_sampling=True, temperature=5.0, top_k=10, top_p=1.0)
+    assert set(choices(pristine, free, state, times=100)) == {0, 1, 2, 3}
+
+
+def test_a_penalty_lowers_what_was_recalled(pristine: Backbone) -> None:
+    state = [0.9, 0.8, 0.1, 0.0]
+    assert choices(pristine, AutoregressiveRecall(), state, times=3) == [0, 0, 0]
+    penalty = AutoregressiveRecall(repetition_penalty=2.0)
+    assert choices(pristine, penalty, state, times=3) == [0, 1, 0]
+    assert choices(pristine, penalty, [-0.1, -0.3, -0.5, -0.9], times=2) == [0, 0]  # -0.2 is still the best
+    assert choices(pristine, AutoregressiveRecall(repetition_penalty=4.0), [-0.1, -0.3, -0.5, -0.9], 2) == [0, 1]
+
+
+# What the method makes of it.
+
+
+def answer_of(backbone: Backbone, bank: MemoryBank, *pieces: str | int, max_new_tokens: int = 64) -> Answer:
+    method = RecallMethod(MethodSetup(backbone))
+    method.bank = bank
+    with scripted(backbone, says(backbone, *pieces)):
+        return method.answer(Context((Message("user", "What about Cork?"),), max_new_tokens))
+
+
+def test_the_answer_holds_what_was_recalled(lively: Backbone) -> None:
+    ids = lively.ids
+    bank = random_bank(lively)
+    answer = answer_of(
+        lively,
+        bank,
+        ids.think,
+        "\n",
+        ids.recall,
+        "?",
+        "The rule.",
+        ids.recall_end,
+        "So.\n",
+        ids.think_end,
+        "\n7",
+        ids.eos,
+    )
+    assert answer.raw == "<think>\n<recall><|memory_pad|>The rule.</recall>So.\n</think>\n7<|im_end|>"
+    assert answer.think == "<recall><|memory_pad|>The rule.</recall>So."
+    assert answer.final == "7"
+    assert answer.finished
+    (lookup,) = answer.lookups
+    assert lookup.text == "The rule."
+    assert lookup.candidates[0] == (lookup.memory_id, lookup.score)
+    assert {i for i, _ in lookup.candidates} == set(bank.ids)
+    scores = [score for _, score in lookup.candidates]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_where_the_time_went(lively: Backbone) -> None:
+    ids = lively.ids
+    usage = answer_of(
+        lively, random_bank(lively), ids.think, ids.recall, "?", "abc", ids.recall_end, ids.think_end, "7", ids.eos
+    ).usage
+    assert usage.new_tokens == 10
+    assert {"prefill", "memory_head", "recalled_text", "rest"} <= set(usage.stage_s)
+    assert 0 < usage.ttft_s < usage.ttfa_s < usage.total_s
+    assert sum(usage.stage_s.values()) == pytest.approx(usage.total_s)
+
+
+def test_two_recalls_keep_their_order(lively: Backbone) -> None:
+    ids = lively.ids
+    recalls = [ids.recall, "?", "one", ids.recall_end, ids.recall, "?", "two", ids.recall_end]
+    answer = answer_of(lively, random_bank(lively), ids.think, *recalls, ids.think_end, "7", ids.eos)
+    assert [lookup.text for lookup in answer.lookups] == ["one", "two"]
+
+
+def test_a_pad_that_no_recall_asked_for_is_no_lookup(lively: Backbone) -> None:
+    ids = lively.ids
+    pieces = [
+        ids.memory_pad,
+        "stray",
+        ids.think,
+        ids.recall,
+        "?",
+        "one",
+        ids.recall_end,
+        ids.think_end,
+        "7",
+        ids.eos,
+    ]
+    answer = answer_of(lively, random_bank(lively), *pieces)
+    assert [lookup.text for lookup in answer.lookups] == ["one"]
+
+
+@pytest.mark.parametrize("cap", [3, 4])
+def test_a_recall_cut_by_the_cap_has_no_text(lively: Backbone, cap: int) -> None:
+    ids = lively.ids
+    answer = answer_of(lively, random_bank(lively), ids.think, "\n", ids.recall, "?", "one", max_new_tokens=cap)
+    assert not answer.finished
+    assert [lookup.text for lookup in answer.lookups] == ([""] if cap == 4 else [])

@@ -1,0 +1,153 @@
+"""Tables: cells, dashes with their reasons, CSV that reads back."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_fixtures import METHODS, ODD, make_summary, make_turns
+
+from eval.stats import Estimate
+from eval.summary import summarise
+from reports import tables
+from reports.base import Comparison, ReportError, estimate, metric_keys, read_summary
+from reports.rows import GROUPS, ROWS
+from reports.text import md
+
+
+def test_a_cell_holds_value_interval_and_n() -> None:
+    assert tables.format_cell(Estimate(0.94, 0.88, 0.98, 64)) == "0.94 [0.88, 0.98] n=64"
+    assert tables.format_cell(Estimate(0.94, 0.88, 0.98, 64), with_n=False) == "0.94 [0.88, 0.98]"
+    assert tables.format_cell(Estimate(617.2, n=1), "s") == "617 n=1"
+    assert tables.format_cell(Estimate(None, reason="no turn")) == "—"
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.005, "share", "0.01"),
+        (-0.001, "share", "0.00"),
+        (1.0, "share", "1.00"),
+        (0.0834, "ms", "83.4"),
+        (9.996, "s", "10.0"),
+        (99.96, "s", "100"),
+        (0.00002, "s", "0.00002"),
+        (0, "s", "0"),
+        (1234.4, "s", "1234"),
+        (9_999.4, "tokens", "9999"),
+        (37_120, "tokens", "37.1k"),
+        (999_800, "tokens", "1.00M"),
+        (1_900_000_000, "bytes", "1812"),
+    ],
+)
+def test_numbers_are_short_and_never_exponents(value: float, unit: tables.Unit, text: str) -> None:
+    assert tables.format_number(value, unit) == text
+
+
+def test_every_dash_has_its_reason() -> None:
+    table = tables.comparison(make_summary())
+    assert table.frame.loc["hit@1", "sft"] == "— (2)"
+    assert table.notes[1] == "it never looks anything up"
+    assert table.frame.loc["false recall", "sft"] == "— (1)"
+    assert table.notes[0] == "not measured in this run"
+    text = tables.to_markdown(table)
+    assert "- (2) it never looks anything up" in text
+
+
+def test_n_has_a_column_where_shared_and_stands_in_the_cell_where_not() -> None:
+    summary = make_summary()
+    summary["methods"]["rag"]["retention/accuracy"]["n"] = 63
+    frame = tables.comparison(summary).frame
+    assert frame.loc["first ask, cued", "n"] == "64"
+    assert frame.loc["all scored turns", "n"] == ""
+    assert frame.loc["all scored turns", "rag"].endswith("n=63")
+
+
+def test_not_a_number_is_missing_not_a_figure() -> None:
+    summary = make_summary()
+    summary["methods"]["rag"]["retention/accuracy"] = {"value": math.nan, "n": 3}
+    assert estimate(summary, "rag", "retention/accuracy").value is None
+
+
+def test_the_other_kind_of_peak_memory_is_no_dash() -> None:
+    keys = [row.key for row in tables.comparison(make_summary()).rows]
+    assert "cost/peak_rss_bytes" in keys
+    assert "cost/peak_vram_bytes" not in keys
+
+
+def test_distances_are_in_order_and_apart_by_kind() -> None:
+    assert [row.label for *_, row in tables.distances(make_summary())] == [
+        *(f"d={d}" for d in (0, 1, 2, 4, 8)),
+        "d=4 / d=0",
+        "re-ask, d=1",
+    ]
+
+
+def test_an_unknown_metric_is_shown_under_its_key_in_its_unit() -> None:
+    summary = make_summary()
+    summary["methods"]["rag"]["cost/stage_rerank_s"] = {"value": 0.5, "n": 4}
+    table = tables.group(summary, "cost")
+    assert table.frame.loc["stage rerank s", "rag"] == "0.500"
+    assert table.rows[-1].unit == "s"
+
+
+def test_the_rows_are_those_of_the_summary() -> None:
+    """Every metric that eval computes is in some table, and no row names one that it does not compute."""
+    summary = summarise(make_turns(), (), {}, np.random.default_rng(0), num_resamples=20)
+    keys = set(metric_keys(summary))
+    assert {row.key for row in ROWS} - keys == set()
+    shown = {row.key for name in GROUPS for row in tables.group_rows(summary, name)}
+    shown |= {row.key for *_, row in tables.distances(summary)}
+    assert keys - shown - {"cost/peak_rss_bytes"} == set()
+    by_distance = {row.key for *_, row in tables.distances(summary)}
+    assert keys - by_distance <= {row.key for row in ROWS}, "give it a row in reports/rows.py"
+
+
+def test_labels_leave_room_for_three_methods() -> None:
+    assert all(len(row.label) <= 24 for row in ROWS)
+    assert len({row.label for row in ROWS}) == len(ROWS)
+
+
+def test_odd_method_names_and_reasons_keep_the_table_whole() -> None:
+    summary = make_summary((ODD, "sft"))
+    summary["methods"][ODD]["retention/accuracy"] = {"value": None, "reason": ODD}
+    text = tables.to_markdown(tables.comparison(summary), notes=False)
+    assert len({line.count("|") for line in text.splitlines()}) == 1
+    assert md(ODD) in text
+
+
+def test_csv_reads_back(tmp_path: Path) -> None:
+    summary = make_summary((*METHODS, ODD))
+    paths = tables.write_csv(summary, tmp_path)
+    assert {path.name for path in paths} >= {
+        "metrics.csv",
+        "comparison.csv",
+        "retention_by_distance.csv",
+        "cost.csv",
+    }
+    back = pd.read_csv(tmp_path / "metrics.csv", keep_default_na=False, na_values={"value": [""]})
+    frame = tables.metrics_frame(summary)
+    assert list(back["method"]) == list(frame["method"])
+    np.testing.assert_array_equal(back["value"].to_numpy(float), frame["value"].to_numpy(float))
+    table = tables.comparison(summary)
+    shown = pd.read_csv(tmp_path / "comparison.csv", index_col=0, keep_default_na=False, dtype=str)
+    assert shown.to_numpy().tolist() == table.frame.to_numpy().tolist()
+    assert list(shown.columns) == list(table.frame.columns)
+
+
+def test_a_folder_without_a_summary_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match=r"summary\.json: no such file"):
+        read_summary(tmp_path)
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(ReportError, match="not valid JSON"):
+        read_summary(tmp_path)
+    (tmp_path / "summary.json").write_text("[]")
+    with pytest.raises(ReportError, match="no table of methods"):
+        read_summary(tmp_path)
+
+
+def test_a_comparison_knows_its_methods(comparison: Comparison) -> None:
+    assert comparison.methods == METHODS
