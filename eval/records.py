@@ -56,8 +56,8 @@ class CostRecord:
     question_id: str
     round: int
     usage: Usage
-    peak_bytes: int  # allocated VRAM on CUDA, resident set on CPU; see `memory_kind`
-    memory_kind: str  # "vram" or "rss"
+    peak_bytes: int  # of a process that holds this method alone; see `memory_kind`
+    memory_kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
 
 
 def _encode(record: TurnRecord | CostRecord) -> str:

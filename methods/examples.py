@@ -39,7 +39,10 @@ class ExampleConfig:
 
 
 # A number with the word it counts, or a name of two capitalised words: what a question may ask for.
-_FACT = re.compile(r"\b\d[\d.,:]*\d?(?:\s+(?:per\s+cent|[a-z]+))?|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b")
+_FACT = re.compile(
+    r"\b\d(?:[\d.,:]*\d)?(?:(?:st|nd|rd|th)\b|\s+(?:per\s+cent|[a-z]+))?|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"
+)
+_NEXT_WORDS = re.compile(r"\S*(?:\s+\S+){0,3}")
 
 
 def self_made_cues(memory: Memory, limit: int) -> list[Example]:
@@ -57,8 +60,8 @@ def self_made_cues(memory: Memory, limit: int) -> list[Example]:
             blank = (sentence[: match.start()] + "what" + sentence[match.end() :]).rstrip(".!? ")
             question = f"{memory.title}: {blank[0].lower() + blank[1:]}?" if memory.title else f"{blank}?"
             before = sentence[: match.start()].split()[-4:]
-            after = sentence[match.end() :].rstrip(".!? ").split()[:3]
-            quoted = " ".join([*before, fact, *after])
+            after = _NEXT_WORDS.match(sentence[match.end() :].rstrip(".!? "))
+            quoted = " ".join([*before, fact]) + (after.group() if after else "")
             found.append(
                 Example(
                     messages=(Message("user", question),),

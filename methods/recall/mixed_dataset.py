@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
-from methods.examples import NULL_TEXT, Example, with_history
+from methods.examples import NULL_TEXT, Example, plain_messages, with_history
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
@@ -43,9 +43,9 @@ class MixtureConfig:
 
 
 def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sample:
-    """The last assistant message is learnt; system, user and history are not."""
+    """The last assistant message is learnt; system, user and history are not. No think in the history."""
     think, answer = split_think(conversation.messages[-1].content)
-    prompt = encode_prompt(backbone, conversation.messages[:-1])
+    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
     return supervised(prompt, target, "sft_only")
 
@@ -142,7 +142,7 @@ class MixedMemorySFTDataset:
         if others and self.rng.random() < self.mixture.front_other_question:
             messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
         else:
-            messages = conversation.messages[:-1]
+            messages = plain_messages(conversation)[:-1]
         return encode_prompt(self.backbone, messages)
 
     def refresh_epoch_data(self) -> list[Sample]:

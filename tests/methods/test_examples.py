@@ -1,0 +1,128 @@
+"""The examples that every method shares: self-made questions are right, histories hold no thinks."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from methods.base import MethodError
+from methods.examples import (
+    ExampleConfig,
+    clause_examples,
+    general,
+    plain_messages,
+    self_made_cues,
+    unanswerable_examples,
+    with_history,
+)
+from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
+from tasks.registry import load_task
+
+ALL = load_task("regs")
+LISBON = Memory(
+    "1", "Staff get 31 euros per day. On the 19th Ana Reis pays it, by 23:05, into account 1,200.", "Meals, Lisbon"
+)
+
+
+def test_every_clause_gets_questions() -> None:
+    """Else an uncued clause would never be asked for in training."""
+    assert [m.id for m in ALL.memories if not self_made_cues(m, 3)] == []
+
+
+@pytest.mark.parametrize("memory", ALL.memories, ids=lambda m: m.id)
+def test_a_self_made_answer_stands_in_the_clause_and_not_in_the_question(memory: Memory) -> None:
+    for example in self_made_cues(memory, 99):
+        question = example.messages[-1].content
+        quoted = example.reasoning.removeprefix("Here the rule reads ").removesuffix(
+            f", so the answer is {example.answer}."
+        )
+        assert example.answer in memory.text
+        assert example.answer[-1].isalnum()
+        assert example.answer not in question
+        assert quoted in memory.text
+        assert example.answer in quoted
+        assert "what" in question.split() or "what," in question.split() or question.endswith("what?")
+        assert question.startswith(f"{memory.title}: ")
+        assert (example.memory_id, example.clause) == (memory.id, memory.text)
+
+
+def test_self_made_questions_by_hand() -> None:
+    examples = self_made_cues(LISBON, 99)
+    assert [e.answer for e in examples] == ["31 euros", "19th", "Ana Reis", "23:05", "1,200"]
+    assert examples[0].messages[-1].content == "Meals, Lisbon: staff get what per day?"
+    assert examples[0].reasoning == "Here the rule reads Staff get 31 euros per day, so the answer is 31 euros."
+    assert (
+        examples[3].reasoning
+        == "Here the rule reads Ana Reis pays it, by 23:05, into account 1,200, so the answer is 23:05."
+    )
+    assert (
+        self_made_cues(Memory("2", "The gate closes at 21:15."), 3)[0].messages[-1].content
+        == "The gate closes at what?"
+    )
+
+
+def test_at_most_so_many_and_always_the_same() -> None:
+    drawn = self_made_cues(LISBON, 2)
+    assert len(drawn) == 2
+    assert drawn == self_made_cues(LISBON, 2)
+    assert set(e.answer for e in drawn) < set(e.answer for e in self_made_cues(LISBON, 99))
+    assert self_made_cues(LISBON, 0) == []
+
+
+def test_cues_come_first_and_self_made_ones_beside_them() -> None:
+    cue = QA("q", "What is paid for meals?", "31 euros", ("1",), think="It is there.")
+    cued = Memory("1", LISBON.text, LISBON.title, (cue,))
+    uncued = Memory("2", LISBON.text, LISBON.title)
+    plain = Memory("3", "Be kind to guests.")
+    examples = clause_examples([cued, uncued, plain], ExampleConfig(self_cues=3, self_cues_beside=1))
+    assert {key: len(found) for key, found in examples.items()} == {"1": 2, "2": 3, "3": 0}
+    first = examples["1"][0]
+    assert first.messages == (Message("user", cue.question),)
+    assert (first.reasoning, first.answer, first.clause) == ("It is there.", "31 euros", LISBON.text)
+    assert clause_examples([cued, uncued], ExampleConfig(0, 0))["2"] == []
+
+
+def test_held_out_questions_are_never_trained_on() -> None:
+    asked = {qa.question for qa in ALL.questions}
+    examples = clause_examples(ALL.memories, ExampleConfig(99, 99))
+    trained = {e.messages[-1].content for found in examples.values() for e in found}
+    assert not asked & trained
+
+
+def test_abstention_examples() -> None:
+    examples = unanswerable_examples(ALL.sft)
+    assert len(examples) == sum(c.kind == "unanswerable" for c in ALL.sft) > 0
+    assert {(e.memory_id, e.answer) for e in examples} == {("", NO_CLAUSE_ANSWER)}
+    assert all(e.messages[-1].role == "user" for e in examples)
+
+
+def test_without_general_conversations_there_is_no_fit(regs: TaskData) -> None:
+    assert all(c.kind == "general" for c in general(regs.sft))
+    with pytest.raises(MethodError, match="general SFT conversations"):
+        general([c for c in regs.sft if c.kind == "unanswerable"])
+
+
+TWO_TURNS = Conversation(
+    "c",
+    (
+        Message("user", "1 + 1?"),
+        Message("assistant", "<think>\nOne more is two.\n</think>\n2"),
+        Message("user", "And 1 more?"),
+        Message("assistant", "<think>\nThree.\n</think>\n3"),
+    ),
+)
+
+
+def test_a_history_holds_no_think() -> None:
+    assert [m.content for m in plain_messages(TWO_TURNS)] == ["1 + 1?", "2", "And 1 more?", "3"]
+
+
+def test_history_comes_before_and_as_often_as_asked() -> None:
+    example = self_made_cues(LISBON, 1)[0]
+    rng = random.Random(0)
+    assert with_history(example, [TWO_TURNS], 0.0, rng) == example
+    longer = with_history(example, [TWO_TURNS], 1.0, rng)
+    assert longer.messages == plain_messages(TWO_TURNS) + example.messages
+    drawn = sum(with_history(example, [TWO_TURNS], 0.2, rng) != example for _ in range(1000))
+    assert 150 < drawn < 250

@@ -1,0 +1,274 @@
+"""Step 1's and Step 2's samples: what is labelled, what is injected, how often, and drawn afresh."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.chat import IGNORE, Sample
+from methods.examples import NULL_TEXT, Example, ExampleConfig, clause_examples, general, unanswerable_examples
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig, conversation_sample
+from methods.recall.stage1 import query_epochs
+from tasks.base import Conversation, Memory, Message, TaskData
+
+MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, unanswerable=0.5)
+
+
+def bank_of(backbone: Backbone, memories: tuple[Memory, ...]) -> MemoryBank:
+    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
+    vectors = torch.randn(len(memories) + 1, backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    bank.write([NULL_ID, *(m.id for m in memories)], [NULL_TEXT, *(m.text for m in memories)], vectors, vectors)
+    return bank
+
+
+def dataset_of(
+    backbone: Backbone,
+    task: TaskData,
+    mixture: MixtureConfig = MIXTURE,
+    seed: int = 0,
+    history: float = 0.0,
+    config: ExampleConfig | None = None,
+    conversations: list[Conversation] | None = None,
+) -> MixedMemorySFTDataset:
+    return MixedMemorySFTDataset(
+        backbone,
+        bank_of(backbone, task.memories),
+        task.memories,
+        clause_examples(task.memories, config or ExampleConfig()),
+        unanswerable_examples(task.sft),
+        conversations or general(task.sft),
+        mixture,
+        history,
+        4,
+        seed,
+    )
+
+
+def text_of(backbone: Backbone, ids: tuple[int, ...]) -> str:
+    return str(backbone.tokenizer.decode(list(ids)))
+
+
+def recalled_text(backbone: Backbone, sample: Sample) -> str:
+    rest = sample.input_ids[sample.pad_position + 1 :]
+    return text_of(backbone, rest[: rest.index(backbone.ids.recall_end)])
+
+
+def of_kind(samples: list[Sample], kind: str) -> list[Sample]:
+    found = [s for s in samples if s.kind == kind]
+    assert found
+    return found
+
+
+def test_kinds_and_counts(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(pristine, regs)
+    samples = data.refresh_epoch_data()
+    null = data.bank.index(NULL_ID)
+    kinds = Counter((s.kind, s.kind == "memory_full" and s.memory_index == null) for s in samples)
+    assert kinds == {
+        ("memory_front", False): 12,
+        ("memory_full", False): 9,
+        ("memory_full", True): 3,
+        ("sft_only", False): 3,
+    }
+    fronts = Counter(s.memory_index for s in of_kind(samples, "memory_front"))
+    assert fronts == {data.bank.index(m.id): 2 for m in regs.memories}  # spread evenly
+
+
+def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
+    """<recall> is labelled, the pad is not, and the vector injected is that of the text that follows."""
+    data = dataset_of(pristine, regs)
+    ids = pristine.ids
+    for sample in of_kind(data.refresh_epoch_data(), "memory_full"):
+        assert sample.input_ids[sample.recall_position] == sample.labels[sample.recall_position] == ids.recall
+        assert sample.pad_position == sample.recall_position + 1
+        assert sample.input_ids[sample.pad_position] == ids.memory_pad
+        think = sample.input_ids.index(ids.think)
+        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
+        assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
+        assert sample.input_ids[-1] == ids.eos
+        assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+
+
+def test_memory_front(pristine: Backbone, regs: TaskData) -> None:
+    """After a context that is not about the clause: only the text is learnt, not the wish to recall."""
+    data = dataset_of(pristine, regs)
+    ids = pristine.ids
+    for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
+        assert sample.recall_position == -1  # no query is trained here
+        assert sample.input_ids[sample.pad_position - 1 : sample.pad_position + 1] == (ids.recall, ids.memory_pad)
+        assert set(sample.labels[: sample.pad_position + 1]) == {IGNORE}
+        assert sample.labels[sample.pad_position + 1 :] == sample.input_ids[sample.pad_position + 1 :]
+        assert sample.input_ids[-1] == ids.recall_end
+        assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+
+
+@pytest.mark.parametrize("other_question", [0.0, 1.0])
+def test_a_front_context_is_never_about_its_clause(
+    pristine: Backbone, regs: TaskData, other_question: float
+) -> None:
+    data = dataset_of(pristine, regs, replace(MIXTURE, front_other_question=other_question))
+    questions = {key: {e.messages[-1].content for e in found} for key, found in data.examples.items()}
+    for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
+        context = text_of(pristine, sample.input_ids[: sample.pad_position])
+        about = {key for key, asked in questions.items() if any(question in context for question in asked)}
+        assert data.bank.ids[sample.memory_index] not in about
+        assert bool(about) == (other_question == 1.0)
+
+
+def test_sft_only(pristine: Backbone, regs: TaskData) -> None:
+    ids = pristine.ids
+    for sample in of_kind(dataset_of(pristine, regs).refresh_epoch_data(), "sft_only"):
+        assert not {ids.recall, ids.memory_pad, ids.recall_end} & set(sample.input_ids)
+        assert (sample.recall_position, sample.pad_position, sample.memory_index) == (-1, -1, -1)
+        think = sample.input_ids.index(ids.think)
+        assert set(sample.labels[:think]) == {IGNORE}
+        assert sample.labels[think:] == sample.input_ids[think:]
+        assert sample.input_ids[-1] == ids.eos
+
+
+def test_only_the_last_reply_is_learnt_and_no_think_stands_before_it(pristine: Backbone, regs: TaskData) -> None:
+    longer = [c for c in regs.sft if len(c.messages) > 2]
+    assert longer
+    for conversation in longer:
+        sample = conversation_sample(pristine, conversation)
+        think = sample.input_ids.index(pristine.ids.think)
+        assert set(sample.labels[:think]) == {IGNORE}
+        assert "<think>" not in text_of(pristine, sample.input_ids[:think])
+        assert sample.input_ids.count(pristine.ids.think) == 1
+        reply = text_of(pristine, sample.input_ids[think:]).removesuffix("<|im_end|>")
+        assert reply == conversation.messages[-1].content
+
+
+def test_every_epoch_is_drawn_afresh(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(pristine, regs)
+    one, two = data.refresh_epoch_data(), data.refresh_epoch_data()
+    for kind in ("memory_front", "memory_full", "sft_only"):
+        assert {s.input_ids for s in of_kind(one, kind)} != {s.input_ids for s in of_kind(two, kind)}
+    epochs = data.epochs()
+    assert next(epochs) != next(epochs)
+
+
+def test_every_question_is_asked_before_any_is_asked_again(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(pristine, regs, replace(MIXTURE, memory_full=1.0, unanswerable=0.0))
+    for key, found in data.examples.items():
+        asked = [
+            sample.input_ids
+            for _ in range(len(found))
+            for sample in of_kind(data.refresh_epoch_data(), "memory_full")
+            if data.bank.ids[sample.memory_index] == key
+        ]
+        assert len(asked) == len(set(asked)) == len(found)
+        data._decks.clear()
+
+
+def test_one_seed_one_draw(pristine: Backbone, regs: TaskData) -> None:
+    def draw(seed: int) -> list[Sample]:
+        data = dataset_of(pristine, regs, seed=seed, history=0.5)
+        return [sample for batches in itertools.islice(data.epochs(), 2) for batch in batches for sample in batch]
+
+    assert draw(3) == draw(3)
+    assert draw(3) != draw(4)
+
+
+def test_history_stands_before_the_question(pristine: Backbone, regs: TaskData) -> None:
+    def turns(history: float) -> set[int]:
+        samples = of_kind(dataset_of(pristine, regs, history=history).refresh_epoch_data(), "memory_full")
+        return {text_of(pristine, s.input_ids).count("<|im_start|>user") for s in samples}
+
+    assert turns(0.0) == {1}
+    assert min(turns(1.0)) >= 2
+
+
+def conversations_of(lengths: list[int]) -> list[Conversation]:
+    return [
+        Conversation(f"c{i}", (Message("user", "q"), Message("assistant", f"<think>\n{'x' * n}\n</think>\nA")))
+        for i, n in enumerate(lengths)
+    ]
+
+
+def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(
+        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900] * 12)
+    )
+    for _ in range(5):
+        chosen = data._sample_sft_for_epoch(12)
+        assert sorted(chosen) == list(range(0, 24, 2))
+        assert all(len(s) <= 120 for s in of_kind(data.refresh_epoch_data(), "sft_only"))
+
+
+def test_too_few_samples_is_an_error_with_the_numbers(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(
+        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900, 900] * 9)
+    )
+    with pytest.raises(MethodError) as error:
+        data.refresh_epoch_data()
+    words = str(error.value)
+    assert "needs 12" in words
+    assert "at most 120 tokens" in words
+    assert "found 9 of 27" in words
+    assert "sft_max_tokens" in words
+
+
+def test_original_indices_are_logged(pristine: Backbone, regs: TaskData, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "methods.recall.mixed_dataset"):
+        dataset_of(pristine, regs).refresh_epoch_data()
+    assert "indices [" in caplog.text
+
+
+def test_a_clause_without_questions_is_recited_but_not_asked(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(pristine, regs, config=ExampleConfig(self_cues=0, self_cues_beside=0))
+    uncued = {data.bank.index(m.id) for m in regs.memories if not m.cued}
+    assert uncued
+    samples = data.refresh_epoch_data()
+    assert not uncued & {s.memory_index for s in of_kind(samples, "memory_full")}
+    assert uncued <= {s.memory_index for s in of_kind(samples, "memory_front")}
+
+
+# Step 1.
+
+
+def test_queries_end_in_recall_and_learn_no_token(pristine: Backbone, regs: TaskData) -> None:
+    bank = bank_of(pristine, regs.memories)
+    examples = clause_examples(regs.memories, ExampleConfig())
+    null = unanswerable_examples(regs.sft)
+    epochs = query_epochs(pristine, bank, examples, null, general(regs.sft), 0.0, 4, seed=0)
+    owner: dict[str, str] = {e.messages[-1].content: e.memory_id for found in examples.values() for e in found}
+    owner |= {e.messages[-1].content: NULL_ID for e in null}
+    for _ in range(2):
+        samples = [sample for batch in next(epochs) for sample in batch]
+        asked = Counter(bank.ids[s.memory_index] for s in samples)
+        num_examples = sum(map(len, examples.values()))
+        assert asked == {
+            **{key: len(found) for key, found in examples.items()},
+            NULL_ID: max(2, num_examples // 5),
+        }
+        for sample in samples:
+            assert set(sample.labels) == {IGNORE}
+            assert sample.recall_position == len(sample) - 1
+            assert sample.input_ids[-1] == pristine.ids.recall
+            question = text_of(pristine, sample.input_ids).split("<|im_start|>user\n")[1].split("<|im_end|>")[0]
+            assert owner[question] == bank.ids[sample.memory_index]
+
+
+def test_an_example_names_its_memory(pristine: Backbone, regs: TaskData) -> None:
+    example = Example((Message("user", "q"),), "no such id", "text", "", "a")
+    with pytest.raises(ValueError, match="no such id"):
+        dataset_of(pristine, regs).memory_full(example)
+
+
+def test_rng_is_the_datasets_own(pristine: Backbone, regs: TaskData) -> None:
+    """The global generator neither decides nor is moved."""
+    random.seed(5)
+    state = random.getstate()
+    dataset_of(pristine, regs).refresh_epoch_data()
+    assert random.getstate() == state

@@ -1,0 +1,332 @@
+"""The training loop: what moves and what does not, what is counted, and the two losses by hand."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from model_script import random_bank
+from torch.nn import functional as F
+
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.recall.bank import MemoryBank
+from methods.recall.stage1 import memory_term
+from methods.recall.stage2 import train_memory_decoding
+from methods.train import (
+    QUERY_VALUE,
+    LoraTrainConfig,
+    MemoryLM,
+    MemoryTerm,
+    TrainLog,
+    _schedule,
+    collate,
+    length_grouped,
+    merge_adapters,
+    no_progress,
+    train_lora,
+)
+from tasks.base import Message
+
+CPU = torch.device("cpu")
+CONFIG = LoraTrainConfig(max_tokens=900, batch_size=2, learning_rate=5e-3)
+
+
+def plain_sample(backbone: Backbone, question: str, answer: str) -> Sample:
+    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    ids = backbone.ids
+    return supervised(prompt, [ids.think, *encode_text(backbone.tokenizer, answer), ids.eos], "sft_only")
+
+
+def recall_sample(backbone: Backbone, question: str, text: str, memory_index: int) -> Sample:
+    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    ids = backbone.ids
+    target = [
+        ids.think,
+        ids.recall,
+        ids.memory_pad,
+        *encode_text(backbone.tokenizer, text),
+        ids.recall_end,
+        ids.eos,
+    ]
+    return supervised(prompt, target, "memory_full", recall=1, pad=2, memory_index=memory_index)
+
+
+def batches_of(backbone: Backbone) -> list[list[Sample]]:
+    return [
+        [plain_sample(backbone, "How much?", "Ten."), plain_sample(backbone, "Who?", "Ann does.")],
+        [recall_sample(backbone, "Where?", "Cork.", 1), recall_sample(backbone, "When?", "At noon.", 4)],
+    ]
+
+
+def term(backbone: Backbone, config: LoraTrainConfig = CONFIG, train_values: bool = False) -> MemoryTerm:
+    return memory_term(random_bank(backbone), config, train_values)
+
+
+def fit(backbone: Backbone, config: LoraTrainConfig = CONFIG, adapter_to: Path | None = None) -> TrainLog:
+    epochs = itertools.repeat(batches_of(backbone))
+    return train_lora(backbone, epochs, config, stage="test", memory=term(backbone), adapter_to=adapter_to)
+
+
+def weights_of(backbone: Backbone) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
+
+
+# What moves.
+
+
+@pytest.mark.parametrize("targets", [QUERY_VALUE, ("down_proj",)])
+def test_only_the_lora_targets_and_the_control_rows_move(lively: Backbone, targets: tuple[str, ...]) -> None:
+    before = weights_of(lively)
+    fit(lively, replace(CONFIG, target_modules=targets))
+    after = weights_of(lively)
+    assert after.keys() == before.keys()
+    rows = list(lively.ids.new_rows)
+    ordinary = [row for row in range(len(lively.tokenizer)) if row not in rows]
+    for name, tensor in before.items():
+        if name in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(after[name][ordinary], tensor[ordinary])
+            assert not torch.equal(after[name][rows], tensor[rows])
+        else:
+            assert torch.equal(after[name], tensor) == (not any(target in name for target in targets)), name
+
+
+def test_after_training_the_model_is_plain_again(lively: Backbone) -> None:
+    names = [name for name, _ in lively.model.named_parameters()]
+    fit(lively)
+    assert [name for name, _ in lively.model.named_parameters()] == names
+    assert not any(p.requires_grad or p.grad is not None for p in lively.model.parameters())
+    assert not lively.model.training
+    embedding, head = lively.model.get_input_embeddings(), lively.model.get_output_embeddings()
+    assert embedding.weight.data_ptr() == head.weight.data_ptr()  # still tied
+
+
+def test_a_clone_is_not_trained_along(lively: Backbone) -> None:
+    other, before = lively.clone(), weights_of(lively)
+    fit(lively)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(other).items())
+
+
+def test_the_same_seed_trains_the_same_model(pristine_lively: Backbone) -> None:
+    one, two, three = (pristine_lively.clone() for _ in range(3))
+    log_one, log_two = fit(one), fit(two)
+    fit(three, replace(CONFIG, seed=1))
+    assert log_one.losses == log_two.losses
+    assert all(torch.equal(tensor, weights_of(two)[name]) for name, tensor in weights_of(one).items())
+    assert not all(torch.equal(tensor, weights_of(three)[name]) for name, tensor in weights_of(one).items())
+
+
+# What is learnt.
+
+
+def test_a_small_set_is_learnt_by_heart(lively: Backbone) -> None:
+    with torch.no_grad():  # the head is frozen, and so small that no token could ever be certain
+        lively.model.get_output_embeddings().weight.mul_(10)
+    log = fit(lively, replace(CONFIG, max_tokens=14_000))
+    lm, retrieval = log.losses["lm"], log.losses["retrieval"]
+    assert sum(lm[-8:]) < 0.2 * sum(lm[:8])
+    assert sum(retrieval[-8:]) < 0.1 * sum(retrieval[:8])
+
+
+def test_the_query_learns_its_memory(tiny: Backbone) -> None:
+    bank = random_bank(tiny)
+    sample = recall_sample(tiny, "Where?", "Cork.", 1)
+    other = recall_sample(tiny, "When?", "At noon.", 4)
+    memory = memory_term(bank, CONFIG, train_values=False)
+    train_lora(
+        tiny, itertools.repeat([[sample, other]]), replace(CONFIG, max_tokens=6000), stage="", memory=memory
+    )
+    for trained in (sample, other):
+        ids = torch.tensor([trained.input_ids[: trained.recall_position + 1]])
+        with torch.no_grad():
+            state = tiny.model.model(ids).last_hidden_state[:, -1]
+        assert int(bank.memory_head(state).argmax()) == trained.memory_index
+
+
+# What is counted.
+
+
+@pytest.mark.parametrize("budget", [1, 100, 500])
+def test_tokens_are_counted_without_padding_up_to_the_budget(lively: Backbone, budget: int) -> None:
+    drawn: list[list[Sample]] = []
+    shown: list[tuple[str, int, int]] = []
+
+    def epochs() -> Iterator[list[list[Sample]]]:
+        for number in itertools.count():
+            length = 3 + 5 * (number % 4)
+            drawn.append([plain_sample(lively, "a", "b"), plain_sample(lively, "a", "b" * length)])
+            yield [drawn[-1]]
+
+    log = train_lora(
+        lively,
+        epochs(),
+        replace(CONFIG, max_tokens=budget),
+        stage="one stage",
+        progress=lambda *step: shown.append(step),
+    )
+    sizes = [sum(map(len, batch)) for batch in drawn]
+    assert log.forward_tokens == sum(sizes)
+    assert sum(sizes[:-1]) < budget <= sum(sizes)  # over by less than the last batch
+    assert log.optimizer_steps == len(drawn) == len(log.losses["lm"])
+    assert shown[-1] == ("one stage", budget, budget)
+
+
+def test_steps_under_gradient_accumulation(lively: Backbone) -> None:
+    size = sum(sum(map(len, batch)) for batch in batches_of(lively))
+    log = fit(lively, replace(CONFIG, max_tokens=4 * size, gradient_accumulation_steps=4))
+    assert len(log.losses["lm"]) == 8
+    assert log.optimizer_steps == 2
+
+
+def test_training_ends_with_the_data(lively: Backbone) -> None:
+    seen: list[int] = []
+    epochs = iter([batches_of(lively)] * 2)
+    log = train_lora(
+        lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=lambda _, epoch: seen.append(epoch)
+    )
+    assert log.forward_tokens == 2 * sum(sum(map(len, batch)) for batch in batches_of(lively)) < CONFIG.max_tokens
+    assert seen == [1, 2]
+
+
+def test_the_learning_rate_rises_and_falls_to_zero() -> None:
+    rates = [_schedule(share / 100, 0.1) for share in range(101)]
+    assert rates[0] == rates[-1] == 0.0
+    assert max(rates) == rates[10] == 1.0
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_batches_hold_every_sample_once() -> None:
+    samples = [supervised([1], [2] * n, "sft_only") for n in range(1, 24)]
+    batches = length_grouped(samples, 4, random.Random(0))
+    assert sorted(len(s) for batch in batches for s in batch) == [len(s) for s in samples]
+    assert max(map(len, batches)) == 4
+    assert batches != length_grouped(samples, 4, random.Random(1))
+
+
+# The two losses, by hand.
+
+
+def losses_of(backbone: Backbone, samples: list[Sample], memory: MemoryTerm) -> dict[str, float]:
+    with torch.no_grad():
+        losses = MemoryLM(backbone.model, memory)(collate(samples, backbone.tokenizer.pad_token_id, CPU))
+    return {name: float(value) for name, value in losses.items()}
+
+
+@torch.no_grad()
+def by_hand(backbone: Backbone, sample: Sample, bank: MemoryBank) -> tuple[float, float]:
+    """Summed token loss and retrieval loss of one sample, position by position."""
+    embeds = backbone.model.get_input_embeddings()(torch.tensor([sample.input_ids])).clone()
+    if sample.pad_position >= 0:
+        embeds[0, sample.pad_position] = bank.memory_embedding(sample.memory_index)
+    output = backbone.model(inputs_embeds=embeds, output_hidden_states=True)
+    log_probs = output.logits[0].log_softmax(dim=-1)
+    token_loss = -sum(
+        float(log_probs[position - 1, label]) for position, label in enumerate(sample.labels) if label != IGNORE
+    )
+    if sample.recall_position < 0:
+        return token_loss, 0.0
+    cosines = F.cosine_similarity(output.hidden_states[-1][0, sample.recall_position][None], bank.keys_MD)
+    return token_loss, -float((cosines / CONFIG.retrieval_temperature).log_softmax(dim=-1)[sample.memory_index])
+
+
+def test_losses_match_those_by_hand(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    samples = [sample for batch in batches_of(lively) for sample in batch]
+    found = losses_of(lively, samples, term(lively))
+    single = [by_hand(lively, sample, bank) for sample in samples]
+    learnt = sum(label != IGNORE for sample in samples for label in sample.labels)
+    assert found["lm"] == pytest.approx(sum(lm for lm, _ in single) / learnt, rel=1e-4)
+    assert found["retrieval"] == pytest.approx(sum(retrieval for _, retrieval in single) / 2, rel=1e-4)
+
+
+def test_a_loss_that_nothing_asks_for_is_absent(lively: Backbone) -> None:
+    plain = losses_of(lively, batches_of(lively)[0], term(lively))
+    assert plain.keys() == {"lm"}
+    query = supervised(
+        [5, 6], [lively.ids.think, lively.ids.recall], "query", recall=1, memory_index=3, target_loss_from=2
+    )
+    assert losses_of(lively, [query], term(lively)).keys() == {"retrieval"}
+
+
+def test_the_pads_own_embedding_is_never_read(lively: Backbone) -> None:
+    memory, samples = term(lively), batches_of(lively)[1]
+    before = losses_of(lively, samples, memory)
+    other_vector = replace(samples[0], memory_index=samples[0].memory_index + 1)
+    assert losses_of(lively, [other_vector, samples[1]], memory)["lm"] != pytest.approx(before["lm"], rel=1e-5)
+    for sample in samples:  # the head's row must stay, so the token is changed instead
+        ids = list(sample.input_ids)
+        ids[sample.pad_position] = 7
+        assert losses_of(lively, [replace(sample, input_ids=tuple(ids))], memory) == losses_of(
+            lively, [sample], memory
+        )
+
+
+def test_collate_pads_without_loss(lively: Backbone) -> None:
+    samples = [sample for batch in batches_of(lively) for sample in batch]
+    batch = collate(samples, 2, CPU)
+    for row, sample in enumerate(samples):
+        size = len(sample)
+        assert batch.input_ids_BT[row, :size].tolist() == list(sample.input_ids)
+        assert batch.labels_BT[row, :size].tolist() == list(sample.labels)
+        assert set(batch.labels_BT[row, size:].tolist()) <= {IGNORE}
+        assert batch.attention_mask_BT[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
+    assert batch.num_tokens == sum(map(len, samples))
+    assert batch.memory_index_B.tolist() == [-1, -1, 1, 4]
+
+
+# Memory vectors.
+
+
+@pytest.mark.parametrize("train_values", [True, False])
+def test_values_learn_only_where_asked_and_keys_never(lively: Backbone, train_values: bool) -> None:
+    bank, before = random_bank(lively), random_bank(lively)
+    epochs = itertools.repeat(batches_of(lively))
+    train_memory_decoding(lively, bank, epochs, CONFIG, no_progress, train_values)
+    assert torch.equal(bank.keys_MD, before.keys_MD)
+    torch.testing.assert_close(bank.values_MD.norm(dim=-1), torch.ones(len(bank)))
+    moved = (bank.values_MD - before.values_MD).norm(dim=-1) > 1e-4
+    assert moved.nonzero().flatten().tolist() == ([1, 4] if train_values else [])  # those that were injected
+    assert not bank.values_MD.requires_grad
+
+
+# Adapters.
+
+
+def test_the_saved_adapter_restores_the_merged_model(pristine_lively: Backbone, tmp_path: Path) -> None:
+    trained, restored = pristine_lively.clone(), pristine_lively.clone()
+    fit(trained, replace(CONFIG, target_modules=QUERY_VALUE), tmp_path / "one")
+    fit(trained, CONFIG, tmp_path / "two")
+    merge_adapters(restored, [tmp_path / "one", tmp_path / "two"])
+    ids = torch.tensor([[5, 6, 7, *trained.ids.new_rows, 9]])
+    with torch.no_grad():
+        logits = trained.model(ids).logits
+        torch.testing.assert_close(restored.model(ids).logits, logits, atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(pristine_lively.model(ids).logits, logits, atol=1e-2)
+    assert not restored.model.training
+    assert not any(p.requires_grad for p in restored.model.parameters())
+
+
+def test_merging_changes_no_logit(pristine_lively: Backbone) -> None:
+    backbone = pristine_lively.clone()
+    ids = torch.tensor([[5, 6, 7, *backbone.ids.new_rows, 9]])
+    seen: list[torch.Tensor] = []
+
+    def look(peft_model: torch.nn.Module, _epoch: int) -> None:
+        with torch.no_grad():
+            seen.append(peft_model(ids).logits)
+
+    train_lora(backbone, iter([batches_of(backbone)]), CONFIG, stage="", memory=term(backbone), on_epoch_end=look)
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.model(ids).logits, seen[-1], atol=1e-4, rtol=1e-4)
+
+
+def test_a_folder_without_an_adapter_is_named(lively: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="nowhere"):
+        merge_adapters(lively, [tmp_path / "nowhere"])
