@@ -59,8 +59,8 @@ def run_retention(
     """Yields the records of one batch after the other.
 
     In each wave every dialogue moves on by one generated turn; a wave is cut into batches of similar length.
-    done: (dialogue id, turn) -> a record of an earlier, unfinished run: such a batch is not computed again,
-    and the batches are the same either way.
+    done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again; a batch that
+    is done as a whole is not computed again, and the batches are the same either way.
     """
     done = done or {}
     texts = {memory.id: memory.text for memory in task.memories}
@@ -73,21 +73,22 @@ def run_retention(
         for start in range(0, len(wave), batch_size):
             batch = wave[start : start + batch_size]
             known = [done.get((state.dialogue.id, state.next_turn)) for state, _ in batch]
-            if all(known):
-                answers = [record.answer for record in known if record is not None]
-            else:
+            answers: list[Answer] = []
+            if not all(known):
                 answers = method.answer_batch(
                     [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
                 )
             records = []
-            for (state, turn), answer in zip(batch, answers, strict=True):
-                records.append(_record(method.name, seed, state, turn, answer, texts, cued))
+            for number, ((state, turn), old) in enumerate(zip(batch, known, strict=True)):
+                answer = answers[number] if old is None else old.answer
+                if old is None:
+                    records.append(_record(method.name, seed, state, turn, answer, texts, cued))
                 state.history.append(Message("assistant", answer.final))
                 state.next_turn += 1
             finished += len(batch)
             if progress is not None:
                 progress(f"{method.name}: dialogues", finished, total)
-            if not all(known):
+            if records:
                 yield records
         live = [state for state, _ in wave]
 

@@ -244,7 +244,10 @@ def resolve_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise MethodError("device=cuda was asked for, but torch sees no CUDA device here; use device=cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise MethodError(f"device={device} is unknown; choose auto, cpu, cuda or cuda:<number>") from error
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -180,7 +180,7 @@ def _cache_bytes(cache: Any) -> int:
 def generate(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     *,
     interceptor: Interceptor | None = None,
     sampling: Sampling | None = None,
@@ -189,8 +189,10 @@ def generate(
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
 
-    timed: with batch 1, records when each token came and how long each stage took.
+    max_new_tokens: one cap, or one a row. timed: with batch 1, records when each token came and how long
+    each stage took.
     """
+    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     sampling = sampling or Sampling()
     model: Any = backbone.model
     device = backbone.device
@@ -212,7 +214,7 @@ def generate(
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max(caps),
         eos_token_id=backbone.ids.eos,
         pad_token_id=pad,
         custom_generate=loop,
@@ -220,8 +222,8 @@ def generate(
     )
     kv_bytes = _cache_bytes(final_cache.get("past_key_values")) // len(prompts)
     results = []
-    for row, prompt in enumerate(prompts):
-        new = output[row, width:].tolist()
+    for row, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):
+        new = output[row, width : width + cap].tolist()
         finished = backbone.ids.eos in new
         if finished:
             new = new[: new.index(backbone.ids.eos) + 1]

@@ -36,20 +36,19 @@ class ExampleConfig:
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
     self_cues_beside: int = 1  # self-made questions of a clause that has cues
     history_probability: float = 0.2  # share of examples that follow an unrelated exchange
+    word_dropout: float = 0.15  # share of a question's plain words left out, on every other question
 
 
 # A number with the word it counts, or a name of two capitalised words: what a question may ask for.
 _FACT = re.compile(
     r"\b\d(?:[\d.,:]*\d)?(?:(?:st|nd|rd|th)\b|\s+(?:per\s+cent|[a-z]+))?|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"
 )
-_NEXT_WORDS = re.compile(r"\S*(?:\s+\S+){0,3}")
 
 
 def self_made_cues(memory: Memory, limit: int) -> list[Example]:
-    """Questions by rule from a clause's own text: a fact replaced by "what", under the clause's title.
+    """Questions by rule from a clause's own text: a fact replaced by its question, under the title.
 
-    "Staff receive 31 euros per day." titled "Meals, Cork" -> "Meals, Cork: staff receive what per day?"
-    The reasoning quotes the words around the fact.
+    "Staff receive 31 euros a day." titled "Meals, Cork" -> "Meals, Cork: staff receive how many euros a day?"
     """
     found: list[Example] = []
     for sentence in re.split(r"(?<=[.!?])\s+", memory.text):
@@ -57,17 +56,17 @@ def self_made_cues(memory: Memory, limit: int) -> list[Example]:
             fact = match.group()
             if match.start() == 0 or fact in memory.title:
                 continue
-            blank = (sentence[: match.start()] + "what" + sentence[match.end() :]).rstrip(".!? ")
+            unit = fact.partition(" ")[2]
+            asked = f"how many {unit}" if unit and fact[0].isdigit() else "what"
+            blank = (sentence[: match.start()] + asked + sentence[match.end() :]).rstrip(".!? ")
             question = f"{memory.title}: {blank[0].lower() + blank[1:]}?" if memory.title else f"{blank}?"
-            before = sentence[: match.start()].split()[-4:]
-            after = _NEXT_WORDS.match(sentence[match.end() :].rstrip(".!? "))
-            quoted = " ".join([*before, fact]) + (after.group() if after else "")
+            before = " ".join(sentence[: match.start()].split()[-3:])
             found.append(
                 Example(
                     messages=(Message("user", question),),
                     memory_id=memory.id,
                     clause=memory.text,
-                    reasoning=f"Here the rule reads {quoted}, so the answer is {fact}.",
+                    reasoning=f"The question asks {asked} after {before}, and the rule says {fact}.",
                     answer=fact,
                 )
             )
@@ -109,6 +108,25 @@ def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
     ]
 
 
+def reading_examples(sft: Sequence[Conversation]) -> list[Example]:
+    """The corpus's reading comprehension with the passage taken out of the question.
+
+    Many wordings of questions on texts that are no clauses: they teach what the few questions on the clauses
+    cannot, to find and read a text by questions in other words, and that abstaining is not a matter of style.
+    """
+    return [
+        Example(
+            messages=(Message("user", conversation.question),),
+            memory_id=f"reading {conversation.passage}",
+            clause=conversation.passage,
+            reasoning=split_think(conversation.messages[-1].content)[0],
+            answer=split_think(conversation.messages[-1].content)[1],
+        )
+        for conversation in sft
+        if conversation.passage
+    ]
+
+
 def general(sft: Sequence[Conversation]) -> list[Conversation]:
     """Ordinary conversations. Raises MethodError where there are none: nothing would keep ordinary ability."""
     found = [c for c in sft if c.kind == "general"]
@@ -124,10 +142,18 @@ def plain_messages(conversation: Conversation) -> tuple[Message, ...]:
     )
 
 
-def with_history(
-    example: Example, conversations: Sequence[Conversation], probability: float, rng: random.Random
+def augmented(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
 ) -> Example:
-    """The example, sometimes after an unrelated finished exchange."""
-    if rng.random() >= probability:
-        return example
-    return replace(example, messages=plain_messages(rng.choice(conversations)) + example.messages)
+    """The example as training sees it once: sometimes after an unrelated exchange, some words left out.
+
+    Words with a capital or a digit stay: they tell near-miss clauses apart.
+    """
+    messages = example.messages
+    if rng.random() < 0.5 and config.word_dropout:
+        words = messages[-1].content.split()
+        kept = [w for w in words if rng.random() >= config.word_dropout or re.search(r"[A-Z\d]", w)]
+        messages = (*messages[:-1], Message("user", " ".join(kept or words)))
+    if rng.random() < config.history_probability:
+        messages = plain_messages(rng.choice(conversations)) + messages
+    return replace(example, messages=messages)

@@ -22,10 +22,11 @@ from methods.decode import generate
 from methods.examples import (
     NULL_TEXT,
     Example,
+    augmented,
     clause_examples,
     general,
+    reading_examples,
     unanswerable_examples,
-    with_history,
 )
 from methods.recall.mixed_dataset import conversation_sample
 from methods.setup import MethodSetup
@@ -42,10 +43,15 @@ class RagConfig:
     encoder: str = PACKAGED_ENCODER
     top_k: int = 3
     elliptic_words: int = 8  # a question this short is embedded with the user's question before it
-    gold_missing: float = 0.1  # share of training questions whose clause is left out: the answer is to abstain
+    gold_missing: float = 0.15  # share of training questions whose clause is left out: the answer is to abstain
     asked: float = 2.0  # questions an epoch, per memory
+    reading: float = 0.75  # questions an epoch on the corpus's own passages, per memory
     sft_only: float = 0.5
-    unanswerable: float = 0.35
+    unanswerable: float = 0.15
+
+    def __post_init__(self) -> None:
+        if self.reader not in ("tuned", "frozen"):
+            raise MethodError(f"methods.rag.reader={self.reader} is unknown; choose tuned or frozen")
 
 
 @dataclass(frozen=True)
@@ -145,6 +151,9 @@ class ChromaRetriever:
 
     def load(self, path: Path) -> None:
         body = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        stale = set(self.collection.get(include=[])["ids"]) - set(body["ids"])
+        if stale:  # written after the save
+            self.collection.delete(ids=sorted(stale))
         self.collection.upsert(**body)
 
     @property
@@ -174,8 +183,6 @@ class RagMethod:
         retriever: Retriever | None = None,
     ) -> None:
         self.config = config or RagConfig()
-        if self.config.reader not in ("tuned", "frozen"):
-            raise MethodError(f"methods.{name}.reader={self.config.reader} is unknown; choose tuned or frozen")
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
@@ -196,10 +203,9 @@ class RagMethod:
         """Open-book conversations: each question with what the retriever really returns, shuffled."""
         config, backbone, setup = self.config, self.backbone, self.setup
         rng = random.Random(setup.train.seed)
-        text_of = {m.id: m.text for m in memories}
         found = clause_examples(memories, setup.examples)
         conversations = general(sft)
-        unanswerable = unanswerable_examples(sft)
+        unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
         cache: dict[tuple[Message, ...], list[Passage]] = {}
 
         def retrieve(messages: tuple[Message, ...]) -> list[Passage]:
@@ -210,7 +216,7 @@ class RagMethod:
         def open_example(example: Example) -> Sample:
             others = [p for p in retrieve(example.messages) if p.memory_id != example.memory_id]
             if example.memory_id and rng.random() >= config.gold_missing:
-                gold = Passage(example.memory_id, text_of[example.memory_id], 1.0)
+                gold = Passage(example.memory_id, example.clause, 1.0)
                 shown = [gold, *others[: config.top_k - 1]]
             else:  # nothing here answers it
                 shown = others[: config.top_k]
@@ -226,19 +232,20 @@ class RagMethod:
             )
 
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
-        history = setup.examples.history_probability
         while True:
             size = len(memories)
             order = [m for m in rng.sample(list(memories), size) if found[m.id]]
             samples: list[Sample] = []
-            for i in range(round(size * config.asked)):
+            for i in range(round(size * config.asked) if order else 0):
                 memory = order[i % len(order)]
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(found[memory.id], len(found[memory.id]))
-                example = with_history(decks[memory.id].pop(), conversations, history, rng)
+                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng)
                 samples.append(open_example(example))
+            read = rng.sample(reading, min(len(reading), round(size * config.reading)))
+            samples += [open_example(augmented(e, conversations, setup.examples, rng)) for e in read]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [open_example(with_history(e, conversations, history, rng)) for e in nulls]
+            samples += [open_example(augmented(e, conversations, setup.examples, rng)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
             samples += [open_conversation(c) for c in pure]
             yield length_grouped(samples, setup.train.batch_size, rng)
@@ -281,7 +288,7 @@ class RagMethod:
         outputs = generate(
             self.backbone,
             prompts,
-            max(c.max_new_tokens for c in ctxs),
+            [c.max_new_tokens for c in ctxs],
             sampling=self.setup.sampling,
             timed=timed,
         )

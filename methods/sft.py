@@ -15,10 +15,10 @@ from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, su
 from methods.decode import generate
 from methods.examples import (
     Example,
+    augmented,
     clause_examples,
     general,
     unanswerable_examples,
-    with_history,
 )
 from methods.recall.mixed_dataset import conversation_sample
 from methods.setup import MethodSetup
@@ -34,7 +34,7 @@ class SftConfig:
     asked: float = 1.5  # questions an epoch, per memory
     recited: float = 1.0  # paraphrased recitations an epoch, per memory
     sft_only: float = 0.5
-    unanswerable: float = 0.35
+    unanswerable: float = 0.25
 
 
 # Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
@@ -50,8 +50,10 @@ RECITATIONS = (
 
 
 def sft_sample(backbone: Backbone, example: Example) -> Sample:
-    """question -> <think> clause, reasoning </think> answer; everything after the prompt is learnt."""
-    think = example.clause + ("\n" + example.reasoning if example.reasoning else "")
+    """question -> <think> clause, reasoning </think> answer; all after the prompt is learnt."""
+    think = example.clause
+    if example.reasoning:
+        think += "\n" + example.reasoning
     prompt = encode_prompt(backbone, example.messages)
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], example.answer))
     return supervised(prompt, target, "memory_full")
@@ -83,7 +85,6 @@ class SftMethod:
         conversations = general(sft)
         unanswerable = unanswerable_examples(sft)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
-        history = setup.examples.history_probability
         while True:
             size = len(memories)
             order = rng.sample(list(memories), size)
@@ -94,12 +95,12 @@ class SftMethod:
                     continue
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(examples[memory.id], len(examples[memory.id]))
-                example = with_history(decks[memory.id].pop(), conversations, history, rng)
+                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng)
                 samples.append(sft_sample(backbone, example))
             recited = (order[i % size] for i in range(round(size * config.recited)))
             samples += [recitation_sample(backbone, memory, rng) for memory in recited]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [sft_sample(backbone, with_history(e, conversations, history, rng)) for e in nulls]
+            samples += [sft_sample(backbone, augmented(e, conversations, setup.examples, rng)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
             yield length_grouped(samples, setup.train.batch_size, rng)
@@ -128,7 +129,7 @@ class SftMethod:
         outputs = generate(
             self.backbone,
             prompts,
-            max(c.max_new_tokens for c in ctxs),
+            [c.max_new_tokens for c in ctxs],
             sampling=self.setup.sampling,
             timed=timed,
         )

@@ -246,7 +246,7 @@ def train_lora(
     epoch = 0
     while result.forward_tokens < config.max_tokens:
         batches = next(epochs, None)
-        if batches is None:
+        if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
             break
         for samples in batches:
             batch = collate(samples, int(backbone.tokenizer.pad_token_id), accelerator.device)

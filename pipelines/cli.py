@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,34 @@ def compose_config(name: str, overrides: list[str]) -> Any:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        fail(_sentence(error))
+        unknown = re.search(r"Could not override '([^']+)'|\nKey '([^']+)' not in", str(error))
+        fail(_unknown_key(name, unknown.group(1) or unknown.group(2)) if unknown else _sentence(error))
+
+
+_NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "provider=")
 
 
 def _sentence(error: Exception) -> str:
-    """Hydra's message without its location of a traceback, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("full_key", "object_type", "Set the environment"))]
-    return " ".join(kept)
+    """Hydra's message and its causes on one line, without its hints for programmers."""
+    lines: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines += [line.strip() for line in str(cause).splitlines()]
+        cause = cause.__cause__
+    return " ".join(line for line in dict.fromkeys(lines) if line and not line.startswith(_NOISE))
+
+
+def _unknown_key(name: str, key: str) -> str:
+    """Names the first unknown part of a dotted key and what could stand there."""
+    node: Any = compose_config(name, [])
+    known: list[str] = []
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            choices = ", ".join(sorted(map(str, node))) if isinstance(node, Mapping) else "no setting below it"
+            return f"{'.'.join([*known, part])}: no such setting; choose from: {choices}"
+        known.append(part)
+        node = node[part]
+    return f"{key}: cannot be set like this"
 
 
 HELP = """usage: python -m pipelines.{name} [key=value ...]

@@ -130,7 +130,11 @@ def time_answers(
     options = config.evaluation
     questions = cost_questions(task, seed, options.timed_questions, options.max_new_tokens)
     peaks = footprints(run.folder, seed, [method.name for method in methods], display)
-    run.add(list(run_cost(methods, questions, peaks, seed=seed, rounds=options.timed_rounds, progress=display)))
+    done = {(r.method, r.seed, r.question_id, r.round) for r in run.costs}  # of a pass that was cut
+    timed = run_cost(methods, questions, peaks, seed=seed, rounds=options.timed_rounds, progress=display)
+    for record in timed:
+        if (record.method, record.seed, record.question_id, record.round) not in done:
+            run.add([record])
     run.finish_stage(stage)
 
 

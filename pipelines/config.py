@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -80,6 +80,8 @@ def _plain(value: Any) -> Any:
 
 def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     """A frozen dataclass from plain values. Raises TaskError naming an unknown key or a wrong type."""
+    if not isinstance(values, Mapping):
+        raise TaskError(f"{where}={values!r}: is a group of settings, not one; set {where}.<name>=... instead")
     hints = get_type_hints(kind)
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
@@ -89,7 +91,10 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         hint = hints[key]
         if is_dataclass(hint):
             value = build(hint, value, f"{where}.{key}")  # type: ignore[arg-type]
-        elif isinstance(value, list):
+        elif get_origin(hint) is tuple:
+            item = get_args(hint)[0]
+            if not isinstance(value, list) or any(type(x) is not item for x in value):
+                raise TaskError(f"{where}.{key}={value!r} is not a list of {item.__name__}, e.g. [a,b]")
             value = tuple(value)
         elif hint is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
@@ -119,16 +124,40 @@ class Resolved:
             raise AttributeError(name) from None
 
 
+AT_LEAST_ONE = (
+    "seeds",
+    "evaluation.max_new_tokens",
+    "evaluation.batch_size",
+    "evaluation.timed_rounds",
+    "evaluation.bootstrap_resamples",
+    "train.batch_size",
+    "train.gradient_accumulation_steps",
+    "train.lora_rank",
+    "methods.rag.top_k",
+)
+
+
+def _check_at_least_one(config: DictConfig) -> None:
+    """Counts that would else fail in the middle of a run."""
+    for key in AT_LEAST_ONE:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int) and value < 1:
+            raise TaskError(f"{key}={value} must be at least 1")
+
+
 def resolve(config: DictConfig) -> Resolved:
     """Checks names and types before anything is loaded or written."""
     raw = OmegaConf.to_container(config, resolve=True)
     assert isinstance(raw, dict)
     values: dict[str, Any] = {str(k): v for k, v in raw.items()}
+    known = {f.name for f in fields(CompareConfig)}
+    for key in known.symmetric_difference(values):
+        said = "no such setting" if key in values else "cannot be taken away"
+        raise TaskError(f"{key}: {said}; the settings are: {', '.join(sorted(known))}")
     check_names(values["run_methods"])
     if values["task"]["name"] not in TASKS:
         raise TaskError(f"task={values['task']['name']}: no such task; choose from: {', '.join(sorted(TASKS))}")
-    if values["seeds"] < 1:
-        raise TaskError(f"seeds={values['seeds']} must be at least 1")
+    _check_at_least_one(config)
     return Resolved(
         raw=values,
         task=TaskChoice(**values["task"]),

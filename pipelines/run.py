@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from eval.records import CostRecord, RecordWriter, TurnRecord, read_records
+from eval.records import CostRecord, RecordError, RecordWriter, TurnRecord, read_records
 from methods.base import FitReport
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,7 +195,10 @@ def open_run(config: Mapping[str, Any]) -> Run:
             _point_latest(Path(str(config["runs_dir"])), folder)
             return run
     folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest}"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecordError(f"runs_dir={config['runs_dir']}: no run folder can be made there ({error})") from error
     write_json(folder / "config.json", dict(config))
     run = Run(folder, config)
     run.write_state()

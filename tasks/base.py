@@ -81,6 +81,8 @@ class Conversation:
     messages: tuple[Message, ...]
     kind: Literal["general", "unanswerable"] = "general"  # unanswerable: trains abstention
     topic: str = ""  # arithmetic, dates, units, ...
+    passage: str = ""  # reading comprehension: the text that the question rests on, and
+    question: str = ""  # the question without that text
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ class Problem:
     answer: str
     form: Form  # operation, then its operands
     after: Problem | None = None  # a second turn that builds on the answer (whole numbers only)
+    passage: str = ""  # reading only: the rule, and
+    asked: str = ""  # the question without it
 
     def continued(self, more: int) -> Problem:
         """The problem with a second turn that adds `more` to the answer."""
@@ -1455,9 +1457,9 @@ def _reading(rng: random.Random) -> Problem:
     chain = f"The question asks {asked.asks}, and the rule {says} {answer}, so the answer is {answer}."
     layout = rng.choice(("{text} {asked}", "{text}\n{asked}", "Rule: {text}\nQuestion: {asked}"))
     others = [part for slot, value in values.items() for part in (slot, value)]
-    return Problem(
-        "reading", layout.format(text=text, asked=question), chain, answer, ("reading", text, asked.slot, *others)
-    )
+    form = ("reading", text, asked.slot, *others)
+    shown = layout.format(text=text, asked=question)
+    return Problem("reading", shown, chain, answer, form, passage=text, asked=question)
 
 
 # --- saying that one does not know ----------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.base import Conversation, Message, TaskError, assistant_content
@@ -110,14 +110,14 @@ def general_conversations(
     parts: dict[str, list[Conversation]] = {"train": [], "heldout": []}
     for topic in TOPICS:
         held, total = held_shares[topic], held_shares[topic] + train_shares[topic]
-        drawn = (
-            talk[:total]
-            if topic == "small_talk"
-            else [_problem_exchanges(problem) for problem in draw_problems(topic, total, seed)]
-        )
+        problems = draw_problems(topic, total, seed) if topic in MAKERS else ()
+        drawn = [_problem_exchanges(problem) for problem in problems] or talk[:total]
         for n, exchanges in enumerate(drawn):
             part = "heldout" if n < held else "train"
-            parts[part].append(_conversation(f"{part}/{topic}/{n}", topic, exchanges))
+            conversation = _conversation(f"{part}/{topic}/{n}", topic, exchanges)
+            if problems:
+                conversation = replace(conversation, passage=problems[n].passage, question=problems[n].asked)
+            parts[part].append(conversation)
     for part, conversations in parts.items():
         random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
     return tuple(parts["train"]), tuple(parts["heldout"])

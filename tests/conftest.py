@@ -11,6 +11,7 @@ from hypothesis import settings
 # Read at the import of the libraries, so set before any of them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine: 80 times slower
 
 if TYPE_CHECKING:
     from methods.backbone import Backbone
@@ -26,11 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def pristine() -> Backbone:
     """The tiny random model as it is loaded. Shared: never change it, clone it."""
-    import torch
-
     from methods.backbone import load_backbone
 
-    torch.set_num_threads(1)
     return load_backbone("tiny", device="cpu", dtype="float32")
 
 

@@ -22,33 +22,17 @@ from methods.base import MethodError
 NULL_ID = ""  # the null memory: "no clause covers this"
 
 
-def whitening(raw_ND: Tensor, shrinkage: float) -> Tensor:
-    """Inverse square root (D, D) of the covariance of raw vectors, shrunk towards its mean variance.
-
-    shrinkage in (0, 1]: 1 leaves all directions alike, small values stretch what sets neighbours apart.
-    """
-    centred_ND = raw_ND.double() - raw_ND.double().mean(dim=0)
-    covariance_DD = centred_ND.T @ centred_ND / max(1, len(raw_ND) - 1)
-    width = covariance_DD.shape[0]
-    mean_variance = covariance_DD.diagonal().mean()
-    eye_DD = torch.eye(width, dtype=torch.double, device=raw_ND.device)
-    shrunk_DD = (1 - shrinkage) * covariance_DD + shrinkage * mean_variance * eye_DD
-    values_D, vectors_DD = torch.linalg.eigh(shrunk_DD)
-    return ((vectors_DD * values_D.rsqrt()) @ vectors_DD.T).float()
-
-
 class MemoryBank:
     """Memory ids, texts, unit key vectors (M, D) and injected value vectors (M, D), in one order.
 
-    Raw last-token states go through one frozen affine map before they are normalised, keys and queries
-    alike: minus center_D, times whiten_DD. Last-layer states of any two texts have cosines near 1
-    (Ethayarajh 2019, arXiv:1909.00512); centring and whitening spread them, near-miss clauses above all
-    (Su et al. 2021, arXiv:2103.15316). Zero and identity: the specification's plain vectors.
+    center_D is subtracted from raw vectors before they are normalised: last-layer states of any two texts
+    have cosines near 1, and centring spreads them (Ethayarajh 2019, arXiv:1909.00512). Zero: the
+    specification's plain vectors. It is fitted once and then frozen, so that later writes land in the same
+    space. Queries are not centred: training makes them fit the keys.
     """
 
-    def __init__(self, center_D: Tensor, gain: float, fingerprint: str, whiten_DD: Tensor | None = None) -> None:
+    def __init__(self, center_D: Tensor, gain: float, fingerprint: str) -> None:
         self.center_D = center_D.float()
-        self.whiten_DD = whiten_DD
         self.gain = gain
         self.fingerprint = fingerprint
         self.ids: list[str] = []
@@ -71,10 +55,7 @@ class MemoryBank:
 
     def normalise(self, raw_ND: Tensor) -> Tensor:
         """Raw last-token states -> unit vectors of the bank's space."""
-        centred_ND = raw_ND.float().to(self.center_D.device) - self.center_D
-        if self.whiten_DD is not None:
-            centred_ND = centred_ND @ self.whiten_DD
-        return F.normalize(centred_ND, dim=-1)
+        return F.normalize(raw_ND.float().to(self.center_D.device) - self.center_D, dim=-1)
 
     def write(self, ids: Sequence[str], texts: Sequence[str], keys_ND: Tensor, values_ND: Tensor) -> None:
         """Adds memories, or replaces those whose id is known. Vectors are L2-normalised at write.
@@ -138,8 +119,6 @@ class MemoryBank:
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"keys": self.keys_MD, "values": self.values_MD, "center": self.center_D}
-        if self.whiten_DD is not None:
-            tensors["whiten"] = self.whiten_DD
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(folder / "bank.safetensors"))
         meta = {"ids": self.ids, "texts": self.texts, "gain": self.gain, "fingerprint": self.fingerprint}
         (folder / "bank.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -156,7 +135,7 @@ class MemoryBank:
                 f"model has {fingerprint}); load that model or write the memories again"
             )
         tensors = load_file(str(folder / "bank.safetensors"), device=str(device))
-        bank = cls(tensors["center"], meta["gain"], meta["fingerprint"], tensors.get("whiten"))
+        bank = cls(tensors["center"], meta["gain"], meta["fingerprint"])
         bank.ids, bank.texts = list(meta["ids"]), list(meta["texts"])
         bank.keys_MD, bank.values_MD = tensors["keys"], tensors["values"]
         return bank

@@ -12,8 +12,8 @@ import torch
 from methods.answering import answer_from, prompts_for
 from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
 from methods.decode import Generated, generate
-from methods.examples import NULL_TEXT, clause_examples, general, unanswerable_examples
-from methods.recall.bank import NULL_ID, MemoryBank, whitening
+from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
+from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
 from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig
@@ -32,7 +32,8 @@ class RecallConfig:
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
     centre: bool = True  # subtract the mean memory vector before normalising
-    whitening_shrinkage: float = 0.1  # 1: none; see bank.whitening
+    # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
+    summary_prompt: str = ' This sentence means in one word: "'
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
@@ -50,31 +51,31 @@ class RecallMethod:
 
     # fitting
 
-    def _make_bank(self, memories: Sequence[Memory]) -> MemoryBank:
-        """Vectors of all memories and of the null memory, from the untouched base model."""
+    def _make_bank(self, memories: Sequence[Memory], passages: Sequence[Memory]) -> MemoryBank:
+        """Vectors of all memories, the null memory and training passages, from the untouched base model."""
         if not memories:
             raise MethodError("recall: the memory bank would be empty; give at least one memory")
-        texts = [NULL_TEXT, *(m.text for m in memories)]
-        raw_ND = _batch_extract_embeddings(self.backbone, texts)
+        entries = [Memory(NULL_ID, NULL_TEXT), *memories, *passages]
+        raw_ND = self._extract(entries)
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
-        shrinkage = self.config.whitening_shrinkage
-        bank = MemoryBank(
-            center_D,
-            self.config.gain * self.backbone.embedding_norm,
-            self.backbone.fingerprint,
-            whitening(raw_ND, shrinkage) if shrinkage < 1 else None,
-        )
+        bank = MemoryBank(center_D, self.config.gain * self.backbone.embedding_norm, self.backbone.fingerprint)
         keys_ND = bank.normalise(raw_ND)
-        bank.write([NULL_ID, *(m.id for m in memories)], texts, keys_ND, keys_ND)
+        bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, keys_ND)
         return bank
+
+    def _extract(self, memories: Sequence[Memory]) -> torch.Tensor:
+        """Raw vectors (N, D) of titled texts under the summary prompt."""
+        texts = [f"{m.title}. {m.text}" if m.title else m.text for m in memories]
+        return _batch_extract_embeddings(self.backbone, texts, suffix=self.config.summary_prompt)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
         config, setup = self.config, self.setup
-        bank = self.bank = self._make_bank(memories)
         examples = clause_examples(memories, setup.examples)
         conversations = general(sft)
-        unanswerable = unanswerable_examples(sft)
+        unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
+        passages = {e.memory_id: Memory(e.memory_id, e.clause) for e in reading}
+        bank = self.bank = self._make_bank(memories, list(passages.values()))
         budget = setup.train.max_tokens
         step1 = replace(setup.train, target_modules=QUERY_VALUE, max_tokens=round(budget * config.step1_share))
         step2 = replace(setup.train, max_tokens=budget - step1.max_tokens)
@@ -83,8 +84,9 @@ class RecallMethod:
             bank,
             examples,
             unanswerable,
+            reading,
             conversations,
-            setup.examples.history_probability,
+            setup.examples,
             step1.batch_size,
             step1.seed,
         )
@@ -96,9 +98,10 @@ class RecallMethod:
             memories,
             examples,
             unanswerable,
+            reading,
             conversations,
             config.mixture,
-            setup.examples.history_probability,
+            setup.examples,
             step2.batch_size,
             step2.seed,
         )
@@ -111,6 +114,7 @@ class RecallMethod:
             config.train_values,
             adapters / "step2",
         )
+        bank.forget(list(passages))  # they were there to train on
         verbatim = test_memory_recall(self.backbone, bank, config.test_context)
         curves = {f"step1/{k}": tuple(v) for k, v in log1.losses.items()}
         curves |= {f"step2/{k}": tuple(v) for k, v in log2.losses.items()}
@@ -139,7 +143,7 @@ class RecallMethod:
         outputs = generate(
             self.backbone,
             prompts,
-            max(c.max_new_tokens for c in ctxs),
+            [c.max_new_tokens for c in ctxs],
             interceptor=interceptor,
             sampling=self.setup.sampling,
             timed=timed,
@@ -164,7 +168,6 @@ class RecallMethod:
                 rest = tokens[start + 1 :]
                 stops = [i for i, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, ids.eos)]
                 texts.append(self.backbone.tokenizer.decode(rest[: stops[0]] if stops else rest).strip())
-        texts += [""] * (len(events) - len(texts))  # cut by max_new_tokens right after <recall>
         return tuple(
             Lookup(
                 memory_id=bank.ids[event.memory_index],
@@ -172,7 +175,7 @@ class RecallMethod:
                 text=text,
                 candidates=tuple((bank.ids[i], score) for i, score in event.candidates),
             )
-            for event, text in zip(events, texts, strict=False)
+            for event, text in zip(events, texts, strict=False)  # events beyond the row's own cap have no text
         )
 
     def answer(self, ctx: Context) -> Answer:
@@ -190,7 +193,7 @@ class RecallMethod:
         """
         started = time.perf_counter()
         bank = self._bank()
-        keys_ND = bank.normalise(_batch_extract_embeddings(self.backbone, [m.text for m in memories]))
+        keys_ND = bank.normalise(self._extract(memories))
         bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, keys_ND)
         return WriteReport(time.perf_counter() - started, len(memories), 0, bank.num_bytes)
 

@@ -17,12 +17,21 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
-from methods.examples import NULL_TEXT, Example, plain_messages, with_history
+from methods.chat import (
+    IGNORE,
+    Piece,
+    Sample,
+    answer_pieces,
+    encode_pieces,
+    encode_prompt,
+    split_think,
+    supervised,
+)
+from methods.examples import Example, ExampleConfig, augmented, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
@@ -37,7 +46,8 @@ class MixtureConfig:
     memory_front: float = 1.0
     memory_full: float = 1.5
     sft_only: float = 0.5
-    unanswerable: float = 0.35
+    reading: float = 0.75  # questions on the corpus's own passages, which are recalled but not decoded
+    unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
 
@@ -66,9 +76,10 @@ class MixedMemorySFTDataset:
         memories: Sequence[Memory],
         examples: dict[str, list[Example]],
         unanswerable: Sequence[Example],
+        reading: Sequence[Example],
         conversations: Sequence[Conversation],
         mixture: MixtureConfig,
-        history_probability: float,
+        augmentation: ExampleConfig,
         batch_size: int,
         seed: int,
     ) -> None:
@@ -76,9 +87,10 @@ class MixedMemorySFTDataset:
         self.memories = list(memories)
         self.examples = {key: list(found) for key, found in examples.items()}
         self.unanswerable = list(unanswerable)
+        self.reading = list(reading)
         self.conversations = list(conversations)
         self.mixture = mixture
-        self.history_probability = history_probability
+        self.augmentation = augmentation
         self.batch_size = batch_size
         self.rng = random.Random(seed)
         self._decks: dict[str, list[Example]] = {}
@@ -104,46 +116,58 @@ class MixedMemorySFTDataset:
             )
         return chosen
 
+    def _augmented(self, example: Example) -> Example:
+        return augmented(example, self.conversations, self.augmentation, self.rng)
+
     def _next_example(self, memory_id: str) -> Example:
         """A clause's examples in turn: each is seen before any is seen again."""
         deck = self._decks.setdefault(memory_id, [])
         if not deck:
             deck += self.rng.sample(self.examples[memory_id], len(self.examples[memory_id]))
-        return with_history(deck.pop(), self.conversations, self.history_probability, self.rng)
+        return self._augmented(deck.pop())
 
-    def memory_full(self, example: Example) -> Sample:
-        pieces = recall_pieces(self.backbone, example.clause)
-        if example.reasoning:
-            pieces.append("\n" + example.reasoning)
+    def memory_full(self, example: Example, decode: bool = True) -> Sample:
+        """A question, its memory recalled inside the think, the answer.
+
+        decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
+        look for and how to go on, and takes no room among those that must be known by heart.
+        """
+        recalled = recall_pieces(self.backbone, example.clause)
+        rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
         prompt = encode_prompt(self.backbone, example.messages)
-        target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, pieces, example.answer))
-        recall = target.index(self.backbone.ids.recall)
+        pieces = answer_pieces(self.backbone, [*recalled, *rest], example.answer)
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        ids = self.backbone.ids
+        recall, end = target.index(ids.recall), target.index(ids.recall_end)
         index = self.bank.index(example.memory_id or NULL_ID)
-        return supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
+        sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
+        if decode:
+            return sample
+        text = range(len(prompt) + recall + 2, len(prompt) + end)
+        labels = [IGNORE if i in text else label for i, label in enumerate(sample.labels)]
+        return replace(sample, labels=tuple(labels))
 
-    def memory_front(self, memory: Memory, context: Sequence[int]) -> Sample:
-        target = encode_pieces(
-            self.backbone.tokenizer,
-            [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)],
-        )
+    def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
+        """Another clause's question, or an unrelated conversation, then this memory.
+
+        Whatever stands before, the vector decides what is recited.
+        """
+        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
+        if others and self.rng.random() < self.mixture.front_other_question:
+            messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
+        else:
+            messages = plain_messages(conversation)[:-1]
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        target = encode_pieces(self.backbone.tokenizer, pieces)
         recall = target.index(self.backbone.ids.recall)
         return supervised(
-            context,
+            encode_prompt(self.backbone, messages),
             target,
             "memory_front",
             pad=recall + 1,
             memory_index=self.bank.index(memory.id),
             target_loss_from=recall + 1,
         )
-
-    def _front_context(self, memory: Memory, conversation: Conversation) -> list[int]:
-        """Another clause's question, or an unrelated conversation's: never one about this clause."""
-        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
-        if others and self.rng.random() < self.mixture.front_other_question:
-            messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
-        else:
-            messages = plain_messages(conversation)[:-1]
-        return encode_prompt(self.backbone, messages)
 
     def refresh_epoch_data(self) -> list[Sample]:
         """One epoch's samples. Original indices of the conversations drawn are logged."""
@@ -160,15 +184,12 @@ class MixedMemorySFTDataset:
         asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
         full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
-        samples = [
-            self.memory_front(m, self._front_context(m, self.conversations[prefix[i % len(prefix)]]))
-            for i, m in enumerate(front)
-        ]
+        samples = [self.memory_front(m, self.conversations[prefix[i % len(prefix)]]) for i, m in enumerate(front)]
         samples += [self.memory_full(self._next_example(m.id)) for m in full]
-        samples += [
-            self.memory_full(with_history(e, self.conversations, self.history_probability, self.rng))
-            for e in nulls
-        ]
+        samples += [self.memory_full(self._augmented(e)) for e in nulls]
+        num_read = min(len(self.reading), round(size * self.mixture.reading))
+        read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
+        samples += [self.memory_full(e, decode=False) for e in read]
         samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
         return samples
 
@@ -176,6 +197,3 @@ class MixedMemorySFTDataset:
         """Endless epochs of length-grouped batches."""
         while True:
             yield length_grouped(self.refresh_epoch_data(), self.batch_size, self.rng)
-
-
-__all__ = ["NULL_TEXT", "MixedMemorySFTDataset", "MixtureConfig", "conversation_sample", "recall_pieces"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import Example, with_history
+from methods.examples import Example, ExampleConfig, augmented
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import LoraTrainConfig, MemoryTerm, Progress, TrainLog, length_grouped, train_lora
 from tasks.base import Conversation
@@ -39,17 +39,19 @@ def query_epochs(
     bank: MemoryBank,
     examples: dict[str, list[Example]],
     unanswerable: Sequence[Example],
+    reading: Sequence[Example],
     conversations: Sequence[Conversation],
-    history_probability: float,
+    augmentation: ExampleConfig,
     batch_size: int,
     seed: int,
 ) -> Iterator[list[list[Sample]]]:
-    """Each epoch: every clause's questions once, and unanswerable ones for the null memory."""
+    """Each epoch: every clause's questions once, as many on the corpus's passages, some for the null memory."""
     rng = random.Random(seed)
     pool = [example for found in examples.values() for example in found]
     while True:
-        nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 5)))
-        drawn = [with_history(e, conversations, history_probability, rng) for e in [*pool, *nulls]]
+        nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
+        read = rng.sample(list(reading), min(len(reading), len(pool)))
+        drawn = [augmented(e, conversations, augmentation, rng) for e in [*pool, *read, *nulls]]
         yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_size, rng)
 
 

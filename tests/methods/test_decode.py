@@ -19,14 +19,16 @@ NEW = 24
 PROMPTS = [[3, 4, 5], [6], [100, 9, 33, 7, 8, 41, 90], list(range(20, 60))]
 
 
-def stock(backbone: Backbone, prompts: Sequence[Sequence[int]], **settings: object) -> list[tuple[int, ...]]:
+def stock(
+    backbone: Backbone, prompts: Sequence[Sequence[int]], new: int = NEW, **settings: object
+) -> list[tuple[int, ...]]:
     """The library's own greedy or sampled tokens, up to and including the stop token."""
     pad, eos = backbone.tokenizer.pad_token_id, backbone.ids.eos
     width = max(map(len, prompts))
     output = backbone.model.generate(
         input_ids=torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts]),
         attention_mask=torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
-        max_new_tokens=NEW,
+        max_new_tokens=new,
         eos_token_id=eos,
         pad_token_id=pad,
         **{"do_sample": False, **settings},

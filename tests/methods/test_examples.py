@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import random
+import re
+from dataclasses import replace
 
 import pytest
 
 from methods.base import MethodError
 from methods.examples import (
+    NO_TOPIC,
+    Example,
     ExampleConfig,
+    augmented,
     clause_examples,
     general,
     plain_messages,
     self_made_cues,
+    topic_line,
     unanswerable_examples,
-    with_history,
 )
 from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
 from tasks.registry import load_task
@@ -30,21 +35,21 @@ def test_every_clause_gets_questions() -> None:
     assert [m.id for m in ALL.memories if not self_made_cues(m, 3)] == []
 
 
-@pytest.mark.parametrize("memory", ALL.memories, ids=lambda m: m.id)
-def test_a_self_made_answer_stands_in_the_clause_and_not_in_the_question(memory: Memory) -> None:
-    for example in self_made_cues(memory, 99):
-        question = example.messages[-1].content
-        quoted = example.reasoning.removeprefix("Here the rule reads ").removesuffix(
-            f", so the answer is {example.answer}."
-        )
-        assert example.answer in memory.text
-        assert example.answer[-1].isalnum()
-        assert example.answer not in question
-        assert quoted in memory.text
-        assert example.answer in quoted
-        assert "what" in question.split() or "what," in question.split() or question.endswith("what?")
-        assert question.startswith(f"{memory.title}: ")
-        assert (example.memory_id, example.clause) == (memory.id, memory.text)
+def test_a_self_made_answer_stands_in_the_clause_and_not_in_the_question() -> None:
+    for memory in ALL.memories:
+        for example in self_made_cues(memory, 99):
+            question, answer = example.messages[-1].content, example.answer
+            quoted = example.reasoning.removeprefix("Here the rule reads ").removesuffix(
+                f", so the answer is {answer}."
+            )
+            assert answer in memory.text
+            assert answer[-1].isalnum()  # no comma or full stop of the sentence around it
+            assert answer not in question
+            assert answer in quoted
+            assert quoted in memory.text
+            assert {"what", "what,", "what?"} & set(question.split()), question
+            assert question.startswith(f"{memory.title}: ")
+            assert (example.memory_id, example.clause) == (memory.id, memory.text)
 
 
 def test_self_made_questions_by_hand() -> None:
@@ -54,7 +59,7 @@ def test_self_made_questions_by_hand() -> None:
     assert examples[0].reasoning == "Here the rule reads Staff get 31 euros per day, so the answer is 31 euros."
     assert (
         examples[3].reasoning
-        == "Here the rule reads Ana Reis pays it, by 23:05, into account 1,200, so the answer is 23:05."
+        == "Here the rule reads Reis pays it, by 23:05, into account 1,200, so the answer is 23:05."
     )
     assert (
         self_made_cues(Memory("2", "The gate closes at 21:15."), 3)[0].messages[-1].content
@@ -66,7 +71,7 @@ def test_at_most_so_many_and_always_the_same() -> None:
     drawn = self_made_cues(LISBON, 2)
     assert len(drawn) == 2
     assert drawn == self_made_cues(LISBON, 2)
-    assert set(e.answer for e in drawn) < set(e.answer for e in self_made_cues(LISBON, 99))
+    assert {e.answer for e in drawn} < {e.answer for e in self_made_cues(LISBON, 99)}
     assert self_made_cues(LISBON, 0) == []
 
 
@@ -121,8 +126,40 @@ def test_a_history_holds_no_think() -> None:
 def test_history_comes_before_and_as_often_as_asked() -> None:
     example = self_made_cues(LISBON, 1)[0]
     rng = random.Random(0)
-    assert with_history(example, [TWO_TURNS], 0.0, rng) == example
-    longer = with_history(example, [TWO_TURNS], 1.0, rng)
-    assert longer.messages == plain_messages(TWO_TURNS) + example.messages
-    drawn = sum(with_history(example, [TWO_TURNS], 0.2, rng) != example for _ in range(1000))
-    assert 150 < drawn < 250
+
+    def drawn(probability: float) -> Example:
+        return augmented(
+            example, [TWO_TURNS], ExampleConfig(history_probability=probability, word_dropout=0.0), rng
+        )
+
+    assert drawn(0.0) == example
+    assert drawn(1.0) == replace(example, messages=plain_messages(TWO_TURNS) + example.messages)
+    assert 150 < sum(drawn(0.2) != example for _ in range(1000)) < 250
+
+
+def test_words_left_out_never_tell_clauses_apart() -> None:
+    """A word with a capital or a digit stays; so does the rest of the example, and the order of the words."""
+    example = clause_examples([ALL.memories[0]], ExampleConfig())[ALL.memories[0].id][0]
+    question = example.messages[-1].content
+    config = ExampleConfig(history_probability=0.0, word_dropout=0.5)
+    rng = random.Random(0)
+    seen = [augmented(example, [TWO_TURNS], config, rng) for _ in range(300)]
+    shorter = [drawn.messages[-1].content for drawn in seen if drawn != example]
+    assert 90 < len(shorter) < 210  # every other question
+    for text in shorter:
+        words = iter(question.split())
+        assert all(word in words for word in text.split())
+        assert [w for w in text.split() if re.search(r"[A-Z0-9]", w)] == re.findall(r"\S*[A-Z0-9]\S*", question)
+    assert all(replace(drawn, messages=example.messages) == example for drawn in seen)
+    only = replace(example, messages=(Message("user", "why"),))
+    everything = ExampleConfig(history_probability=0.0, word_dropout=1.0)
+    assert all(augmented(only, [TWO_TURNS], everything, rng) == only for _ in range(20))  # never empty
+
+
+def test_topics() -> None:
+    assert {e.topic for found in clause_examples([LISBON], ExampleConfig()).values() for e in found} == {
+        LISBON.title
+    }
+    assert {e.topic for e in unanswerable_examples(ALL.sft)} == {NO_TOPIC}
+    assert topic_line("Meals, Lisbon") == "Topic: Meals, Lisbon\n"
+    assert topic_line("") == ""

@@ -23,6 +23,9 @@ from tasks.base import Conversation, Memory, Message, TaskData
 MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, unanswerable=0.5)
 
 
+PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0)
+
+
 def bank_of(backbone: Backbone, memories: tuple[Memory, ...]) -> MemoryBank:
     bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
     vectors = torch.randn(len(memories) + 1, backbone.hidden_size, generator=torch.Generator().manual_seed(0))
@@ -47,7 +50,7 @@ def dataset_of(
         unanswerable_examples(task.sft),
         conversations or general(task.sft),
         mixture,
-        history,
+        ExampleConfig(history_probability=history, word_dropout=0.0),
         4,
         seed,
     )
@@ -149,6 +152,18 @@ def test_only_the_last_reply_is_learnt_and_no_think_stands_before_it(pristine: B
         assert reply == conversation.messages[-1].content
 
 
+def test_no_context_of_any_kind_holds_a_think(pristine: Backbone, regs: TaskData) -> None:
+    """Nor does any history that a method is asked with."""
+    longer = [c for c in general(regs.sft) if len(c.messages) > 2]
+    mixture = replace(MIXTURE, memory_front=1.0, front_other_question=0.0)
+    samples = dataset_of(pristine, regs, mixture, history=1.0, conversations=longer).refresh_epoch_data()
+    assert {s.kind for s in samples} == {"memory_front", "memory_full", "sft_only"}
+    for sample in samples:
+        context = text_of(pristine, sample.input_ids[: sample.input_ids.index(pristine.ids.think)])
+        assert "<|im_start|>assistant" in context.removesuffix("<|im_start|>assistant\n")
+        assert "think>" not in context
+
+
 def test_every_epoch_is_drawn_afresh(pristine: Backbone, regs: TaskData) -> None:
     data = dataset_of(pristine, regs)
     one, two = data.refresh_epoch_data(), data.refresh_epoch_data()
@@ -241,7 +256,7 @@ def test_queries_end_in_recall_and_learn_no_token(pristine: Backbone, regs: Task
     bank = bank_of(pristine, regs.memories)
     examples = clause_examples(regs.memories, ExampleConfig())
     null = unanswerable_examples(regs.sft)
-    epochs = query_epochs(pristine, bank, examples, null, general(regs.sft), 0.0, 4, seed=0)
+    epochs = query_epochs(pristine, bank, examples, null, general(regs.sft), PLAIN, 4, seed=0)
     owner: dict[str, str] = {e.messages[-1].content: e.memory_id for found in examples.values() for e in found}
     owner |= {e.messages[-1].content: NULL_ID for e in null}
     for _ in range(2):

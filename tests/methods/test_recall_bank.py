@@ -11,17 +11,16 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.bank import MemoryBank, whitening
+from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings
 
 WIDTH = 16
 CPU = torch.device("cpu")
 
 
-def bank_of(count: int = 3, whiten: bool = False) -> MemoryBank:
+def bank_of(count: int = 3) -> MemoryBank:
     torch.manual_seed(0)
-    raw = torch.randn(40, WIDTH)
-    bank = MemoryBank(torch.randn(WIDTH), 2.5, "abc", whitening(raw, 0.1) if whiten else None)
+    bank = MemoryBank(torch.randn(WIDTH), 2.5, "abc")
     names = [f"m{i}" for i in range(count)]
     bank.write(
         names, [f"text {i}" for i in range(count)], torch.randn(count, WIDTH) * 9, torch.randn(count, WIDTH)
@@ -124,9 +123,8 @@ def test_bytes_count_tied_vectors_once() -> None:
     assert bank.num_bytes == 3 * WIDTH * 4
 
 
-@pytest.mark.parametrize("whiten", [False, True])
-def test_from_disk_comes_the_same_bank(tmp_path: Path, whiten: bool) -> None:
-    bank = bank_of(whiten=whiten)
+def test_from_disk_comes_the_same_bank(tmp_path: Path) -> None:
+    bank = bank_of()
     bank.save(tmp_path / "bank")
     loaded = MemoryBank.load(tmp_path / "bank", "abc", CPU)
     assert same(loaded, bank)
@@ -144,34 +142,12 @@ def test_another_models_bank_is_refused(tmp_path: Path) -> None:
     assert "xyz" in str(error.value)
 
 
-# Centring and whitening.
-
-
-def anisotropic(count: int = 400) -> torch.Tensor:
-    """States as they come: one large common offset, directions of very different spread."""
-    generator = torch.Generator().manual_seed(1)
-    spread = torch.linspace(0.1, 5.0, WIDTH)
-    return torch.randn(count, WIDTH, generator=generator) * spread + 20.0
-
-
-def test_shrinkage_1_only_scales() -> None:
-    matrix = whitening(anisotropic(), 1.0)
-    torch.testing.assert_close(matrix, torch.eye(WIDTH) * matrix[0, 0], atol=1e-5, rtol=0)
-    assert float(matrix[0, 0]) > 0
-
-
-def test_little_shrinkage_makes_the_covariance_round() -> None:
-    raw = anisotropic()
-    white = (raw - raw.mean(dim=0)) @ whitening(raw, 1e-6)
-    torch.testing.assert_close(torch.cov(white.T), torch.eye(WIDTH), atol=1e-3, rtol=0)
-
-
-def test_whitening_works_with_fewer_vectors_than_directions() -> None:
-    assert torch.isfinite(whitening(anisotropic(5), 0.1)).all()
+# Centring.
 
 
 def test_centring_spreads_what_lies_close() -> None:
-    raw = anisotropic()
+    spread = torch.linspace(0.1, 5.0, WIDTH)  # states as they come: one large common offset
+    raw = torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(1)) * spread + 20.0
 
     def mean_cosine(bank: MemoryBank) -> float:
         units = bank.normalise(raw)

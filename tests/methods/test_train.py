@@ -194,6 +194,13 @@ def test_training_ends_with_the_data(lively: Backbone) -> None:
     assert seen == [1, 2]
 
 
+def test_epochs_without_samples_end_at_once(lively: Backbone) -> None:
+    before = weights_of(lively)
+    log = train_lora(lively, itertools.repeat([]), CONFIG, stage="")
+    assert (log.forward_tokens, log.optimizer_steps) == (0, 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(lively).items())
+
+
 def test_the_learning_rate_rises_and_falls_to_zero() -> None:
     rates = [_schedule(share / 100, 0.1) for share in range(101)]
     assert rates[0] == rates[-1] == 0.0

@@ -1,0 +1,256 @@
+"""The runner: what a method gets to see, every turn once, and the same records after an interruption."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from eval.records import TurnRecord
+from eval.runner import (
+    Footprint,
+    PeakMemory,
+    cost_questions,
+    num_generated,
+    run_cost,
+    run_retention,
+)
+from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
+from tasks.base import Dialogue, Message, TaskData
+from tasks.dialogues import build_dialogues
+from tasks.registry import load_task
+
+TASK = load_task("regs", 6, 0)
+DIALOGUES = build_dialogues(TASK, 0, "test")
+
+
+@dataclass
+class Echo:
+    """Answers with a digest of all it saw, so that a changed history changes the answer."""
+
+    name: str = "echo"
+    batches: list[list[Context]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)  # shared between methods to see who came when
+
+    def answer(self, ctx: Context) -> Answer:
+        self.log.append(self.name)
+        return self.answer_batch([ctx])[0]
+
+    def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
+        self.batches.append(list(ctxs))
+        return [self._one(ctx) for ctx in ctxs]
+
+    def _one(self, ctx: Context) -> Answer:
+        seen = sum(len(m.content) * (i + 1) for i, m in enumerate(ctx.messages))
+        lookups = (Lookup("x", 0.5, "recalled text"),)
+        raw = f"<think>\nrecalled text\n</think>\nsaw {seen}<|im_end|>"
+        return Answer(raw, "recalled text", f"saw {seen}", lookups, Usage(seen, len(self.log)))
+
+    def fit(self, memories: Any, sft: Any) -> FitReport:
+        raise NotImplementedError
+
+    def write(self, memories: Any) -> WriteReport:
+        raise NotImplementedError
+
+    def forget(self, ids: Any) -> None:
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        raise NotImplementedError
+
+    def load(self, path: Path) -> None:
+        raise NotImplementedError
+
+
+def retention(
+    method: Echo, done: dict[tuple[str, int], TurnRecord] | None = None, batch_size: int = 4, **options: Any
+) -> list[list[TurnRecord]]:
+    return list(
+        run_retention(
+            method, TASK, DIALOGUES, seed=3, max_new_tokens=24, batch_size=batch_size, done=done, **options
+        )
+    )
+
+
+def flat(batches: list[list[TurnRecord]]) -> list[TurnRecord]:
+    return [record for batch in batches for record in batch]
+
+
+def by_key(records: list[TurnRecord]) -> dict[tuple[str, int], TurnRecord]:
+    return {(r.dialogue_id, r.turn): r for r in records}
+
+
+def test_every_generated_turn_is_recorded_once() -> None:
+    records = flat(retention(Echo()))
+    wanted = {(d.id, i) for d in DIALOGUES for i, turn in enumerate(d.turns) if turn.kind != "filler"}
+    assert {(r.dialogue_id, r.turn) for r in records} == wanted
+    assert len(records) == len(wanted) == num_generated(DIALOGUES)
+    turns = {d.id: d.turns for d in DIALOGUES}
+    for record in records:
+        turn = turns[record.dialogue_id][record.turn]
+        assert (record.kind, record.question, record.qa, record.distance, record.topic) == (
+            turn.kind,
+            turn.user,
+            turn.qa,
+            turn.distance,
+            turn.topic,
+        )
+        assert (record.method, record.seed) == ("echo", 3)
+
+
+def test_a_history_holds_messages_and_final_answers_only() -> None:
+    method = Echo()
+    answers = by_key(flat(retention(method)))
+    seen = {ctx.messages: ctx for batch in method.batches for ctx in batch}
+    expected = set()
+    for dialogue in DIALOGUES:
+        history: list[Message] = []
+        for number, turn in enumerate(dialogue.turns):
+            history.append(Message("user", turn.user))
+            if turn.kind == "filler":
+                reply = turn.reply or ""
+            else:
+                expected.add(tuple(history))
+                reply = answers[dialogue.id, number].answer.final
+            history.append(Message("assistant", reply))
+    assert set(seen) == expected
+    everything = " ".join(m.content for messages in seen for m in messages)
+    assert "recalled text" not in everything  # neither a think nor what was looked up
+    assert "think>" not in everything
+    assert all(ctx.max_new_tokens == 24 for ctx in seen.values())
+
+
+def test_a_method_is_never_shown_the_key() -> None:
+    assert set(Context.__dataclass_fields__) == {"messages", "max_new_tokens"}
+
+
+def test_the_clause_stands_in_the_record() -> None:
+    records = flat(retention(Echo()))
+    cued = {m.id: m.cued for m in TASK.memories}
+    for record in records:
+        gold = record.qa.memory_ids if record.qa else ()
+        assert record.memory_text == "\n".join(TASK.memory(i).text for i in gold)
+        assert record.cued == (all(cued[i] for i in gold) if gold else None)
+        assert bool(record.reference_think) == (record.kind == "ordinary")
+    assert {True, False, None} == {r.cued for r in records}
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 1000])
+def test_the_batch_size_changes_no_answer(batch_size: int) -> None:
+    method = Echo()
+    assert by_key(flat(retention(method, batch_size=batch_size))) == by_key(flat(retention(Echo())))
+    assert max(map(len, method.batches)) <= batch_size
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
+def test_an_interrupted_run_ends_with_the_same_records(share: float) -> None:
+    """Cut anywhere, in the middle of a batch too: nothing is lost and nothing stands twice."""
+    whole = flat(retention(Echo()))
+    kept = whole[: round(share * len(whole))]
+    method = Echo()
+    rest = flat(retention(method, done=by_key(kept)))
+    assert kept + rest == whole
+    num_done_batches = sum(all((r.dialogue_id, r.turn) in by_key(kept) for r in b) for b in retention(Echo()))
+    assert len(method.batches) == len(retention(Echo())) - num_done_batches
+
+
+def test_what_was_answered_before_is_the_history_now() -> None:
+    whole = flat(retention(Echo()))
+    first = next(r for r in whole if any(o.dialogue_id == r.dialogue_id and o.turn > r.turn for o in whole))
+    changed = replace(first, answer=replace(first.answer, final="something else entirely"))
+    method = Echo()
+    retention(method, done=by_key([changed]))
+    histories = [m.content for batch in method.batches for ctx in batch for m in ctx.messages[:-1]]
+    assert "something else entirely" in histories
+
+
+def test_progress_reaches_the_end() -> None:
+    shown: list[tuple[str, int, int]] = []
+    retention(Echo(), progress=lambda *step: shown.append(step))
+    assert shown[-1] == ("echo: dialogues", num_generated(DIALOGUES), num_generated(DIALOGUES))
+    assert [done for _, done, _ in shown] == sorted(done for _, done, _ in shown)
+
+
+def test_a_dialogue_of_filler_alone_asks_nothing() -> None:
+    filler = next(turn for d in DIALOGUES for turn in d.turns if turn.kind == "filler")
+    assert not list(
+        run_retention(Echo(), TASK, [Dialogue("d", (filler, filler))], seed=0, max_new_tokens=8, batch_size=2)
+    )
+
+
+# The cost pass.
+
+QUESTIONS = [(f"q{i}", Context((Message("user", f"question {i}"),), 8)) for i in range(5)]
+
+
+def cost_pass(rounds: int = 2) -> tuple[list[Any], list[str], list[Echo]]:
+    log: list[str] = []
+    methods = [Echo(name, log=log) for name in ("a", "b", "c")]
+    peaks = {name: Footprint(100 + i, "rss") for i, name in enumerate("abc")}
+    return list(run_cost(methods, QUESTIONS, peaks, seed=2, rounds=rounds)), log, methods
+
+
+def test_every_answer_is_timed_once_a_round() -> None:
+    records, _, _ = cost_pass()
+    wanted = {(m, q, lap) for m in "abc" for q, _ in QUESTIONS for lap in range(2)}
+    assert {(r.method, r.question_id, r.round) for r in records} == wanted
+    assert len(records) == len(wanted)
+    assert {(r.method, r.peak_bytes, r.memory_kind) for r in records} == {
+        ("a", 100, "rss"),
+        ("b", 101, "rss"),
+        ("c", 102, "rss"),
+    }
+    assert {r.seed for r in records} == {2}
+
+
+def test_warm_up_is_not_recorded() -> None:
+    records, log, methods = cost_pass()
+    assert log[:3] == ["a", "b", "c"]
+    assert len(log) == len(records) + 3
+    assert all(batch == [QUESTIONS[0][1]] for batch in (m.batches[0] for m in methods))
+
+
+def test_methods_take_turns_and_none_is_always_first() -> None:
+    """What slows the machine for a while slows all of them."""
+    _, log, _ = cost_pass(rounds=3)
+    rounds = [log[i : i + 3] for i in range(3, len(log), 3)]
+    assert all(sorted(three) == ["a", "b", "c"] for three in rounds)
+    firsts = Counter(three[0] for three in rounds)
+    assert max(firsts.values()) - min(firsts.values()) <= 1
+
+
+def test_cost_questions() -> None:
+    drawn = cost_questions(TASK, 0, 5, 24)
+    pool = {qa.id: qa for qa in TASK.held_out("test")}
+    assert len(drawn) == len({i for i, _ in drawn}) == 5
+    for question_id, ctx in drawn:
+        assert ctx == Context((Message("user", pool[question_id].question),), 24)
+    assert drawn == cost_questions(TASK, 0, 5, 24)
+    assert drawn != cost_questions(TASK, 1, 5, 24)
+    assert len(cost_questions(TASK, 0, 10_000, 24)) == len(pool)
+
+
+def test_the_task_is_left_as_it_is() -> None:
+    before = load_task("regs", 6, 0)
+    retention(Echo())
+    assert isinstance(TASK, TaskData)
+    assert before == TASK
+
+
+def test_peak_memory_sees_what_was_freed() -> None:
+    size = 200 * 2**20
+    before = psutil.Process().memory_info().rss
+    with PeakMemory() as memory:
+        block = np.ones(size, dtype=np.uint8)
+        time.sleep(0.1)
+        del block
+    if memory.kind == "rss":
+        assert memory.peak_bytes >= before + 0.9 * size
+        assert memory.peak_bytes > psutil.Process().memory_info().rss

@@ -1,0 +1,179 @@
+"""Every method keeps the one promise: fit, then the same answers alone, in a batch, and from disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_script import EVERY_ROW, scripted
+
+from methods.backbone import Backbone
+from methods.base import Answer, Context, Method, MethodError
+from methods.registry import NAMES, build_method, check_names
+from methods.setup import MethodSetup
+from methods.train import LoraTrainConfig
+from tasks.base import Memory, Message, TaskData
+
+NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
+EDITABLE = ("recall", "rag", "oracle_text")
+
+
+@pytest.fixture(autouse=True)
+def light_encoder(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
+    monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
+
+
+def build(name: str, backbone: Backbone, task: TaskData, folder: Path) -> Method:
+    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=1500), folder=folder)
+    return build_method(name, setup, {}, {qa.question: qa.memory_ids for qa in task.questions})
+
+
+def contexts(task: TaskData) -> list[Context]:
+    questions = [qa.question for qa in task.held_out("test")][:3]
+    history = (Message("user", "Good morning!"), Message("assistant", "Good morning."))
+    asked = [(*history, Message("user", question)) for question in questions]
+    asked[0] = asked[0][2:]
+    return [Context(messages, 12) for messages in asked]
+
+
+def answers(method: Method, ctxs: list[Context], backbone: Backbone) -> tuple[list[Answer], list[Answer]]:
+    """(alone, in one batch); each answer recalls at its second token, where the method can."""
+    script = {(EVERY_ROW, 1): backbone.ids.recall}
+    alone = []
+    for ctx in ctxs:
+        with scripted(backbone, script):
+            alone.append(method.answer(ctx))
+    with scripted(backbone, script):
+        return alone, method.answer_batch(ctxs)
+
+
+def content(answer: Answer) -> tuple[Any, ...]:
+    """An answer without its times; scores rounded, since a batch sums in another order."""
+    lookups = [
+        (lookup.memory_id, lookup.text, round(lookup.score, 4), [i for i, _ in lookup.candidates])
+        for lookup in answer.lookups
+    ]
+    usage = answer.usage
+    return answer.raw, answer.final, answer.finished, lookups, usage.prompt_tokens, usage.new_tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_protocol(pristine_lively: Backbone, regs: TaskData, tmp_path: Path, name: str) -> None:
+    method = build(name, pristine_lively.clone(), regs, tmp_path / "fit")
+    assert isinstance(method, Method)
+    assert method.name == name
+
+    report = method.fit(regs.memories, regs.sft)
+    assert 1500 <= report.forward_tokens < 1500 + 2 * 4 * 1200  # equal budgets, to within a batch a stage
+    assert report.optimizer_steps > 0
+    assert report.seconds > 0
+    assert report.curves
+    assert all(curve for curve in report.curves.values())
+
+    ctxs = contexts(regs)
+    alone, together = answers(method, ctxs, method.backbone)  # type: ignore[attr-defined]
+    assert [content(a) for a in alone] == [content(a) for a in together]
+    assert all(a.usage.total_s > 0 for a in alone)
+    assert all(a.usage.total_s == 0.0 and a.usage.stage_s == {} for a in together)
+    assert all("<recall>" in a.raw for a in alone)
+    assert all(bool(a.lookups) == (name in EDITABLE) for a in alone)
+
+    method.save(tmp_path / "saved")
+    other = build(name, pristine_lively.clone(), regs, tmp_path / "other")
+    other.load(tmp_path / "saved")
+    _, restored = answers(other, ctxs, other.backbone)  # type: ignore[attr-defined]
+    assert [content(a) for a in restored] == [content(a) for a in together]
+    untrained = build(name, pristine_lively.clone(), regs, tmp_path / "untrained")
+    if name in ("sft", "none"):
+        _, before = answers(untrained, ctxs, untrained.backbone)  # type: ignore[attr-defined]
+        assert [content(a) for a in before] != [content(a) for a in together]  # the fit did something
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cap_of_ones_own_holds_in_a_batch(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, name: str
+) -> None:
+    method = build(name, pristine_lively.clone(), regs, tmp_path)
+    if name == "recall":
+        method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    elif name in EDITABLE:
+        method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
+    ctxs = [replace(ctx, max_new_tokens=4 + 3 * i) for i, ctx in enumerate(contexts(regs))]
+    alone, together = answers(method, ctxs, method.backbone)  # type: ignore[attr-defined]
+    assert [content(a) for a in alone] == [content(a) for a in together]
+
+
+@pytest.mark.parametrize("name", ["recall", "rag"])
+def test_write_and_forget(pristine_lively: Backbone, regs: TaskData, tmp_path: Path, name: str) -> None:
+    method = build(name, pristine_lively.clone(), regs, tmp_path)
+    backbone = method.backbone  # type: ignore[attr-defined]
+    if name == "recall":
+        method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    else:
+        method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
+    before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
+    report = method.write([NEW_MEMORY])
+    assert (report.num_memories, report.trained_tokens) == (1, 0)
+    assert report.bytes_stored > 0
+
+    def found() -> set[str]:
+        alone, _ = answers(method, [Context((Message("user", NEW_MEMORY.text),), 12)], backbone)
+        return {i for lookup in alone[0].lookups for i, _ in lookup.candidates}
+
+    assert "new" in found()
+    method.forget(["new"])
+    assert "new" not in found()
+    with pytest.raises(MethodError, match="'new'"):
+        method.forget(["new"])
+    assert all(torch.equal(value, before[key]) for key, value in backbone.model.state_dict().items())
+
+
+def test_the_bank_holds_every_memory_and_the_null_memory(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
+) -> None:
+    method = build("recall", pristine_lively.clone(), regs, tmp_path)
+    bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    assert bank.ids == ["", *(m.id for m in regs.memories)]
+    torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(7))
+    assert bank.gain == pytest.approx(pristine_lively.embedding_norm)
+    assert float((bank.keys_MD @ bank.keys_MD.T - torch.eye(7)).max()) < 0.999  # no two keys coincide
+
+
+def test_nothing_can_be_asked_before_a_fit(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="recall: nothing was fitted yet"):
+        build("recall", pristine_lively.clone(), regs, tmp_path / "a").answer(contexts(regs)[0])
+    with pytest.raises(MethodError, match="index is empty"):
+        build("rag", pristine_lively.clone(), regs, tmp_path / "b").answer(contexts(regs)[0])
+    with pytest.raises(MethodError, match="nothing to save"):
+        build("sft", pristine_lively.clone(), regs, tmp_path / "c").save(tmp_path / "saved")
+
+
+def test_a_bank_of_another_model_is_refused(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
+    method = build("recall", pristine_lively.clone(), regs, tmp_path)
+    method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    method.bank.save(tmp_path / "bank")  # type: ignore[attr-defined]
+    stranger = replace(pristine_lively.clone(), fingerprint="0123456789ab")
+    with pytest.raises(MethodError, match="another model"):
+        build("recall", stranger, regs, tmp_path).load(tmp_path)
+
+
+def test_a_history_over_the_window_is_cut_and_counted(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
+) -> None:
+    method = build("sft", pristine_lively.clone(), regs, tmp_path)
+    talk = [Message("user", "a" * 700), Message("assistant", "b" * 700)] * 2
+    answer = method.answer(Context((*talk, Message("user", "How much?")), 12))
+    assert answer.usage.truncated_turns == 2
+    assert answer.usage.prompt_tokens + 12 <= pristine_lively.context_length
+
+
+def test_names_are_checked() -> None:
+    check_names(["rag", "recall"])
+    for names, said in (([], "empty"), (["rag", "rga"], "'rga'"), (["rag", "rag"], "twice")):
+        with pytest.raises(MethodError, match=said):
+            check_names(names)
+    with pytest.raises(MethodError, match=", ".join(NAMES)):
+        check_names(["nope"])

@@ -1,0 +1,259 @@
+"""Retrieval finds the clause, the index follows edits, and the reader trains on what it will see."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from methods import arms
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.chat import Sample
+from methods.examples import ExampleConfig, clause_examples
+from methods.rag import ChromaRetriever, Passage, RagConfig, RagMethod, open_book
+from methods.setup import MethodSetup
+from tasks.base import NO_CLAUSE_ANSWER, Memory, Message, TaskData
+
+CLAUSES = (
+    Memory("1", "Visitors sign the book at the north gate.", "Visitors, Cork"),
+    Memory("2", "Lunch costs 7 euros in the canteen.", "Canteen, Cork"),
+    Memory("3", "Bicycles are kept in the yard behind hall four.", "Bicycles, Cork"),
+    Memory("4", "Parcels are handed out until 17:30.", "Parcels, Cork"),
+)
+
+
+def asked(*texts: str) -> tuple[Message, ...]:
+    """The user's messages with replies between them."""
+    messages = [m for text in texts for m in (Message("user", text), Message("assistant", "Fine."))]
+    return tuple(messages[:-1])
+
+
+@pytest.fixture
+def retriever(tmp_path: Path, encoder: Any) -> ChromaRetriever:
+    found = ChromaRetriever(tmp_path / "chroma", encoder, elliptic_words=8)
+    found.upsert(CLAUSES)
+    return found
+
+
+def ids_of(retriever: ChromaRetriever, question: str, top_k: int = 4) -> list[str]:
+    return [p.memory_id for p in retriever.retrieve([asked(question)], top_k)[0][0]]
+
+
+def test_the_planted_clause_is_found(retriever: ChromaRetriever) -> None:
+    for memory in CLAUSES:
+        passages, seconds = retriever.retrieve([asked(memory.text)], 3)
+        assert passages[0][0].memory_id == memory.id
+        assert passages[0][0].text == memory.text  # the text alone, without its title
+        scores = [p.score for p in passages[0]]
+        assert scores == sorted(scores, reverse=True)
+        assert seconds.keys() == {"embed", "search"}
+
+
+def test_scores_are_cosines(retriever: ChromaRetriever, encoder: Any) -> None:
+    question = "What does lunch cost?"
+    (passages,), _ = retriever.retrieve([asked(question)], 4)
+    stored = encoder.encode([f"{m.title}. {m.text}" for m in CLAUSES])
+    expected = dict(zip([m.id for m in CLAUSES], stored @ encoder.encode([question])[0], strict=True))
+    assert {p.memory_id: p.score for p in passages} == pytest.approx(expected, abs=1e-5)
+
+
+def test_questions_of_a_batch_keep_their_order(retriever: ChromaRetriever) -> None:
+    found, _ = retriever.retrieve([asked(m.text) for m in CLAUSES[::-1]], 1)
+    assert [passages[0].memory_id for passages in found] == ["4", "3", "2", "1"]
+
+
+def test_more_than_there_is_gives_all(retriever: ChromaRetriever) -> None:
+    assert sorted(ids_of(retriever, "Anything?", top_k=50)) == ["1", "2", "3", "4"]
+
+
+def test_writing_replaces_and_adds(retriever: ChromaRetriever) -> None:
+    retriever.upsert(
+        [Memory("2", "Dogs wait outside.", "Dogs, Cork"), Memory("5", "Keys hang in box nine.", "Keys")]
+    )
+    (passages,), _ = retriever.retrieve([asked("Where do dogs wait outside?")], 1)
+    assert (passages[0].memory_id, passages[0].text) == ("2", "Dogs wait outside.")
+    assert ids_of(retriever, "Keys hang in which box?")[0] == "5"
+    assert not any("Lunch" in text for text in retriever.collection.get()["documents"])
+
+
+def test_what_is_forgotten_is_never_found(retriever: ChromaRetriever) -> None:
+    retriever.delete(["2", "3"])
+    assert sorted(ids_of(retriever, CLAUSES[1].text)) == ["1", "4"]
+
+
+def test_an_unknown_id_is_named_and_nothing_is_forgotten(retriever: ChromaRetriever) -> None:
+    with pytest.raises(MethodError, match="'nine'"):
+        retriever.delete(["1", "nine"])
+    assert retriever.collection.count() == 4
+
+
+def test_an_empty_index_is_an_error(tmp_path: Path, encoder: Any) -> None:
+    with pytest.raises(MethodError, match="index is empty"):
+        ChromaRetriever(tmp_path, encoder, 8).retrieve([asked("x")], 3)
+
+
+def test_from_disk_comes_the_same_index(retriever: ChromaRetriever, tmp_path: Path, encoder: Any) -> None:
+    retriever.delete(["3"])
+    retriever.save(tmp_path)
+    loaded = ChromaRetriever(tmp_path / "other", encoder, 8)
+    loaded.load(tmp_path)
+    for question in ("What does lunch cost?", "Where do visitors sign?"):
+        (here,), (there,) = (r.retrieve([asked(question)], 4)[0] for r in (retriever, loaded))
+        assert [(p.memory_id, p.text) for p in there] == [(p.memory_id, p.text) for p in here]
+        assert [p.score for p in there] == pytest.approx([p.score for p in here], abs=1e-6)
+
+
+def test_loading_leaves_nothing_of_an_older_index(
+    retriever: ChromaRetriever, tmp_path: Path, encoder: Any
+) -> None:
+    """A fit that was cut, or a clause forgotten after the save: the folder may hold more than was saved."""
+    retriever.save(tmp_path)
+    retriever.upsert([Memory("6", "Written after the save.")])
+    retriever.load(tmp_path)
+    assert sorted(retriever.collection.get()["ids"]) == ["1", "2", "3", "4"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "query"),
+    [
+        (["What is paid for meals in Cork?"], "What is paid for meals in Cork?"),
+        (["And in Cork?"], "And in Cork?"),
+        (["What is paid for meals in Lisbon?", "And in Cork?"], "What is paid for meals in Lisbon? And in Cork?"),
+        (["Older?", "What is paid in Lisbon?", "And in Cork?"], "What is paid in Lisbon? And in Cork?"),
+        (["Who?", "Now tell me what is paid for meals in Cork"], "Now tell me what is paid for meals in Cork"),
+    ],
+)
+def test_a_short_question_is_embedded_with_the_one_before(
+    retriever: ChromaRetriever, texts: list[str], query: str
+) -> None:
+    assert retriever.query_of(asked(*texts)) == query
+
+
+def test_an_elliptic_question_finds_its_clause(retriever: ChromaRetriever) -> None:
+    messages = asked("Bicycles are kept in which yard behind which hall?", "And why?")
+    assert retriever.retrieve([messages], 1)[0][0][0].memory_id == "3"
+    assert retriever.retrieve([messages[-1:]], 1)[0][0][0].score < 0.3
+
+
+def test_open_book() -> None:
+    messages = asked("First?", "Second?")
+    passages = [Passage("b", "Text b.", 0.2), Passage("a", "Text a.", 0.9)]
+    opened = open_book(messages, passages)
+    assert opened[:-1] == messages[:-1]
+    assert opened[-1] == Message("user", "Handbook clauses:\n- Text b.\n- Text a.\n\nQuestion: Second?")
+    assert open_book(messages, []) == messages
+
+
+# The reader.
+
+
+def method_of(backbone: Backbone, retriever: Any, **settings: Any) -> RagMethod:
+    plain = ExampleConfig(word_dropout=0.0)
+    return RagMethod(MethodSetup(backbone, examples=plain), RagConfig(**settings), retriever=retriever)
+
+
+def reader_texts(method: RagMethod, task: TaskData, epochs: int = 2) -> list[tuple[Sample, str]]:
+    batches = itertools.islice(method._reader_epochs(task.memories, task.sft), epochs)
+    return [(s, str(method.backbone.tokenizer.decode(list(s.input_ids)))) for e in batches for b in e for s in b]
+
+
+@pytest.fixture
+def indexed(tmp_path: Path, encoder: Any, regs: TaskData) -> ChromaRetriever:
+    found = ChromaRetriever(tmp_path / "chroma", encoder, 8)
+    found.upsert(regs.memories)
+    return found
+
+
+def book_of(text: str) -> list[str]:
+    lines = text.rsplit("Handbook clauses:\n", 1)[1].split("\n\nQuestion: ")[0].split("\n")
+    return [line.removeprefix("- ") for line in lines]
+
+
+@pytest.mark.parametrize("missing", [0.0, 1.0])
+def test_the_reader_quotes_what_stands_in_its_book(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, missing: float
+) -> None:
+    """With the gold clause left out it abstains; no training question shows its clause twice."""
+    owner = {
+        e.messages[-1].content: regs.memory(e.memory_id)
+        for found in clause_examples(regs.memories, MethodSetup(pristine).examples).values()
+        for e in found
+    }
+    texts = {m.text for m in regs.memories}
+    places = set()
+    method = method_of(pristine, indexed, gold_missing=missing)
+    asked_of_clauses = 0
+    for sample, text in reader_texts(method, regs):
+        if sample.kind != "memory_full":
+            continue
+        book, question = book_of(text), text.rsplit("\n\nQuestion: ", 1)[1].split("<|im_end|>")[0]
+        assert len(book) == len(set(book)) == method.config.top_k
+        assert set(book) <= texts
+        answer = text.rsplit("</think>\n", 1)[1].removesuffix("<|im_end|>")
+        if question in owner and missing == 0.0:
+            gold = owner[question].text
+            assert gold in book
+            assert f"<think>\n{gold}" in text
+            assert answer != NO_CLAUSE_ANSWER
+            places.add(book.index(gold))
+        else:
+            assert answer == NO_CLAUSE_ANSWER
+            assert question not in owner or owner[question].text not in book
+        asked_of_clauses += question in owner
+    assert asked_of_clauses == 24
+    assert missing == 1.0 or places == {0, 1, 2}  # the gold clause's place gives nothing away
+
+
+def test_ordinary_conversations_are_open_book_too(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData
+) -> None:
+    found = [
+        text for sample, text in reader_texts(method_of(pristine, indexed), regs) if sample.kind == "sft_only"
+    ]
+    assert found
+    assert all(len(book_of(text)) == 3 for text in found)
+
+
+def test_clauses_without_questions_leave_a_reader_to_train(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData
+) -> None:
+    bare = replace(regs, memories=tuple(replace(m, cues=()) for m in regs.memories))
+    method = method_of(pristine, indexed)
+    method.setup.examples = replace(method.setup.examples, self_cues=0)
+    assert reader_texts(method, bare, epochs=1)
+
+
+def test_an_unknown_reader_is_an_error(pristine: Backbone) -> None:
+    with pytest.raises(MethodError, match="reader=big is unknown; choose tuned or frozen"):
+        method_of(pristine, None, reader="big")
+
+
+def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaRetriever, regs: TaskData) -> None:
+    with pytest.raises(MethodError, match="at least one memory"):
+        method_of(pristine, indexed).fit([], regs.sft)
+
+
+# The oracle.
+
+
+def test_the_oracle_retrieves_the_gold_clause_alone() -> None:
+    oracle = arms.GoldRetriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
+    oracle.upsert(CLAUSES)
+    found, _ = oracle.retrieve([asked("x", "Lunch?"), asked("Both?"), asked("Other?"), asked("Gone?")], 1)
+    assert [[p.memory_id for p in row] for row in found] == [["2"], ["4", "1"], [], []]
+    oracle.delete(["2"])
+    assert oracle.retrieve([asked("Lunch?")], 1)[0] == [[]]
+
+
+@pytest.mark.slow
+def test_the_packaged_encoder_finds_a_clause_in_other_words(tmp_path: Path) -> None:
+    from methods.backbone import load_encoder
+
+    retriever = ChromaRetriever(tmp_path / "chroma", load_encoder(), 8)
+    retriever.upsert(CLAUSES)
+    assert ids_of(retriever, "Where can I leave my bike?")[0] == "3"
+    assert ids_of(retriever, "How much is a midday meal?")[0] == "2"

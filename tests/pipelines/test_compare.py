@@ -1,0 +1,216 @@
+"""One small comparison from the command to every file it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import SMALL, run_command, run_folders, use
+
+from eval.records import CostRecord, TurnRecord, read_records
+from eval.runner import num_generated
+from methods.backbone import Backbone
+from pipelines.footprint import footprints, measure
+from pipelines.progress import Display
+from tasks.dialogues import DialogueOptions, build_dialogues
+from tasks.registry import load_task
+
+METHODS = ("recall", "sft", "rag")
+# DESIGN, section 7: stable from the first version on
+KEYS = (
+    "retention/accuracy",
+    "retention/first_ask_cued",
+    "retention/first_ask_uncued",
+    *(f"retention/d{d}" for d in (0, 1, 2, 4, 8)),
+    "retention/consistency",
+    "abstention/precision",
+    "abstention/recall",
+    "ledger/trigger",
+    "ledger/hit_at_1",
+    "ledger/verbatim",
+    "ledger/false_recall",
+    "cost/ttft_p50_s",
+    "cost/ttfa_p50_s",
+    "cost/tpot_p50_s",
+    "cost/latency_p50_s",
+    "cost/latency_p95_s",
+    "cost/prompt_tokens",
+    "cost/new_tokens",
+    "cost/peak_rss_bytes",
+    "cost/fit_s",
+    "cost/fit_tokens",
+    "structure/well_formed",
+    "structure/stopped_after_recall",
+    "structure/correct_and_well_formed",
+    "lifecycle/write_s",
+    "lifecycle/stale_rate",
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    folder: Path
+    summary: dict[str, Any]
+    turns: list[TurnRecord]
+    costs: list[CostRecord]
+    shown: str
+    mlflow_uri: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone) -> Iterator[Finished]:
+    base = tmp_path_factory.mktemp("compare")
+    uri = f"sqlite:///{base.as_posix()}/mlflow.db"
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+        patch.chdir(base)  # MLflow puts artifacts under the current folder
+        use(patch, pristine_lively)
+        with contextlib.redirect_stdout(shown):
+            run_command(patch, *SMALL, f"runs_dir={base / 'runs'}", f"run_methods=[{','.join(METHODS)}]")
+        (folder,) = run_folders(base / "runs")
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        yield Finished(folder, summary, *read_records(folder / "records.jsonl"), shown.getvalue(), uri)
+
+
+def test_it_says_that_it_is_finished(finished: Finished) -> None:
+    state = json.loads((finished.folder / "run.json").read_text(encoding="utf-8"))
+    assert state["status"] == "finished"
+    assert state["turns_recorded"] == len(finished.turns)
+    assert state["timings_recorded"] == len(finished.costs)
+    assert state["stages_finished"] == [
+        *(f"fit {name} seed 0" for name in METHODS),
+        *(f"dialogues {name} seed 0" for name in METHODS),
+        "timing seed 0",
+    ]
+    assert (finished.folder.parent.parent / "latest").resolve() == finished.folder.resolve()
+
+
+def test_the_summary_holds_every_promised_key(finished: Finished) -> None:
+    summary = finished.summary
+    assert {"task", "preset", "seed", "wall_s", "methods", "verdicts"} <= set(summary)
+    assert (summary["task"], summary["preset"], summary["seed"]) == ("regs", "smoke", 0)
+    assert tuple(summary["methods"]) == METHODS
+    for name, metrics in summary["methods"].items():
+        assert set(KEYS) <= set(metrics), name
+        assert any(key.startswith("ability/") for key in metrics)
+        for key, cell in metrics.items():
+            if cell["value"] is None:  # a number, or why there is none
+                assert cell["reason"], key
+                continue
+            assert {"value", "low", "high", "n"} <= set(cell), key
+            if cell["low"] is not None:
+                assert cell["low"] <= cell["value"] <= cell["high"], key
+
+
+def test_what_applies_is_a_number(finished: Finished) -> None:
+    for name, metrics in finished.summary["methods"].items():
+        for key in ("retention/accuracy", "structure/well_formed", "cost/latency_p50_s", "cost/fit_tokens"):
+            assert metrics[key]["value"] is not None, (name, key)
+    recall = finished.summary["methods"]["recall"]
+    assert recall["ledger/trigger"]["value"] is not None
+    assert finished.summary["methods"]["sft"]["ledger/trigger"]["value"] is None
+
+
+def test_budgets_are_equal(finished: Finished) -> None:
+    spent = {name: metrics["cost/fit_tokens"]["value"] for name, metrics in finished.summary["methods"].items()}
+    assert all(300 <= tokens < 300 + 2 * 4 * 1200 for tokens in spent.values()), spent  # to a batch a stage
+
+
+def test_every_method_answers_the_same_dialogues(finished: Finished) -> None:
+    task = load_task("regs", 6, 0)
+    options = DialogueOptions(questions_per_clause=1, max_unanswerable=3, max_two_clause=2, num_ordinary=3)
+    dialogues = build_dialogues(task, 0, "test", options)
+    asked = {
+        name: {(r.dialogue_id, r.turn, r.question) for r in finished.turns if r.method == name} for name in METHODS
+    }
+    assert asked["recall"] == asked["sft"] == asked["rag"]
+    assert len(asked["recall"]) == num_generated(dialogues)
+    assert len(finished.turns) == 3 * num_generated(dialogues)  # none twice
+
+
+def test_every_method_is_timed_on_the_same_questions(finished: Finished) -> None:
+    assert len(finished.costs) == 3 * 2
+    assert len({(r.method, r.question_id) for r in finished.costs}) == 6
+    assert len({r.question_id for r in finished.costs}) == 2
+    assert all(r.usage.total_s > 0 for r in finished.costs)
+    assert {r.method for r in finished.costs if "search" in r.usage.stage_s} == {"rag"}
+
+
+def test_lookups_come_from_the_task(finished: Finished) -> None:
+    known = {m.id for m in load_task("regs", 6, 0).memories}
+    by_method = {name: [r for r in finished.turns if r.method == name] for name in METHODS}
+    assert all(lookup.memory_id in known for r in by_method["rag"] for lookup in r.answer.lookups)
+    assert all(lookup.memory_id in {*known, ""} for r in by_method["recall"] for lookup in r.answer.lookups)
+    assert all(len(r.answer.lookups) == 3 for r in by_method["rag"])
+    assert not any(r.answer.lookups for r in by_method["sft"])
+
+
+def test_the_report_and_the_screen(finished: Finished) -> None:
+    report = (finished.folder / "report.md").read_text(encoding="utf-8")
+    for name in METHODS:
+        assert name in report
+        assert name in finished.shown
+    assert "report.md" in finished.shown
+    assert "Traceback" not in finished.shown
+    assert list((finished.folder / "figures").iterdir())
+
+
+def test_the_environment_is_written_down(finished: Finished) -> None:
+    facts = json.loads((finished.folder / "environment.json").read_text(encoding="utf-8"))
+    assert facts["dtype"] == "float32"
+    assert {"torch", "transformers", "chromadb"} <= set(facts["versions"])
+    config = json.loads((finished.folder / "config.json").read_text(encoding="utf-8"))
+    assert config["train"]["max_tokens"] == 300
+    assert config["data_version"] == load_task("regs", 6, 0).version
+
+
+def test_mlflow_holds_a_parent_and_a_child_a_method(finished: Finished) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(finished.mlflow_uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "recallbench-regs"]
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert len(runs) == 1 + len(METHODS)
+    for run in runs:
+        if run not in parents:
+            assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+            assert "retention/accuracy" in run.data.metrics
+
+
+def test_no_weights_are_copied_into_a_run(finished: Finished) -> None:
+    """An adapter and an index or a bank, never the model again."""
+    for name in METHODS:
+        folder = finished.folder / "fits" / "0" / name
+        assert list(folder.rglob("adapter_model.safetensors"))
+        assert not list(folder.rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_fit_can_be_loaded_from_the_folder_and_asked(finished: Finished, name: str) -> None:
+    peak = measure(finished.folder, 0, name)
+    assert peak.kind == "rss"
+    assert peak.peak_bytes > 50 * 2**20
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own(finished: Finished) -> None:
+    peaks = footprints(finished.folder, 0, ["sft"], Display())
+    assert peaks["sft"].peak_bytes > 50 * 2**20
+
+
+def test_a_failed_measurement_is_no_guess(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = subprocess.CompletedProcess([], 1, "", "no such adapter")
+    monkeypatch.setattr("pipelines.footprint.subprocess.run", lambda *_args, **_kwargs: failed)
+    with pytest.raises(RuntimeError, match="memory of sft failed:\nno such adapter"):
+        footprints(finished.folder, 0, ["sft"], Display())

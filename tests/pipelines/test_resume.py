@@ -1,0 +1,211 @@
+"""The same command goes on where a run stopped, and ends with the records of a run that never stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import SMALL, run_command, run_folders, use
+
+from eval.records import CostRecord, TurnRecord, read_records
+from methods.backbone import Backbone
+from methods.recall.method import RecallMethod
+from methods.sft import SftMethod
+from pipelines.run import Run, config_hash, open_run
+
+WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
+
+
+def records_of(folder: Path) -> tuple[list[TurnRecord], list[tuple[Any, ...]]]:
+    """Turns in order, and what was timed; the times themselves differ from run to run."""
+    turns, costs = read_records(folder / "records.jsonl")
+    return turns, [(r.method, r.seed, r.question_id, r.round) for r in costs]
+
+
+def status_of(folder: Path) -> str:
+    return str(json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"])
+
+
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone
+) -> Iterator[tuple[list[TurnRecord], list[tuple[Any, ...]]]]:
+    """The records of an uninterrupted run."""
+    runs = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, pristine_lively)
+        run_command(patch, *WORDS, f"runs_dir={runs}")
+    (folder,) = run_folders(runs)
+    assert status_of(folder) == "finished"
+    yield records_of(folder)
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch, pristine_lively: Backbone) -> None:
+    use(monkeypatch, pristine_lively)
+
+
+def raising(original: Any, calls_before: int, error: type[BaseException]) -> Any:
+    """The original, until it has been called so often."""
+    calls = 0
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > calls_before:
+            raise error("cut here")
+        return original(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(
+    ("kind", "function", "calls_before", "error"),
+    [
+        (SftMethod, "fit", 0, KeyboardInterrupt),  # in the second method's fit
+        (RecallMethod, "answer_batch", 2, KeyboardInterrupt),  # in the middle of the retention pass
+        (SftMethod, "answer", 2, KeyboardInterrupt),  # in the middle of the cost pass
+        (SftMethod, "answer_batch", 1, RuntimeError),  # a crash
+    ],
+)
+def test_cut_and_continued(
+    whole: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    function: str,
+    calls_before: int,
+    error: type[BaseException],
+) -> None:
+    words = (*WORDS, f"runs_dir={tmp_path}")
+    fits: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, function, raising(getattr(kind, function), calls_before, error))
+        if error is KeyboardInterrupt:
+            with pytest.raises(SystemExit) as stopped:
+                run_command(patch, *words)
+            assert stopped.value.code == 130
+        else:
+            with pytest.raises(error, match="cut here"):
+                run_command(patch, *words)
+    (folder,) = run_folders(tmp_path)
+    assert status_of(folder) == ("interrupted" if error is KeyboardInterrupt else "failed")
+    turns, _ = records_of(folder)
+    assert turns == whole[0][: len(turns)]
+    assert len(turns) == {"fit": 0, "answer": len(whole[0])}.get(function, len(turns))
+    assert function != "answer_batch" or 0 < len(turns) < len(whole[0])
+    fitted = {file.parent.name for file in folder.glob("fits/0/*/fit.json")}
+
+    with monkeypatch.context() as patch:
+        for method in (RecallMethod, SftMethod):
+            fit = method.fit
+            patch.setattr(
+                method, "fit", lambda self, *args, fit=fit: (fits.append(self.name), fit(self, *args))[1]
+            )
+        run_command(patch, *words)
+    assert run_folders(tmp_path) == [folder]
+    assert status_of(folder) == "finished"
+    assert set(fits) == {"recall", "sft"} - fitted  # what was fitted is not fitted again
+    assert records_of(folder) == whole
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("lost", [40, 3000])
+def test_killed_while_writing(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    """A line cut in half, or a batch of which only the beginning reached the disk."""
+    words = (*WORDS, f"runs_dir={tmp_path}")
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(RecallMethod, "answer_batch", raising(RecallMethod.answer_batch, 2, KeyboardInterrupt))
+        run_command(patch, *words)
+    (folder,) = run_folders(tmp_path)
+    state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (folder / "run.json").write_text(json.dumps({**state, "status": "running"}), encoding="utf-8")
+    records = folder / "records.jsonl"
+    records.write_bytes(records.read_bytes()[:-lost])
+    run_command(monkeypatch, *words)
+    assert run_folders(tmp_path) == [folder]
+    assert records_of(folder) == whole
+
+
+@pytest.mark.usefixtures("model")
+def test_killed_while_writing_timings(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*WORDS, f"runs_dir={tmp_path}")
+    run_command(monkeypatch, *words)
+    (folder,) = run_folders(tmp_path)
+    state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    state |= {"status": "running", "stages_finished": state["stages_finished"][:-1]}
+    (folder / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    records = folder / "records.jsonl"
+    records.write_bytes(records.read_bytes()[:-40])  # the last timing is cut, the others are whole
+    run_command(monkeypatch, *words)
+    assert records_of(folder) == whole
+
+
+# Which folder.
+
+CONFIG: dict[str, Any] = {"task": {"name": "regs"}, "seed": 0, "runs_dir": "", "mlflow": True, "data_version": "1"}
+
+
+def folder_after(tmp_path: Path, status: str, **changes: Any) -> tuple[Path, Path]:
+    """(first folder, the folder of a second start)."""
+    config = {**CONFIG, "runs_dir": str(tmp_path)}
+    first = open_run(config)
+    first.close(status)
+    renamed = first.folder.with_name("20000101-000000-" + first.folder.name.split("-")[-1])
+    first.folder.rename(renamed)  # as if it had been started some time ago
+    second: Run = open_run({**config, **changes})
+    second.close("running")
+    assert (tmp_path / "latest").resolve() == second.folder.resolve()
+    return renamed, second.folder
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_unfinished_run_is_continued(tmp_path: Path, status: str) -> None:
+    first, second = folder_after(tmp_path, status)
+    assert first == second
+
+
+def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:
+    first, second = folder_after(tmp_path, "finished")
+    assert first != second
+    assert status_of(first) == "finished"
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"data_version": "2"}, {"model": "other"}])
+def test_other_settings_or_data_are_another_run(tmp_path: Path, changes: dict[str, Any]) -> None:
+    first, second = folder_after(tmp_path, "interrupted", **changes)
+    assert first != second
+
+
+def test_where_results_go_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = folder_after(tmp_path, "interrupted", mlflow=False)
+    assert first == second
+    assert config_hash(CONFIG) == config_hash({**CONFIG, "runs_dir": "elsewhere"})
+    before = config_hash(CONFIG)
+    monkeypatch.setattr("pipelines.run.code_version", lambda: "changed")
+    assert config_hash(CONFIG) != before
+
+
+def test_earlier_attempts_count_as_wall_time(tmp_path: Path) -> None:
+    config = {**CONFIG, "runs_dir": str(tmp_path)}
+    run = open_run(config)
+    run.started -= 100
+    run.close("interrupted")
+    again = open_run(config)
+    assert again.wall_s >= 100
+    again.close("finished")
+
+
+def test_timings_are_not_mixed_with_turns(tmp_path: Path) -> None:
+    from methods.base import Usage
+
+    run = open_run({**CONFIG, "runs_dir": str(tmp_path)})
+    run.add([CostRecord("rag", 0, "q", 0, Usage(1, 1), 5, "rss")])
+    run.close("interrupted")
+    again = open_run({**CONFIG, "runs_dir": str(tmp_path)})
+    assert (again.turns, len(again.costs)) == ([], 1)
+    again.close("finished")
