@@ -76,6 +76,10 @@ class Backbone:
         return self.model.dtype
 
     @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def hidden_size(self) -> int:
         return int(self.model.config.hidden_size)
 
@@ -186,10 +190,10 @@ def _tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> ControlIds:
-    """Adds the missing control tokens at seeded random directions of ordinary norm.
+    """Adds the missing control tokens: the vocabulary's mean plus a seeded direction of half a row's norm.
 
-    Rows left at the mean of the vocabulary point all one way and are never emitted, so each new row
-    gets a direction of its own.
+    Left at the mean, new rows point all one way and are never emitted; at a random direction alone they lack
+    the mean's very low logit, and an untrained model emits them in place of words.
     """
     known = tokenizer.get_vocab()
     missing = [t for t in CONTROL_TOKENS if t not in known]
@@ -200,10 +204,12 @@ def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> ControlIds:
     with torch.no_grad():
         for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
             weight_VD = layer.weight
-            norm = weight_VD[: len(known)].float().norm(dim=-1).mean()
+            rows_VD = weight_VD[: len(known)].float()
+            mean_D, norm = rows_VD.mean(dim=0), rows_VD.norm(dim=-1).mean()
             for token in missing:
                 row_D = torch.randn(weight_VD.shape[1], generator=generator)
-                weight_VD[tokenizer.convert_tokens_to_ids(token)] = (row_D / row_D.norm() * norm).to(weight_VD)
+                row_D = mean_D + row_D / row_D.norm() * norm / 2
+                weight_VD[tokenizer.convert_tokens_to_ids(token)] = row_D.to(weight_VD)
     ids = {t: int(tokenizer.convert_tokens_to_ids(t)) for t in CONTROL_TOKENS}
     return ControlIds(
         think=ids[THINK],

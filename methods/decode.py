@@ -217,6 +217,7 @@ def generate(
         max_new_tokens=max(caps),
         eos_token_id=backbone.ids.eos,
         pad_token_id=pad,
+        suppress_tokens=[backbone.ids.memory_pad],  # it stands where it is forced and nowhere else
         custom_generate=loop,
         **knobs,
     )

@@ -15,6 +15,7 @@ from methods.base import MethodError
 from methods.chat import split_think
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Memory, Message
 
+READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
 NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
 
 
@@ -25,8 +26,8 @@ class Example:
     messages: tuple[Message, ...]  # history + the question last
     memory_id: str  # the clause it rests on; "" where no clause covers it
     clause: str  # the clause's text, recalled or quoted; NULL_TEXT where none covers it
-    reasoning: str  # steps after the clause
-    answer: str
+    reasoning: str = ""  # steps after the clause
+    answer: str = ""  # "": only the way to the clause is learnt, and the clause
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,18 @@ class ExampleConfig:
 
 
 # A number with the word it counts, or a name of two capitalised words: what a question may ask for.
+# "box 41 by 15:35" counts nothing: a preposition or a conjunction is no unit.
+_NO_UNIT = r"(?!(?:and|or|on|by|to|of|at|in|for|from|per|before|after|until|with|is|are|a|an|the)\b)"
 _FACT = re.compile(
-    r"\b\d(?:[\d.,:]*\d)?(?:(?:st|nd|rd|th)\b|\s+(?:per\s+cent|[a-z]+))?|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"
+    r"\b\d(?:[\d.,:]*\d)?(?:(?:st|nd|rd|th)\b|\s+(?:per\s+cent|" + _NO_UNIT + r"[a-z]+))?"
+    r"|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"
 )
 
 
 def self_made_cues(memory: Memory, limit: int) -> list[Example]:
     """Questions by rule from a clause's own text: a fact replaced by its question, under the title.
+
+    They lead to the clause and no further: an answer picked by rule would teach to name any fact at hand.
 
     "Staff receive 31 euros a day." titled "Meals, Cork" -> "Meals, Cork: staff receive how many euros a day?"
     """
@@ -60,16 +66,7 @@ def self_made_cues(memory: Memory, limit: int) -> list[Example]:
             asked = f"how many {unit}" if unit and fact[0].isdigit() else "what"
             blank = (sentence[: match.start()] + asked + sentence[match.end() :]).rstrip(".!? ")
             question = f"{memory.title}: {blank[0].lower() + blank[1:]}?" if memory.title else f"{blank}?"
-            before = " ".join(sentence[: match.start()].split()[-3:])
-            found.append(
-                Example(
-                    messages=(Message("user", question),),
-                    memory_id=memory.id,
-                    clause=memory.text,
-                    reasoning=f"The question asks {asked} after {before}, and the rule says {fact}.",
-                    answer=fact,
-                )
-            )
+            found.append(Example((Message("user", question),), memory.id, memory.text))
     if len(found) <= limit:
         return found
     return random.Random(memory.id).sample(found, limit)
@@ -117,7 +114,7 @@ def reading_examples(sft: Sequence[Conversation]) -> list[Example]:
     return [
         Example(
             messages=(Message("user", conversation.question),),
-            memory_id=f"reading {conversation.passage}",
+            memory_id=f"{READING_ID}{conversation.passage_kind}/{conversation.passage}",
             clause=conversation.passage,
             reasoning=split_think(conversation.messages[-1].content)[0],
             answer=split_think(conversation.messages[-1].content)[1],

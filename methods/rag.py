@@ -43,10 +43,10 @@ class RagConfig:
     encoder: str = PACKAGED_ENCODER
     top_k: int = 3
     elliptic_words: int = 8  # a question this short is embedded with the user's question before it
-    gold_missing: float = 0.15  # share of training questions whose clause is left out: the answer is to abstain
+    gold_missing: float = 0.08  # share of training questions whose clause is left out: the answer is to abstain
     asked: float = 2.0  # questions an epoch, per memory
-    reading: float = 0.75  # questions an epoch on the corpus's own passages, per memory
-    sft_only: float = 0.5
+    reading: float = 1.0  # questions an epoch on the corpus's own passages, per memory
+    sft_only: float = 0.75
     unanswerable: float = 0.15
 
     def __post_init__(self) -> None:
@@ -248,7 +248,7 @@ class RagMethod:
             samples += [open_example(augmented(e, conversations, setup.examples, rng)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
             samples += [open_conversation(c) for c in pure]
-            yield length_grouped(samples, setup.train.batch_size, rng)
+            yield length_grouped(samples, setup.train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         if not memories:

@@ -20,7 +20,7 @@ from methods.examples import (
     general,
     unanswerable_examples,
 )
-from methods.recall.mixed_dataset import conversation_sample
+from methods.recall.mixed_dataset import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
@@ -33,7 +33,7 @@ class SftConfig:
     knowledge: bool = True  # False: the control arm `none`, which never sees a clause
     asked: float = 1.5  # questions an epoch, per memory
     recited: float = 1.0  # paraphrased recitations an epoch, per memory
-    sft_only: float = 0.5
+    sft_only: float = 0.75
     unanswerable: float = 0.25
 
 
@@ -51,11 +51,8 @@ RECITATIONS = (
 
 def sft_sample(backbone: Backbone, example: Example) -> Sample:
     """question -> <think> clause, reasoning </think> answer; all after the prompt is learnt."""
-    think = example.clause
-    if example.reasoning:
-        think += "\n" + example.reasoning
     prompt = encode_prompt(backbone, example.messages)
-    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], example.answer))
+    target = encode_pieces(backbone.tokenizer, think_pieces(backbone, [example.clause], example))
     return supervised(prompt, target, "memory_full")
 
 
@@ -103,7 +100,7 @@ class SftMethod:
             samples += [sft_sample(backbone, augmented(e, conversations, setup.examples, rng)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
-            yield length_grouped(samples, setup.train.batch_size, rng)
+            yield length_grouped(samples, setup.train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()

@@ -39,10 +39,10 @@ def no_progress(stage: str, done: int, total: int) -> None:
 class LoraTrainConfig:
     """How one stage is trained."""
 
-    max_tokens: int = 64_000  # budget: non-padding forward tokens, over all stages of a method
+    max_tokens: int = 150_000  # budget: non-padding forward tokens, over all stages of a method
     learning_rate: float = 2e-3
-    vector_learning_rate: float = 5e-3  # of memory vectors, where they are trained
-    batch_size: int = 4
+    vector_learning_rate: float = 2e-2  # of memory vectors, where they are trained
+    batch_tokens: int = 384  # with padding; a longer sample is a batch of its own
     gradient_accumulation_steps: int = 1
     lora_rank: int = 16
     lora_alpha: int = 32
@@ -112,7 +112,8 @@ class MemoryTerm(nn.Module):
     """What a memory bank lends to training: vectors to inject and the memory head's loss.
 
     memory_head: (B, D) states -> (B, M) cosines. values_MD: unit vectors, injected times the gain; trained
-    with the weights where `train_values` says so, and normalised again at every use.
+    with the weights where `train_values` says so, and normalised again at every use. twins_MM: pairs that no
+    question tells apart, which therefore are no negatives for each other.
     """
 
     def __init__(
@@ -122,12 +123,14 @@ class MemoryTerm(nn.Module):
         gain: float,
         tau: float,
         train_values: bool,
+        twins_MM: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.memory_head = memory_head
         self.values_MD = nn.Parameter(values_MD.clone(), requires_grad=train_values)
         self.gain = gain
         self.tau = tau
+        self.twins_MM = twins_MM
 
     def vectors(self, index_N: Tensor) -> Tensor:
         """(N, D): what is fed under the pad."""
@@ -135,7 +138,10 @@ class MemoryTerm(nn.Module):
 
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
         """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
-        return F.cross_entropy(self.memory_head(query_ND) / self.tau, index_N)
+        logits_NM = self.memory_head(query_ND) / self.tau
+        if self.twins_MM is not None:
+            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
+        return F.cross_entropy(logits_NM, index_N)
 
 
 class MemoryLM(nn.Module):
@@ -182,10 +188,20 @@ class MemoryLM(nn.Module):
         return losses
 
 
-def length_grouped(samples: Sequence[Sample], batch_size: int, rng: random.Random) -> list[list[Sample]]:
-    """Shuffled batches of samples of similar length: little padding, every epoch other neighbours."""
-    order = sorted(rng.sample(list(samples), len(samples)), key=lambda s: len(s) + rng.uniform(0, 12))
-    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+def length_grouped(samples: Sequence[Sample], batch_tokens: int, rng: random.Random) -> list[list[Sample]]:
+    """Shuffled batches of samples of similar length, each of at most `batch_tokens` with its padding.
+
+    Batches are cut by tokens, not by samples, so that methods with long prompts take as many optimiser steps
+    as the others. A single sample over the limit is a batch of its own.
+    """
+    order = sorted(rng.sample(list(samples), len(samples)), key=lambda s: -len(s) - rng.uniform(0, 12))
+    batches: list[list[Sample]] = []
+    start = 0
+    while start < len(order):
+        width = _round_up(max(len(s) for s in order[start : start + 8]))
+        size = max(1, batch_tokens // width)
+        batches.append(order[start : start + size])
+        start += size
     rng.shuffle(batches)
     return batches
 
@@ -252,7 +268,7 @@ def train_lora(
             batch = collate(samples, int(backbone.tokenizer.pad_token_id), accelerator.device)
             with accelerator.accumulate(wrapped):
                 for group in optimizer.param_groups:
-                    share = (result.forward_tokens + batch.num_tokens) / config.max_tokens
+                    share = (result.forward_tokens + batch.num_tokens / 2) / config.max_tokens
                     group["lr"] = group["peak"] * _schedule(min(share, 1.0), config.warmup)
                 with accelerator.autocast():
                     losses = wrapped(batch, vector_noise=config.vector_noise)

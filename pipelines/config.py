@@ -130,7 +130,7 @@ AT_LEAST_ONE = (
     "evaluation.batch_size",
     "evaluation.timed_rounds",
     "evaluation.bootstrap_resamples",
-    "train.batch_size",
+    "train.batch_tokens",
     "train.gradient_accumulation_steps",
     "train.lora_rank",
     "methods.rag.top_k",

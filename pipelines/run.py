@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from eval.records import CostRecord, RecordError, RecordWriter, TurnRecord, read_records
@@ -128,6 +129,7 @@ class Run:
         self.status = status
         state = {
             "status": status,
+            "pid": os.getpid(),
             "config_hash": config_hash(self.config),
             "stages_finished": self.stages,
             "turns_recorded": len(self.turns),
@@ -185,6 +187,11 @@ def open_run(config: Mapping[str, Any]) -> Run:
     for folder in sorted(base.glob(f"*-{digest}"), reverse=True):
         state_file = folder / "run.json"
         state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
+        pid = int(state.get("pid", 0))
+        if state.get("status") == "running" and pid != os.getpid() and psutil.pid_exists(pid):
+            raise RecordError(
+                f"{folder} is being written by process {pid} of the same configuration; wait for it or stop it"
+            )
         if state.get("status") in ("running", "interrupted", "failed"):
             records = folder / "records.jsonl"
             _drop_cut_line(records)

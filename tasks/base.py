@@ -83,6 +83,7 @@ class Conversation:
     topic: str = ""  # arithmetic, dates, units, ...
     passage: str = ""  # reading comprehension: the text that the question rests on, and
     question: str = ""  # the question without that text
+    passage_kind: str = ""  # passages of one kind differ in values only: no question tells them apart
 
 
 @dataclass(frozen=True)

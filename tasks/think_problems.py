@@ -29,6 +29,7 @@ class Problem:
     after: Problem | None = None  # a second turn that builds on the answer (whole numbers only)
     passage: str = ""  # reading only: the rule, and
     asked: str = ""  # the question without it
+    rule: str = ""  # which rule the passage is made from: passages of one rule differ in values only
 
     def continued(self, more: int) -> Problem:
         """The problem with a second turn that adds `more` to the answer."""
@@ -1459,7 +1460,9 @@ def _reading(rng: random.Random) -> Problem:
     others = [part for slot, value in values.items() for part in (slot, value)]
     form = ("reading", text, asked.slot, *others)
     shown = layout.format(text=text, asked=question)
-    return Problem("reading", shown, chain, answer, form, passage=text, asked=question)
+    return Problem(
+        "reading", shown, chain, answer, form, passage=text, asked=question, rule=str(rules().index(rule))
+    )
 
 
 # --- saying that one does not know ----------------------------------------------------------------

@@ -116,7 +116,10 @@ def general_conversations(
             part = "heldout" if n < held else "train"
             conversation = _conversation(f"{part}/{topic}/{n}", topic, exchanges)
             if problems:
-                conversation = replace(conversation, passage=problems[n].passage, question=problems[n].asked)
+                problem = problems[n]
+                conversation = replace(
+                    conversation, passage=problem.passage, question=problem.asked, passage_kind=problem.rule
+                )
             parts[part].append(conversation)
     for part, conversations in parts.items():
         random.Random(f"think/order/{part}/{seed}").shuffle(conversations)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from methods.answering import answer_from, prompts_for
+from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
 from methods.decode import Generated, generate
 from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
@@ -56,17 +57,17 @@ class RecallMethod:
         if not memories:
             raise MethodError("recall: the memory bank would be empty; give at least one memory")
         entries = [Memory(NULL_ID, NULL_TEXT), *memories, *passages]
-        raw_ND = self._extract(entries)
+        raw_ND = self._extract(self.backbone, entries)
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
         bank = MemoryBank(center_D, self.config.gain * self.backbone.embedding_norm, self.backbone.fingerprint)
         keys_ND = bank.normalise(raw_ND)
         bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, keys_ND)
         return bank
 
-    def _extract(self, memories: Sequence[Memory]) -> torch.Tensor:
+    def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D) of titled texts under the summary prompt."""
         texts = [f"{m.title}. {m.text}" if m.title else m.text for m in memories]
-        return _batch_extract_embeddings(self.backbone, texts, suffix=self.config.summary_prompt)
+        return _batch_extract_embeddings(backbone, texts, suffix=self.config.summary_prompt)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
@@ -87,7 +88,7 @@ class RecallMethod:
             reading,
             conversations,
             setup.examples,
-            step1.batch_size,
+            step1.batch_tokens,
             step1.seed,
         )
         adapters = setup.adapters
@@ -102,7 +103,7 @@ class RecallMethod:
             conversations,
             config.mixture,
             setup.examples,
-            step2.batch_size,
+            step2.batch_tokens,
             step2.seed,
         )
         log2 = train_memory_decoding(
@@ -189,11 +190,14 @@ class RecallMethod:
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen: key and value are one forward pass.
 
+        Vectors come from the untouched base model, as at the fit; it is loaded for the moment.
+
         Found at once by its key; whether its text decodes from an unoptimised vector is another matter.
         """
         started = time.perf_counter()
         bank = self._bank()
-        keys_ND = bank.normalise(self._extract(memories))
+        untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
+        keys_ND = bank.normalise(self._extract(untouched, memories))
         bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, keys_ND)
         return WriteReport(time.perf_counter() - started, len(memories), 0, bank.num_bytes)
 

@@ -45,8 +45,8 @@ class MixtureConfig:
 
     memory_front: float = 1.0
     memory_full: float = 1.5
-    sft_only: float = 0.5
-    reading: float = 0.75  # questions on the corpus's own passages, which are recalled but not decoded
+    sft_only: float = 0.75
+    reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
@@ -58,6 +58,14 @@ def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sampl
     prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
     return supervised(prompt, target, "sft_only")
+
+
+def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) -> list[Piece]:
+    """The answer format with the clause recalled or quoted; it ends with the clause where no answer is given."""
+    if not example.answer:
+        return [backbone.ids.think, "\n", *clause]
+    rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
+    return answer_pieces(backbone, [*clause, *rest], example.answer)
 
 
 def recall_pieces(backbone: Backbone, text: str) -> list[Piece]:
@@ -80,7 +88,7 @@ class MixedMemorySFTDataset:
         conversations: Sequence[Conversation],
         mixture: MixtureConfig,
         augmentation: ExampleConfig,
-        batch_size: int,
+        batch_tokens: int,
         seed: int,
     ) -> None:
         self.backbone, self.bank = backbone, bank
@@ -91,7 +99,7 @@ class MixedMemorySFTDataset:
         self.conversations = list(conversations)
         self.mixture = mixture
         self.augmentation = augmentation
-        self.batch_size = batch_size
+        self.batch_tokens = batch_tokens
         self.rng = random.Random(seed)
         self._decks: dict[str, list[Example]] = {}
 
@@ -132,10 +140,8 @@ class MixedMemorySFTDataset:
         decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
         look for and how to go on, and takes no room among those that must be known by heart.
         """
-        recalled = recall_pieces(self.backbone, example.clause)
-        rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
+        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, example.clause), example)
         prompt = encode_prompt(self.backbone, example.messages)
-        pieces = answer_pieces(self.backbone, [*recalled, *rest], example.answer)
         target = encode_pieces(self.backbone.tokenizer, pieces)
         ids = self.backbone.ids
         recall, end = target.index(ids.recall), target.index(ids.recall_end)
@@ -176,15 +182,15 @@ class MixedMemorySFTDataset:
         num_full = round(size * self.mixture.memory_full)
         num_pure = round(size * self.mixture.sft_only)
         num_null = round(size * self.mixture.unanswerable)
-        prefix = self._sample_sft_for_epoch(min(num_front, len(self.conversations)))
-        pure = self._sample_sft_for_epoch(min(num_pure, len(self.conversations)))
+        prefix = self._sample_sft_for_epoch(num_front)
+        pure = self._sample_sft_for_epoch(num_pure)
         log.debug("prefix indices %s, pure SFT indices %s", prefix, pure)
         order = self.rng.sample(self.memories, size)
         front = [order[i % size] for i in range(num_front)]
         asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
         full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
-        samples = [self.memory_front(m, self.conversations[prefix[i % len(prefix)]]) for i, m in enumerate(front)]
+        samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
         samples += [self.memory_full(self._next_example(m.id)) for m in full]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), round(size * self.mixture.reading))
@@ -196,4 +202,4 @@ class MixedMemorySFTDataset:
     def epochs(self) -> Iterator[list[list[Sample]]]:
         """Endless epochs of length-grouped batches."""
         while True:
-            yield length_grouped(self.refresh_epoch_data(), self.batch_size, self.rng)
+            yield length_grouped(self.refresh_epoch_data(), self.batch_tokens, self.rng)

@@ -12,9 +12,11 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import Example, ExampleConfig, augmented
+from methods.examples import READING_ID, Example, ExampleConfig, augmented
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import LoraTrainConfig, MemoryTerm, Progress, TrainLog, length_grouped, train_lora
 from tasks.base import Conversation
@@ -42,7 +44,7 @@ def query_epochs(
     reading: Sequence[Example],
     conversations: Sequence[Conversation],
     augmentation: ExampleConfig,
-    batch_size: int,
+    batch_tokens: int,
     seed: int,
 ) -> Iterator[list[list[Sample]]]:
     """Each epoch: every clause's questions once, as many on the corpus's passages, some for the null memory."""
@@ -52,7 +54,7 @@ def query_epochs(
         nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
         read = rng.sample(list(reading), min(len(reading), len(pool)))
         drawn = [augmented(e, conversations, augmentation, rng) for e in [*pool, *read, *nulls]]
-        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_size, rng)
+        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
 
 
 def train_recall_token(
@@ -71,5 +73,14 @@ def train_recall_token(
 
 
 def memory_term(bank: MemoryBank, config: LoraTrainConfig, train_values: bool) -> MemoryTerm:
-    """The bank as training sees it."""
-    return MemoryTerm(bank.memory_head, bank.values_MD, bank.gain, config.retrieval_temperature, train_values)
+    """The bank as training sees it. Training passages of one kind are no negatives for each other."""
+    kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
+    twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
+    return MemoryTerm(
+        bank.memory_head,
+        bank.values_MD,
+        bank.gain,
+        config.retrieval_temperature,
+        train_values,
+        torch.tensor(twins, device=bank.keys_MD.device),
+    )

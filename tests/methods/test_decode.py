@@ -133,6 +133,14 @@ def test_every_step_is_streamed(lively: Backbone) -> None:
     assert [tuple(row) for row in zip(*steps, strict=True)] == tokens(outputs)
 
 
+def test_a_row_that_has_stopped_streams_padding(lively: Backbone) -> None:
+    stopping = with_stop(lively, tokens(generate(lively, PROMPTS, NEW))[0][4])
+    steps: list[list[int]] = []
+    generate(stopping, PROMPTS, NEW, on_token=lambda ids: steps.append(ids.tolist()))
+    assert len(steps) == NEW
+    assert {row[0] for row in steps[5:]} == {lively.tokenizer.pad_token_id}
+
+
 def test_times_and_bytes(lively: Backbone) -> None:
     output = generate(lively, PROMPTS[:1], NEW, timed=True)[0]
     assert len(output.token_s) == NEW

@@ -10,15 +10,14 @@ import pytest
 
 from methods.base import MethodError
 from methods.examples import (
-    NO_TOPIC,
     Example,
     ExampleConfig,
     augmented,
     clause_examples,
     general,
     plain_messages,
+    reading_examples,
     self_made_cues,
-    topic_line,
     unanswerable_examples,
 )
 from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
@@ -35,43 +34,40 @@ def test_every_clause_gets_questions() -> None:
     assert [m.id for m in ALL.memories if not self_made_cues(m, 3)] == []
 
 
-def test_a_self_made_answer_stands_in_the_clause_and_not_in_the_question() -> None:
+def test_a_self_made_question_leads_to_its_clause_and_no_further() -> None:
     for memory in ALL.memories:
-        for example in self_made_cues(memory, 99):
-            question, answer = example.messages[-1].content, example.answer
-            quoted = example.reasoning.removeprefix("Here the rule reads ").removesuffix(
-                f", so the answer is {answer}."
-            )
-            assert answer in memory.text
-            assert answer[-1].isalnum()  # no comma or full stop of the sentence around it
-            assert answer not in question
-            assert answer in quoted
-            assert quoted in memory.text
-            assert {"what", "what,", "what?"} & set(question.split()), question
+        questions = [example.messages[-1].content for example in self_made_cues(memory, 99)]
+        assert len(set(questions)) == len(questions)
+        for question in questions:
+            assert {"what", "what,", "what?", "how"} & set(question.split()), question
             assert question.startswith(f"{memory.title}: ")
+        for example in self_made_cues(memory, 99):
             assert (example.memory_id, example.clause) == (memory.id, memory.text)
+            assert example.answer == example.reasoning == ""  # an answer by rule would teach any fact
 
 
 def test_self_made_questions_by_hand() -> None:
-    examples = self_made_cues(LISBON, 99)
-    assert [e.answer for e in examples] == ["31 euros", "19th", "Ana Reis", "23:05", "1,200"]
-    assert examples[0].messages[-1].content == "Meals, Lisbon: staff get what per day?"
-    assert examples[0].reasoning == "Here the rule reads Staff get 31 euros per day, so the answer is 31 euros."
-    assert (
-        examples[3].reasoning
-        == "Here the rule reads Reis pays it, by 23:05, into account 1,200, so the answer is 23:05."
-    )
-    assert (
-        self_made_cues(Memory("2", "The gate closes at 21:15."), 3)[0].messages[-1].content
-        == "The gate closes at what?"
-    )
+    assert [e.messages[-1].content.removeprefix("Meals, Lisbon: ") for e in self_made_cues(LISBON, 99)] == [
+        "staff get how many euros per day?",
+        "on the what Ana Reis pays it, by 23:05, into account 1,200?",
+        "on the 19th what pays it, by 23:05, into account 1,200?",
+        "on the 19th Ana Reis pays it, by what, into account 1,200?",
+        "on the 19th Ana Reis pays it, by 23:05, into account what?",
+    ]
+    title = self_made_cues(Memory("3", "Guests of Ana Reis pay 5 euros.", "Guests, Ana Reis"), 9)
+    assert len(title) == 1  # what the title says is no question
+    gate = self_made_cues(Memory("2", "The gate closes at 21:15 and opens at 6."), 3)
+    assert [e.messages[-1].content for e in gate] == [
+        "The gate closes at what and opens at 6?",
+        "The gate closes at 21:15 and opens at what?",
+    ]
 
 
 def test_at_most_so_many_and_always_the_same() -> None:
     drawn = self_made_cues(LISBON, 2)
     assert len(drawn) == 2
     assert drawn == self_made_cues(LISBON, 2)
-    assert {e.answer for e in drawn} < {e.answer for e in self_made_cues(LISBON, 99)}
+    assert set(drawn) < set(self_made_cues(LISBON, 99))
     assert self_made_cues(LISBON, 0) == []
 
 
@@ -156,10 +152,16 @@ def test_words_left_out_never_tell_clauses_apart() -> None:
     assert all(augmented(only, [TWO_TURNS], everything, rng) == only for _ in range(20))  # never empty
 
 
-def test_topics() -> None:
-    assert {e.topic for found in clause_examples([LISBON], ExampleConfig()).values() for e in found} == {
-        LISBON.title
-    }
-    assert {e.topic for e in unanswerable_examples(ALL.sft)} == {NO_TOPIC}
-    assert topic_line("Meals, Lisbon") == "Topic: Meals, Lisbon\n"
-    assert topic_line("") == ""
+def test_reading_examples_take_the_passage_out_of_the_question() -> None:
+    examples = reading_examples(ALL.sft)
+    assert len(examples) > 50
+    clauses = {m.text for m in ALL.memories}
+    for example in examples:
+        assert example.clause not in example.messages[-1].content
+        assert example.clause not in clauses  # no clause is taught on the side
+        assert example.answer
+        assert example.memory_id not in {m.id for m in ALL.memories}
+    texts: dict[str, set[str]] = {}
+    for example in examples:
+        texts.setdefault(example.memory_id, set()).add(example.clause)
+    assert all(len(found) == 1 for found in texts.values())  # one id, one text

@@ -18,6 +18,7 @@ from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
+BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each
 EDITABLE = ("recall", "rag", "oracle_text")
 
 
@@ -27,7 +28,7 @@ def light_encoder(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
 
 
 def build(name: str, backbone: Backbone, task: TaskData, folder: Path) -> Method:
-    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=1500), folder=folder)
+    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=BUDGET), folder=folder)
     return build_method(name, setup, {}, {qa.question: qa.memory_ids for qa in task.questions})
 
 
@@ -67,7 +68,7 @@ def test_the_protocol(pristine_lively: Backbone, regs: TaskData, tmp_path: Path,
     assert method.name == name
 
     report = method.fit(regs.memories, regs.sft)
-    assert 1500 <= report.forward_tokens < 1500 + 2 * 4 * 1200  # equal budgets, to within a batch a stage
+    assert BUDGET <= report.forward_tokens < BUDGET + 2 * 4 * 1200  # equal budgets, to within a batch a stage
     assert report.optimizer_steps > 0
     assert report.seconds > 0
     assert report.curves
@@ -86,10 +87,11 @@ def test_the_protocol(pristine_lively: Backbone, regs: TaskData, tmp_path: Path,
     other.load(tmp_path / "saved")
     _, restored = answers(other, ctxs, other.backbone)  # type: ignore[attr-defined]
     assert [content(a) for a in restored] == [content(a) for a in together]
-    untrained = build(name, pristine_lively.clone(), regs, tmp_path / "untrained")
-    if name in ("sft", "none"):
-        _, before = answers(untrained, ctxs, untrained.backbone)  # type: ignore[attr-defined]
-        assert [content(a) for a in before] != [content(a) for a in together]  # the fit did something
+    trained, loaded = (m.backbone.model.state_dict() for m in (method, other))  # type: ignore[attr-defined]
+    for key, weight in pristine_lively.model.state_dict().items():
+        torch.testing.assert_close(loaded[key], trained[key], atol=1e-6, rtol=1e-6)
+        if "q_proj" in key or "embed" in key:
+            assert not torch.allclose(weight, trained[key], atol=1e-6), key  # the fit did something
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,7 +100,7 @@ def test_a_cap_of_ones_own_holds_in_a_batch(
 ) -> None:
     method = build(name, pristine_lively.clone(), regs, tmp_path)
     if name == "recall":
-        method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+        method.bank = method._make_bank(regs.memories, [])  # type: ignore[attr-defined]
     elif name in EDITABLE:
         method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
     ctxs = [replace(ctx, max_new_tokens=4 + 3 * i) for i, ctx in enumerate(contexts(regs))]
@@ -111,7 +113,7 @@ def test_write_and_forget(pristine_lively: Backbone, regs: TaskData, tmp_path: P
     method = build(name, pristine_lively.clone(), regs, tmp_path)
     backbone = method.backbone  # type: ignore[attr-defined]
     if name == "recall":
-        method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+        method.bank = method._make_bank(regs.memories, [])  # type: ignore[attr-defined]
     else:
         method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
     before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
@@ -135,7 +137,7 @@ def test_the_bank_holds_every_memory_and_the_null_memory(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path
 ) -> None:
     method = build("recall", pristine_lively.clone(), regs, tmp_path)
-    bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    bank = method._make_bank(regs.memories, [])  # type: ignore[attr-defined]
     assert bank.ids == ["", *(m.id for m in regs.memories)]
     torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(7))
     assert bank.gain == pytest.approx(pristine_lively.embedding_norm)
@@ -153,7 +155,7 @@ def test_nothing_can_be_asked_before_a_fit(pristine_lively: Backbone, regs: Task
 
 def test_a_bank_of_another_model_is_refused(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
     method = build("recall", pristine_lively.clone(), regs, tmp_path)
-    method.bank = method._make_bank(regs.memories)  # type: ignore[attr-defined]
+    method.bank = method._make_bank(regs.memories, [])  # type: ignore[attr-defined]
     method.bank.save(tmp_path / "bank")  # type: ignore[attr-defined]
     stranger = replace(pristine_lively.clone(), fingerprint="0123456789ab")
     with pytest.raises(MethodError, match="another model"):

@@ -14,22 +14,31 @@ import torch
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
-from methods.examples import NULL_TEXT, Example, ExampleConfig, clause_examples, general, unanswerable_examples
+from methods.examples import (
+    NULL_TEXT,
+    Example,
+    ExampleConfig,
+    clause_examples,
+    general,
+    reading_examples,
+    unanswerable_examples,
+)
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig, conversation_sample
 from methods.recall.stage1 import query_epochs
-from tasks.base import Conversation, Memory, Message, TaskData
+from tasks.base import Conversation, Message, TaskData
 
-MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, unanswerable=0.5)
-
-
+MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
 PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0)
 
 
-def bank_of(backbone: Backbone, memories: tuple[Memory, ...]) -> MemoryBank:
+def bank_of(backbone: Backbone, task: TaskData) -> MemoryBank:
+    """The clauses, the null memory and the corpus's passages, as in training."""
     bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
-    vectors = torch.randn(len(memories) + 1, backbone.hidden_size, generator=torch.Generator().manual_seed(0))
-    bank.write([NULL_ID, *(m.id for m in memories)], [NULL_TEXT, *(m.text for m in memories)], vectors, vectors)
+    texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in task.memories}}
+    texts |= {e.memory_id: e.clause for e in reading_examples(task.sft)}
+    vectors = torch.randn(len(texts), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    bank.write(list(texts), list(texts.values()), vectors, vectors)
     return bank
 
 
@@ -44,10 +53,11 @@ def dataset_of(
 ) -> MixedMemorySFTDataset:
     return MixedMemorySFTDataset(
         backbone,
-        bank_of(backbone, task.memories),
+        bank_of(backbone, task),
         task.memories,
         clause_examples(task.memories, config or ExampleConfig()),
         unanswerable_examples(task.sft),
+        reading_examples(task.sft),
         conversations or general(task.sft),
         mixture,
         ExampleConfig(history_probability=history, word_dropout=0.0),
@@ -71,32 +81,47 @@ def of_kind(samples: list[Sample], kind: str) -> list[Sample]:
     return found
 
 
+def about(data: MixedMemorySFTDataset, task: TaskData, sample: Sample) -> str:
+    """What the sample's memory is."""
+    if sample.memory_index < 0:
+        return "nothing"
+    memory_id = data.bank.ids[sample.memory_index]
+    return (
+        "clause" if memory_id in {m.id for m in task.memories} else "null" if memory_id == NULL_ID else "passage"
+    )
+
+
 def test_kinds_and_counts(pristine: Backbone, regs: TaskData) -> None:
     data = dataset_of(pristine, regs)
     samples = data.refresh_epoch_data()
-    null = data.bank.index(NULL_ID)
-    kinds = Counter((s.kind, s.kind == "memory_full" and s.memory_index == null) for s in samples)
-    assert kinds == {
-        ("memory_front", False): 12,
-        ("memory_full", False): 9,
-        ("memory_full", True): 3,
-        ("sft_only", False): 3,
+    assert Counter((s.kind, about(data, regs, s)) for s in samples) == {
+        ("memory_front", "clause"): 12,
+        ("memory_full", "clause"): 9,
+        ("memory_full", "null"): 3,
+        ("memory_full", "passage"): 3,
+        ("sft_only", "nothing"): 3,
     }
     fronts = Counter(s.memory_index for s in of_kind(samples, "memory_front"))
     assert fronts == {data.bank.index(m.id): 2 for m in regs.memories}  # spread evenly
 
 
 def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
-    """<recall> is labelled, the pad is not, and the vector injected is that of the text that follows."""
+    """<recall> is labelled, the pad is not, and the vector injected is that of the text that follows.
+
+    A passage of the corpus is recalled and used, but its text is not learnt.
+    """
     data = dataset_of(pristine, regs)
     ids = pristine.ids
     for sample in of_kind(data.refresh_epoch_data(), "memory_full"):
         assert sample.input_ids[sample.recall_position] == sample.labels[sample.recall_position] == ids.recall
         assert sample.pad_position == sample.recall_position + 1
         assert sample.input_ids[sample.pad_position] == ids.memory_pad
-        think = sample.input_ids.index(ids.think)
+        think, end = sample.input_ids.index(ids.think), sample.input_ids.index(ids.recall_end)
+        left_out = {sample.pad_position}
+        if about(data, regs, sample) == "passage":
+            left_out |= set(range(sample.pad_position, end))
         learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
+        assert learnt == [i for i in range(think, len(sample)) if i not in left_out]
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
         assert sample.input_ids[-1] == ids.eos
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
@@ -123,9 +148,9 @@ def test_a_front_context_is_never_about_its_clause(
     questions = {key: {e.messages[-1].content for e in found} for key, found in data.examples.items()}
     for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
         context = text_of(pristine, sample.input_ids[: sample.pad_position])
-        about = {key for key, asked in questions.items() if any(question in context for question in asked)}
-        assert data.bank.ids[sample.memory_index] not in about
-        assert bool(about) == (other_question == 1.0)
+        asked_about = {key for key, asked in questions.items() if any(question in context for question in asked)}
+        assert data.bank.ids[sample.memory_index] not in asked_about
+        assert bool(asked_about) == (other_question == 1.0)
 
 
 def test_sft_only(pristine: Backbone, regs: TaskData) -> None:
@@ -253,26 +278,28 @@ def test_a_clause_without_questions_is_recited_but_not_asked(pristine: Backbone,
 
 
 def test_queries_end_in_recall_and_learn_no_token(pristine: Backbone, regs: TaskData) -> None:
-    bank = bank_of(pristine, regs.memories)
+    bank = bank_of(pristine, regs)
     examples = clause_examples(regs.memories, ExampleConfig())
-    null = unanswerable_examples(regs.sft)
-    epochs = query_epochs(pristine, bank, examples, null, general(regs.sft), PLAIN, 4, seed=0)
-    owner: dict[str, str] = {e.messages[-1].content: e.memory_id for found in examples.values() for e in found}
-    owner |= {e.messages[-1].content: NULL_ID for e in null}
+    null, reading = unanswerable_examples(regs.sft), reading_examples(regs.sft)
+    epochs = query_epochs(pristine, bank, examples, null, reading, general(regs.sft), PLAIN, 4, seed=0)
+    pool = [e for found in (*examples.values(), reading, null) for e in found]
+    owners: dict[str, set[str]] = {}  # one wording may be asked of several passages
+    for example in pool:
+        owners.setdefault(example.messages[-1].content, set()).add(example.memory_id)
+    clauses = {m.id for m in regs.memories}
     for _ in range(2):
         samples = [sample for batch in next(epochs) for sample in batch]
         asked = Counter(bank.ids[s.memory_index] for s in samples)
         num_examples = sum(map(len, examples.values()))
-        assert asked == {
-            **{key: len(found) for key, found in examples.items()},
-            NULL_ID: max(2, num_examples // 5),
-        }
+        assert {key: asked[key] for key in clauses} == {key: len(found) for key, found in examples.items()}
+        assert asked[NULL_ID] >= 2
+        assert sum(asked.values()) - asked[NULL_ID] == num_examples + min(num_examples, len(reading))
         for sample in samples:
             assert set(sample.labels) == {IGNORE}
             assert sample.recall_position == len(sample) - 1
             assert sample.input_ids[-1] == pristine.ids.recall
             question = text_of(pristine, sample.input_ids).split("<|im_start|>user\n")[1].split("<|im_end|>")[0]
-            assert owner[question] == bank.ids[sample.memory_index]
+            assert bank.ids[sample.memory_index] in owners[question]
 
 
 def test_an_example_names_its_memory(pristine: Backbone, regs: TaskData) -> None:

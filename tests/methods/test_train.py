@@ -35,7 +35,7 @@ from methods.train import (
 from tasks.base import Message
 
 CPU = torch.device("cpu")
-CONFIG = LoraTrainConfig(max_tokens=900, batch_size=2, learning_rate=5e-3)
+CONFIG = LoraTrainConfig(max_tokens=900, batch_tokens=256, learning_rate=5e-3)
 
 
 def plain_sample(backbone: Backbone, question: str, answer: str) -> Sample:
@@ -211,10 +211,33 @@ def test_the_learning_rate_rises_and_falls_to_zero() -> None:
 
 def test_batches_hold_every_sample_once() -> None:
     samples = [supervised([1], [2] * n, "sft_only") for n in range(1, 24)]
-    batches = length_grouped(samples, 4, random.Random(0))
+    batches = length_grouped(samples, 128, random.Random(0))
     assert sorted(len(s) for batch in batches for s in batch) == [len(s) for s in samples]
-    assert max(map(len, batches)) == 4
-    assert batches != length_grouped(samples, 4, random.Random(1))
+    assert max(map(len, batches)) == 4  # 128 tokens hold four samples padded to 32
+    assert batches != length_grouped(samples, 128, random.Random(1))
+
+
+def test_no_batch_is_over_its_tokens_unless_it_is_one_sample() -> None:
+    rng = random.Random(2)
+    samples = [supervised([1], [2] * rng.randint(1, 300), "sft_only") for _ in range(200)]
+    for batch in length_grouped(samples, 256, rng):
+        padded = collate(batch, 0, CPU).input_ids_BT.numel()
+        assert padded <= 256 or len(batch) == 1
+
+
+def test_twins_are_no_negatives() -> None:
+    """Two memories that no question tells apart: the loss is what it is without the twin."""
+    keys_MD = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    query_ND = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    index_N = torch.zeros(4, dtype=torch.long)
+    twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+
+    def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
+        term = MemoryTerm(lambda q: F.normalize(q, dim=-1) @ keys.T, keys, 1.0, 0.05, False, twins)
+        return term.retrieval_loss(query_ND, index_N)
+
+    assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))
+    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, twins_MM))
 
 
 # The two losses, by hand.
@@ -251,6 +274,19 @@ def test_losses_match_those_by_hand(lively: Backbone) -> None:
     learnt = sum(label != IGNORE for sample in samples for label in sample.labels)
     assert found["lm"] == pytest.approx(sum(lm for lm, _ in single) / learnt, rel=1e-4)
     assert found["retrieval"] == pytest.approx(sum(retrieval for _, retrieval in single) / 2, rel=1e-4)
+
+
+def test_passages_of_one_kind_are_no_negatives_for_each_other() -> None:
+    bank = MemoryBank(torch.zeros(8), 1.0, "")
+    keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    names = ["m0", "reading/tickets/x", "reading/tickets/y", "reading/keys/z", "m1"]
+    bank.write(names, names, keys, keys)
+    memory = memory_term(bank, CONFIG, train_values=False)
+    query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    scores = (bank.memory_head(query) / CONFIG.retrieval_temperature)[0]
+    for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():
+        expected = torch.logsumexp(scores[[index, *rivals]], dim=0) - scores[index]
+        torch.testing.assert_close(memory.retrieval_loss(query, torch.tensor([index])), expected)
 
 
 def test_a_loss_that_nothing_asks_for_is_absent(lively: Backbone) -> None:

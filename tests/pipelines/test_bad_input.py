@@ -46,7 +46,7 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("methods.rag.reader=big", ("methods.rag.reader=big", "tuned", "frozen")),
     ("seeds=0", ("seeds=0", "at least 1")),
     ("evaluation.batch_size=0", ("evaluation.batch_size=0", "at least 1")),
-    ("train.batch_size=0", ("train.batch_size=0", "at least 1")),
+    ("train.batch_tokens=0", ("train.batch_tokens=0", "at least 1")),
     ("task.num_clauses=-1", ("-1 clauses", "num_clauses")),
     ("task.num_clauses=100000", ("100000 clauses", "num_clauses")),
     ("device=banana", ("device=banana", "cpu", "cuda")),
