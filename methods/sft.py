@@ -34,7 +34,7 @@ class SftConfig:
     asked: float = 1.5  # questions an epoch, per memory
     recited: float = 1.0  # paraphrased recitations an epoch, per memory
     sft_only: float = 0.75
-    unanswerable: float = 0.25
+    unanswerable: float = 0.15
 
 
 # Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
