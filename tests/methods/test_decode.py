@@ -31,6 +31,7 @@ def stock(
         max_new_tokens=new,
         eos_token_id=eos,
         pad_token_id=pad,
+        suppress_tokens=[backbone.ids.memory_pad],
         **{"do_sample": False, **settings},
     )
     rows = [row[width:].tolist() for row in output]
@@ -97,6 +98,13 @@ def test_greedy_repetition_penalty_is_stock(lively: Backbone) -> None:
     ours = tokens(generate(lively, PROMPTS, NEW, sampling=Sampling(repetition_penalty=3.0)))
     assert ours == stock(lively, PROMPTS, repetition_penalty=3.0)
     assert ours != stock(lively, PROMPTS)
+
+
+def test_the_memory_pad_is_never_chosen_freely(lively: Backbone) -> None:
+    """It stands where it is forced and nowhere else, however much the model would like it."""
+    with scripted(lively, {(0, 0): lively.ids.memory_pad}):
+        (output,) = generate(lively, PROMPTS[:1], 1)
+    assert output.token_ids[0] != lively.ids.memory_pad
 
 
 def test_an_interceptor_that_never_acts_changes_nothing(lively: Backbone) -> None:

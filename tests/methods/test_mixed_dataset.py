@@ -123,8 +123,16 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
         assert learnt == [i for i in range(think, len(sample)) if i not in left_out]
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
-        assert sample.input_ids[-1] == ids.eos
+        assert sample.input_ids[-1] in (ids.eos, ids.recall_end)  # a self-made question ends with its clause
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+
+
+def test_a_self_made_question_teaches_no_answer(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(pristine, regs)
+    for found in data.examples.values():
+        for example in found:
+            last = data.memory_full(example).input_ids[-1]
+            assert last == (pristine.ids.eos if example.answer else pristine.ids.recall_end)
 
 
 def test_memory_front(pristine: Backbone, regs: TaskData) -> None:

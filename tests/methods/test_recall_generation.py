@@ -274,24 +274,6 @@ def test_two_recalls_keep_their_order(lively: Backbone) -> None:
     assert [lookup.text for lookup in answer.lookups] == ["one", "two"]
 
 
-def test_a_pad_that_no_recall_asked_for_is_no_lookup(lively: Backbone) -> None:
-    ids = lively.ids
-    pieces = [
-        ids.memory_pad,
-        "stray",
-        ids.think,
-        ids.recall,
-        "?",
-        "one",
-        ids.recall_end,
-        ids.think_end,
-        "7",
-        ids.eos,
-    ]
-    answer = answer_of(lively, random_bank(lively), *pieces)
-    assert [lookup.text for lookup in answer.lookups] == ["one"]
-
-
 @pytest.mark.parametrize("cap", [3, 4])
 def test_a_recall_cut_by_the_cap_has_no_text(lively: Backbone, cap: int) -> None:
     ids = lively.ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from commands import SMALL, run_command, run_folders, use
 
-from eval.records import CostRecord, TurnRecord, read_records
+from eval.records import CostRecord, RecordError, TurnRecord, read_records
 from methods.backbone import Backbone
 from methods.recall.method import RecallMethod
 from methods.sft import SftMethod
@@ -167,6 +168,16 @@ def folder_after(tmp_path: Path, status: str, **changes: Any) -> tuple[Path, Pat
 def test_an_unfinished_run_is_continued(tmp_path: Path, status: str) -> None:
     first, second = folder_after(tmp_path, status)
     assert first == second
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    config = {**CONFIG, "runs_dir": str(tmp_path)}
+    run = open_run(config)
+    state = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    other = os.getppid()  # alive, and not this process
+    (run.folder / "run.json").write_text(json.dumps({**state, "pid": other}), encoding="utf-8")
+    with pytest.raises(RecordError, match=f"process {other}"):
+        open_run(config)
 
 
 def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:
