@@ -31,8 +31,12 @@ def test_control_tokens_are_single_ids_and_texts_never_are(smollm2: Backbone) ->
     assert rows.data_ptr() == smollm2.model.get_output_embeddings().weight.data_ptr()
     for token, row in zip(CONTROL_TOKENS, (ids.think, ids.think_end, ids.recall, ids.recall_end), strict=False):
         assert smollm2.tokenizer(token, add_special_tokens=False).input_ids == [row]
-    norms = rows[list(ids.new_rows)].norm(dim=-1)
-    torch.testing.assert_close(norms, torch.full((5,), smollm2.embedding_norm), rtol=0.01, atol=0)
+    offsets = rows[list(ids.new_rows)] - rows[: min(ids.new_rows)].mean(dim=0)
+    torch.testing.assert_close(
+        offsets.norm(dim=-1), torch.full((5,), smollm2.embedding_norm / 2), rtol=0.01, atol=0
+    )
+    cosines = torch.nn.functional.cosine_similarity(offsets[:, None], offsets[None], dim=-1)
+    assert (cosines - torch.eye(5)).abs().max() < 0.2  # each new row goes its own way
     for text in (*CONTROL_TOKENS, "<|im_end|>", "a <recall> b"):
         encoded = encode_text(smollm2.tokenizer, text)
         assert not set(encoded) & set(smollm2.tokenizer.all_special_ids)
@@ -55,6 +59,13 @@ def test_text_survives_and_a_plain_prompt_is_the_templates_own(smollm2: Backbone
     chat = [{"role": "system", "content": SYSTEM}, *({"role": m.role, "content": m.content} for m in messages)]
     text = smollm2.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert encode_prompt(smollm2, messages) == smollm2.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def test_an_untrained_model_emits_no_control_token(smollm2: Backbone) -> None:
+    """New rows at a random direction alone came out in place of words, e.g. of "Lisbon"."""
+    prompts = [encode_prompt(smollm2, [Message("user", q)]) for q in ("Name the capital of Portugal.", "Say hi.")]
+    for output in generate(smollm2, prompts, 24):
+        assert not set(output.token_ids) & set(smollm2.ids.new_rows)
 
 
 def test_the_loop_is_stock_greedy(smollm2: Backbone) -> None:
