@@ -8,7 +8,6 @@ Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +22,6 @@ from torch.nn import functional as F
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
