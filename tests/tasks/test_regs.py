@@ -42,6 +42,28 @@ def test_every_slot_can_be_followed_up() -> None:
     assert set(REGS.follow_ups) == set(REGS.facts)
 
 
+def test_a_cued_clause_has_one_training_question_for_each_fact() -> None:
+    for memory in REGS.memories:
+        slots = sorted(key.rpartition("/")[2] for key in REGS.facts if key.startswith(f"{memory.id}/"))
+        assert sorted(cue.slot for cue in memory.cues) in ([], slots), memory.id
+
+
+def test_what_a_cue_asks_for_tells_the_fact_and_not_its_value() -> None:
+    """Siblings share the wording, the facts of a clause do not, and the value comes after it."""
+    asks: dict[tuple[str, str], set[str]] = {}
+    for memory in REGS.memories:
+        values = [f for key, forms in REGS.facts.items() if key.startswith(f"{memory.id}/") for f in forms]
+        for cue in memory.cues:
+            found = re.fullmatch(
+                r"The question asks (.+), and the rule (?:says|names) (.+), so the answer is \2\.", cue.think
+            )
+            assert found and found[2] == cue.answer, cue.id
+            assert not any(stands_in(value, found[1]) for value in values), cue.id
+            asks.setdefault((memory.family, cue.slot), set()).add(found[1])
+    wordings = [wording for same in asks.values() for wording in same]
+    assert len(set(wordings)) == len(wordings) == len(asks)
+
+
 def _numbers(text: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", text)]
 
