@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from methods.base import Answer, Lookup, Usage
 from tasks.base import QA, TurnKind
 
 SCHEMA = 1
+
+AbilityArm = Literal[
+    "before",  # the untouched backbone
+    "after",  # the fitted method's backbone
+    "with_memory",  # the same, a memory's vector in context
+    "with_random",  # the same, a random vector of that length in context
+]
 
 
 class RecordError(ValueError):
@@ -60,7 +67,33 @@ class CostRecord:
     memory_kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
 
 
-def _encode(record: TurnRecord | CostRecord) -> str:
+@dataclass(frozen=True)
+class AbilityRecord:
+    """One item of the ability pass: what the model made of it, not yet scored."""
+
+    method: str
+    seed: int
+    arm: AbilityArm
+    task: str  # "multiple_choice", "generation", or the name of an lm-eval task
+    item_id: str
+    question: str
+    gold: str
+    topic: str = ""
+    choices: tuple[str, ...] = ()  # multiple choice: gold is one of them
+    log_likelihoods: tuple[float, ...] = ()  # nats, one a choice
+    output: str = ""  # generation: the text up to the stop token, control tokens included
+    memory_id: str = ""  # with_memory: whose vector was in context
+    score: float | None = None  # lm-eval tasks by name: in [0, 1], as lm-eval scored the item
+
+    @property
+    def id(self) -> str:
+        return f"{self.method}/{self.seed}/{self.arm}/{self.task}/{self.item_id}"
+
+
+Record = TurnRecord | CostRecord | AbilityRecord
+
+
+def _encode(record: Record) -> str:
     body = {"schema": SCHEMA, "type": type(record).__name__, **dataclasses.asdict(record)}
     return json.dumps(body, ensure_ascii=False)
 
@@ -83,6 +116,18 @@ def _cost(body: dict[str, Any]) -> CostRecord:
     return CostRecord(usage=Usage(**body.pop("usage")), **body)
 
 
+def _ability(body: dict[str, Any]) -> AbilityRecord:
+    lists = {name: tuple(body.pop(name)) for name in ("choices", "log_likelihoods")}
+    return AbilityRecord(**lists, **body)
+
+
+DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
+    "TurnRecord": _turn,
+    "CostRecord": _cost,
+    "AbilityRecord": _ability,
+}
+
+
 class RecordWriter:
     """Appends records to a file, each flushed before the next is computed."""
 
@@ -90,7 +135,7 @@ class RecordWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, records: Iterable[TurnRecord | CostRecord]) -> None:
+    def write(self, records: Iterable[Record]) -> None:
         for record in records:
             self._file.write(_encode(record) + "\n")
         self._file.flush()
@@ -100,9 +145,14 @@ class RecordWriter:
 
 
 def read_records(path: Path) -> tuple[list[TurnRecord], list[CostRecord]]:
-    """All records of a file, in order. Raises RecordError with file and line."""
-    turns: list[TurnRecord] = []
-    costs: list[CostRecord] = []
+    """The turns and the timings of a file, in order. Raises RecordError with file and line."""
+    records = read_all_records(path)
+    return [r for r in records if isinstance(r, TurnRecord)], [r for r in records if isinstance(r, CostRecord)]
+
+
+def read_all_records(path: Path) -> list[Record]:
+    """All records of a file, of every type, in order. Raises RecordError with file and line."""
+    records: list[Record] = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
@@ -119,12 +169,9 @@ def read_records(path: Path) -> tuple[list[TurnRecord], list[CostRecord]]:
                 )
             kind = body.pop("type", None)
             try:
-                if kind == "TurnRecord":
-                    turns.append(_turn(body))
-                elif kind == "CostRecord":
-                    costs.append(_cost(body))
-                else:
+                if kind not in DECODERS:
                     raise TypeError(f"unknown record type {kind!r}")
+                records.append(DECODERS[kind](body))
             except (TypeError, KeyError) as error:
                 raise RecordError(f"{where}: a field is missing or unknown ({error})") from error
-    return turns, costs
+    return records
