@@ -26,6 +26,14 @@ AbilityArm = Literal[
 ]
 
 
+LifecycleStep = Literal["write", "update", "forget", "growth"]
+LifecyclePhase = Literal[
+    "before",  # the fitted method, unchanged
+    "after",  # the step was taken
+    "recall_off",  # the step was taken and recall is switched off: what the weights know
+]
+
+
 class RecordError(ValueError):
     """A record file that cannot be read: names the file, the line and the fix."""
 
@@ -90,7 +98,49 @@ class AbilityRecord:
         return f"{self.method}/{self.seed}/{self.arm}/{self.task}/{self.item_id}"
 
 
-Record = TurnRecord | CostRecord | AbilityRecord
+@dataclass(frozen=True)
+class EditRecord:
+    """One change of a fitted method's memories in the lifecycle pass, and what it cost."""
+
+    method: str
+    seed: int
+    step: LifecycleStep
+    memory_ids: tuple[str, ...]  # what was written, replaced or forgotten at once
+    seconds: float
+    trained_tokens: int = 0
+    bytes_before: int | None = None  # bank or index; None where it was not told
+    bytes_after: int | None = None
+    num_added: int = 0  # growth: memories beyond the fitted ones, once done
+    refit: bool = False  # the method cannot change its memories: it was fitted again on the changed set
+
+
+@dataclass(frozen=True)
+class LifecycleRecord:
+    """One answer of the lifecycle pass: a question asked on its own, before or after a step."""
+
+    step: LifecycleStep
+    phase: LifecyclePhase
+    role: Literal["target", "neighbour"]  # about a changed clause, or about one that must not suffer
+    turn: TurnRecord  # its dialogue is the question alone
+    old: tuple[str, ...] = ()  # update: the forms of the value before, any of which is stale
+    num_added: int = 0  # growth: memories beyond the fitted ones
+    refit: bool = False
+
+    @property
+    def method(self) -> str:
+        return self.turn.method
+
+    @property
+    def seed(self) -> int:
+        return self.turn.seed
+
+    @property
+    def id(self) -> str:
+        step = f"{self.step}+{self.num_added}" if self.num_added else self.step
+        return f"{self.method}/{self.seed}/{step}/{self.phase}/{self.role}/{self.turn.dialogue_id}"
+
+
+Record = TurnRecord | CostRecord | AbilityRecord | EditRecord | LifecycleRecord
 
 
 def _encode(record: Record) -> str:
@@ -121,10 +171,20 @@ def _ability(body: dict[str, Any]) -> AbilityRecord:
     return AbilityRecord(**lists, **body)
 
 
+def _edit(body: dict[str, Any]) -> EditRecord:
+    return EditRecord(memory_ids=tuple(body.pop("memory_ids")), **body)
+
+
+def _lifecycle(body: dict[str, Any]) -> LifecycleRecord:
+    return LifecycleRecord(turn=_turn(body.pop("turn")), old=tuple(body.pop("old")), **body)
+
+
 DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
     "TurnRecord": _turn,
     "CostRecord": _cost,
     "AbilityRecord": _ability,
+    "EditRecord": _edit,
+    "LifecycleRecord": _lifecycle,
 }
 
 

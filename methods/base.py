@@ -14,6 +14,10 @@ class MethodError(ValueError):
     """Something a user can put right: names the thing, the place and the fix in one sentence."""
 
 
+class RefitNeeded(MethodError):
+    """The method keeps its knowledge in weights: to change it, fit again on the changed set."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What a method sees when it must answer. Never holds the gold answer."""
@@ -97,3 +101,18 @@ class Method(Protocol):
     def save(self, path: Path) -> None: ...
 
     def load(self, path: Path) -> None: ...
+
+
+@runtime_checkable
+class RecallSwitch(Protocol):
+    """A method whose recall can be switched off, to see what its weights know without it."""
+
+    def enable_recall(self, enabled: bool) -> None: ...
+
+
+@runtime_checkable
+class FitBorrower(Protocol):
+    """A control arm that can answer with another method's fit in place of one of its own."""
+
+    def borrow(self, fitted: Method, path: Path) -> None:
+        """Takes over the weights of `fitted` and reads what else it saved under `path`."""

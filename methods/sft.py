@@ -10,7 +10,7 @@ from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone
-from methods.base import Answer, Context, FitReport, MethodError, WriteReport
+from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import generate
 from methods.examples import (
@@ -139,12 +139,12 @@ class SftMethod:
         return self._answer(ctxs, timed=False)
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
-        raise MethodError(
+        raise RefitNeeded(
             f"{self.name}: knowledge in weights cannot be written without training; fit again with the new set"
         )
 
     def forget(self, ids: Sequence[str]) -> None:
-        raise MethodError(
+        raise RefitNeeded(
             f"{self.name}: knowledge in weights cannot be removed without training; fit again without it"
         )
 
