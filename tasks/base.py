@@ -127,6 +127,8 @@ class TaskData:
     source: str = ""
     description: str = ""
     version: str = ""  # hash of the data files
+    machine_made: bool = False  # the held-out questions were made by rule, not by a person
+    notes: tuple[str, ...] = ()  # what a reader of the figures must know, one sentence each
 
     def memory(self, memory_id: str) -> Memory:
         for memory in self.memories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,14 @@ TASKS: dict[str, Loader] = {"regs": regs.load}
 
 
 def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **options: Any) -> TaskData:
-    """The task `name`, or a seeded slice of it; `options` are the task's own (a folder, a data set)."""
+    """The task `name`, or a seeded slice of it; `options` are the task's own (a folder, a data set).
+
+    Raises TaskError for a name or an option that does not exist.
+    """
     if name not in TASKS:
         raise TaskError(f"no task is called {name!r}; choose one of: {', '.join(sorted(TASKS))}")
+    known = [option for option in inspect.signature(TASKS[name]).parameters if option != "seed"]
+    for option in options:
+        if option not in known:
+            raise TaskError(f"task {name} has no option {option!r}; it has: {', '.join(known)}")
     return TASKS[name](num_clauses=num_clauses, seed=seed, **options)

@@ -2,23 +2,25 @@
 
 The loaders see to the form of the data; this sees to its sense. A leak of a test question into
 training, a key that its clause does not give, or a question that no answer can satisfy would bend
-every number that follows.
+every number that follows: these are problems. What only leaves a part of the tables empty is a remark.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import combinations
 
 from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.handbook import stands_in
+from tasks.similarity import candidate_pairs
 
 NEAR_JACCARD = 0.8  # two questions are nearly equal from this share of common words on ...
 NEAR_RATIO = 0.8  # ... or from this difflib ratio of their word sequences
+LEAST_IN_COMMON = 0.5  # which needs at least this share of common words
 COVERED_OVERLAP = 0.6  # a clause seems to cover a question if it holds this share of its content words
 MIN_CONTENT_WORDS = 3  # a shorter question says too little for the overlap to mean anything
 
@@ -57,7 +59,9 @@ def nearly_equal(one: str, two: str) -> bool:
     if jaccard >= NEAR_JACCARD:
         return True
     # A ratio of 0.8 needs two thirds of the words in common; the slow matcher runs only near that.
-    return jaccard >= 0.5 and difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= NEAR_RATIO
+    if jaccard < LEAST_IN_COMMON:
+        return False
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= NEAR_RATIO
 
 
 @cache
@@ -99,7 +103,7 @@ def _ids(task: TaskData) -> Iterator[str]:
 
 def _key(qa: QA, text: str) -> Iterator[str]:
     """The key against the clause's text: quoting the clause must be a right answer."""
-    if not stands_in(qa.answer, text):
+    if not any(stands_in(form, text) for form in (qa.answer, *qa.aliases)):
         yield f"question {qa.id}: its answer {qa.answer!r} does not stand in the clause; mend one of the two"
     for rival in qa.rivals:
         if stands_in(rival, text):
@@ -130,20 +134,21 @@ def _leaks(task: TaskData) -> Iterator[str]:
     """Held-out questions that training has seen, and dev questions that test asks again."""
     trained = [(cue.id, cue.question) for memory in task.memories for cue in memory.cues]
     trained += [(c.id, c.messages[0].content) for c in task.sft]
-    for qa in task.questions:
-        for trained_id, question in trained:
-            if nearly_equal(qa.question, question):
-                yield f"question {qa.id} is nearly the training question {trained_id}; word it differently"
-    asked = Counter([" ".join(words(question)) for _, question in trained])
-    asked.update(" ".join(words(qa.question)) for qa in task.questions)
-    for question, count in asked.items():
+    asked = [*trained, *((qa.id, qa.question) for qa in task.questions)]
+    for i, j in candidate_pairs([_word_set(question) for _, question in asked], LEAST_IN_COMMON):
+        if j < len(trained) or not nearly_equal(asked[i][1], asked[j][1]):
+            continue
+        two = task.questions[j - len(trained)]
+        if i < len(trained):
+            yield f"question {two.id} is nearly the training question {asked[i][0]}; word it differently"
+            continue
+        one = task.questions[i - len(trained)]
+        # Within a split, siblings may be asked for in the same words; a clause may not be asked twice.
+        if one.split != two.split or one.memory_ids == two.memory_ids:
+            yield f"questions {one.id} and {two.id} are nearly the same; word one differently"
+    for question, count in Counter(" ".join(words(question)) for _, question in asked).items():
         if count > 1:
             yield f"the question {question!r} stands {count} times; word each differently"
-    for one, two in combinations(task.questions, 2):
-        # Within a split, siblings may be asked for in the same words; a clause may not be asked twice.
-        comparable = one.split != two.split or one.memory_ids == two.memory_ids
-        if comparable and nearly_equal(one.question, two.question):
-            yield f"questions {one.id} and {two.id} are nearly the same; word one differently"
     seen = {" ".join(words(c.messages[0].content)) for c in task.sft}
     for conversation in task.sft_heldout:
         if " ".join(words(conversation.messages[0].content)) in seen:
@@ -153,25 +158,76 @@ def _leaks(task: TaskData) -> Iterator[str]:
 def _unanswerable(task: TaskData) -> Iterator[str]:
     asked = [(qa.id, qa.question) for qa in task.questions if qa.kind == "unanswerable"]
     asked += [(c.id, c.messages[0].content) for c in task.sft if c.kind == "unanswerable"]
-    for question_id, question in asked:
-        for memory in task.memories:
+    for memory in task.memories:
+        for question_id, question in asked:
             if coverage(question, memory) >= COVERED_OVERLAP:
                 yield f"unanswerable {question_id}: clause {memory.id} seems to cover it; ask something else"
 
 
-def _splits(task: TaskData) -> Iterator[str]:
+def odd_characters(text: str) -> str:
+    """What no clean text holds, each once: control characters, lone surrogates, the mark of a failed decoding."""
+    odd = (c for c in text if c == "\ufffd" or (unicodedata.category(c) in ("Cc", "Cs", "Co") and c != "\n"))
+    return "".join(dict.fromkeys(odd))
+
+
+def _texts(task: TaskData) -> Iterator[str]:
+    """Every text that a method sees is there and was read in the right encoding."""
+    for memory in (*task.memories, *task.revisions):
+        yield from _text(f"clause {memory.id}", memory.text)
+        if memory.title:
+            yield from _text(f"clause {memory.id}: its title", memory.title)
+    cues = (cue for memory in task.memories for cue in memory.cues)
+    for qa in (*cues, *task.questions, *task.revised_questions):
+        for part in (qa.question, *((qa.answer,) if qa.answer else ()), *qa.aliases):
+            yield from _text(f"question {qa.id}", part)
+
+
+def _text(place: str, text: str) -> Iterator[str]:
+    if not text.strip():
+        yield f"{place} has no text; write it"
+    odd = odd_characters(text)
+    if odd:
+        yield f"{place} holds {odd[0]!r}, which a wrong encoding leaves behind; save its file as UTF-8"
+
+
+def _record(task: TaskData) -> Iterator[str]:
+    """What a run writes down about its data."""
+    for name in ("licence", "source", "version"):
+        if not getattr(task, name).strip():
+            yield f"its {name} is not recorded; set it"
+    if not task.memories:
+        yield "it has no clause; add one"
+    if not any(True for _ in task.held_out("test")):
+        yield "it has no test question on a single clause; write one"
+    for qa in task.questions:
+        if qa.split == "train":
+            yield f"question {qa.id} is held out and marked 'train'; make it a cue, or dev or test"
+
+
+def remarks(task: TaskData) -> list[str]:
+    """What leaves a part of the tables empty without making any figure wrong, one sentence each."""
+    found = []
     if not any(memory.cued for memory in task.memories):
-        yield "no clause has cues; give training questions to some, or the cued split stays empty"
-    if all(memory.cued for memory in task.memories):
-        yield "every clause has cues; leave some without, or the uncued split stays empty"
-    for memory in task.memories:
-        if not any(qa.memory_ids == (memory.id,) and qa.split == "test" for qa in task.questions):
-            yield f"clause {memory.id}: it has no test question; write one"
+        found.append("no clause has cues; give training questions to some, or the cued split stays empty")
+    elif all(memory.cued for memory in task.memories):
+        found.append("every clause has cues; leave some without, or the uncued split stays empty")
+    if not any(True for _ in task.held_out("dev")):
+        found.append("it has no dev question; write one, or nothing can be tuned on it")
+    tested = {qa.memory_ids for qa in task.held_out("test")}
+    found += [
+        f"clause {memory.id}: it has no test question; write one"
+        for memory in task.memories
+        if (memory.id,) not in tested
+    ]
+    return found
+
+
+PARTS = (_ids, _texts, _keys, _leaks, _unanswerable, _record)
 
 
 def problems(task: TaskData) -> list[str]:
     """Every problem found, each as one sentence that names the thing and the fix; [] for a sound task."""
-    return [problem for part in (_ids, _keys, _leaks, _unanswerable, _splits) for problem in part(task)]
+    return [problem for part in PARTS for problem in part(task)]
 
 
 def check(task: TaskData) -> None:

@@ -9,13 +9,14 @@ import pytest
 from tasks.base import QA, TaskError
 from tasks.handbook import stands_in
 from tasks.registry import TASKS, load_task
-from tasks.validate import problems
+from tasks.validate import problems, remarks
 
 REGS = load_task("regs")
 
 
 def test_it_has_no_problem() -> None:
     assert problems(REGS) == []
+    assert remarks(REGS) == []
 
 
 def test_it_is_large_enough() -> None:

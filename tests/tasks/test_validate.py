@@ -11,7 +11,7 @@ import pytest
 
 from tasks.base import TaskError
 from tasks.handbook import read_handbook
-from tasks.validate import check, content_words, coverage, nearly_equal, problems
+from tasks.validate import check, content_words, coverage, nearly_equal, problems, remarks
 
 Files = dict[str, list[dict[str, Any]]]
 Write = Callable[[Files], Path]
@@ -75,6 +75,15 @@ def _untested(files: Files) -> None:
     files[C][3]["questions"][0]["split"] = "dev"
 
 
+def _garbled(files: Files) -> None:
+    files[C][0]["text"] += " It is 5 \ufffd."
+
+
+def _all_untested(files: Files) -> None:
+    for row in files[C]:
+        row["questions"] = []
+
+
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
@@ -91,15 +100,46 @@ def _untested(files: Files) -> None:
         (_ask(3, 0, "When does the choir rehearse?"), "nearly the training question abstain/U1"),
         (_covered, "unanswerable U2: clause 2.04a seems to cover it"),
         (_covered_train, "unanswerable abstain/U1: clause 3.01 seems to cover it"),
-        (_all_cued, "every clause has cues"),
-        (_none_cued, "no clause has cues"),
         (_unchanged_revision, "revision 2.04b: no question has a new key"),
-        (_untested, "clause 3.01: it has no test question"),
+        (_garbled, "clause 2.04a holds '\ufffd'"),
+        (_ask(0, 1, "Who pays for the lunch\x07 of Lisbon?"), r"question 2.04a/test1 holds '\x07'"),
+        (_all_untested, "no test question on a single clause"),
     ],
 )
 def test_an_unsound_task_is_found(files: Files, write: Write, edit: Callable[[Files], None], said: str) -> None:
     edit(files)
     assert any(said in problem for problem in found(write(files)))
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (_all_cued, "every clause has cues"),
+        (_none_cued, "no clause has cues"),
+        (_untested, "clause 3.01: it has no test question"),
+    ],
+)
+def test_an_empty_part_of_the_tables_is_no_problem_but_remarked(
+    files: Files, write: Write, edit: Callable[[Files], None], said: str
+) -> None:
+    sound = read_handbook(write(files), num_train=9, num_heldout=9)
+    assert remarks(sound) == []
+    edit(files)
+    task = read_handbook(write(files), num_train=9, num_heldout=9)
+    assert problems(task) == []
+    assert [remark for remark in remarks(task) if said in remark]
+
+
+@pytest.mark.parametrize("name", ["licence", "source", "version"])
+def test_an_unrecorded_origin_is_a_problem(files: Files, write: Write, name: str) -> None:
+    task = read_handbook(write(files), num_train=9, num_heldout=9)
+    assert f"its {name} is not recorded; set it" in problems(replace(task, **{name: " "}))
+
+
+def test_a_held_out_question_marked_train_is_a_problem(files: Files, write: Write) -> None:
+    task = read_handbook(write(files), num_train=9, num_heldout=9)
+    first = replace(task.questions[0], split="train")
+    assert any(first.id in problem for problem in problems(replace(task, questions=(first, *task.questions[1:]))))
 
 
 def test_doubled_ids_and_dangling_references_are_found(files: Files, write: Write) -> None:

@@ -1,0 +1,23 @@
+"""What a registered task needs to be loaded in a test, offline and in seconds.
+
+A task that needs options has an entry here: its name, and a function that writes what it reads into an empty
+folder and returns the options. A name that ends in a slash stands for all tasks that begin so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Options = dict[str, Any]
+
+OPTIONS: dict[str, Callable[[Path, str], Options]] = {}  # (an empty folder, the task's name) -> options
+
+
+def options_for(name: str, folder: Path) -> Options:
+    """The options of the task `name`; {} for one that has no entry."""
+    for key, make in OPTIONS.items():
+        if name == key or (key.endswith("/") and name.startswith(key)):
+            return make(folder, name)
+    return {}
