@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.base import Conversation, Message, TaskError, assistant_content
-from tasks.think_problems import DATA, MAKERS, Form, Problem
+from tasks.think_problems import DATA, MAKERS, Form, Problem, makers_of
 
 SMALL_TALK = DATA / "small_talk.jsonl"
 TOPICS = (*MAKERS, "small_talk")
@@ -55,7 +55,7 @@ def draw_problems(topic: str, count: int, seed: int) -> tuple[Problem, ...]:
     No problem comes twice, however it is worded: a held-out problem is never a trained one reworded.
     """
     rng = random.Random(f"think/{topic}/{seed}")
-    makers, problems, misses = MAKERS[topic], list[Problem](), 0
+    makers, problems, misses = makers_of(topic, rng), list[Problem](), 0
     seen: set[Form] = set()
     while len(problems) < count:
         # Makers take turns; where one has run out, any of the others may step in.

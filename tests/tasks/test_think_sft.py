@@ -65,7 +65,7 @@ def test_conversations_are_short() -> None:
 
     lengths = [words(c) for c in EVERY if c.topic != "reading"]
     assert sorted(lengths)[len(lengths) * 9 // 10] <= 60  # words; about 80 tokens
-    assert all(words(c) <= 85 for c in EVERY if c.topic == "reading")
+    assert all(words(c) <= 100 for c in EVERY if c.topic == "reading")
     assert 5 <= sum(len(c.messages) > 2 for c in EVERY) <= 40
 
 
@@ -358,13 +358,20 @@ def test_unknown_questions_are_about_the_user() -> None:
 
 KIND = {
     "person": r"[A-Z]\w+ [A-Z]\w+",
+    "role": r"the [a-z ]+",
     "money": r"\d+ (euros|cents)",
-    "duration": r"\d+ (minutes|hours|days|weeks)",
-    "place": r"the [a-z ]+|(bay|bin|cabin|desk|gate|hall|jetty|rack|room|stand|window) \d+",
+    "duration": r"\d+ (minutes|hours|days|weeks|months)",
+    "place": r"the [a-z ]+|(bay|bin|cabin|desk|gate|hall|jetty|rack|room|stand|window) \d+|[A-Z][a-z]+ \d+",
     "form": r"form [A-Z]\d+|the [A-Z]\d+ \w+|the [A-Z][a-z]+ (sheet|chart)",
+    "code": r"(code|label|sign|tag) [A-Z]-?\d+|\d+[A-Z]|\d{4}",
+    "colour": r"((light|dark) )?(black|blue|brown|green|orange|purple|white|yellow)",
     "frequency": r"every \d+ (hours|days|weeks|months|years)|(once|twice|three times) a \w+",
     "limit": r"\d+ [a-z ]+",
+    "measure": r"\d+ (bar|kilograms|litres|metres|cubic metres|newton metres|tonnes)",
+    "temperature": r"(minus )?\d+ degrees",
+    "percentage": r"\d+ percent",
     "time": r"\d\d?:\d\d|[A-Z][a-z]+day",
+    "date": r"\d+ [A-Z][a-z]+|the (first|second|third|last) [A-Z][a-z]+day (of the month|in [A-Z][a-z]+)",
 }
 
 
@@ -375,19 +382,37 @@ def test_a_quarter_is_reading() -> None:
 
 def test_rules_are_many_and_have_like_facts_to_tell_apart() -> None:
     facts = [fact for rule in rules() for fact in rule.facts]
-    assert len(rules()) >= 25
-    assert {len(rule.facts) for rule in rules()} <= {2, 3}
+    assert len(rules()) >= 75
+    assert {len(rule.facts) for rule in rules()} <= {3, 4, 5}
     assert {fact.kind for fact in facts} == set(KIND)
     alike = [rule for rule in rules() if len({fact.kind for fact in rule.facts}) < len(rule.facts)]
-    assert len(alike) >= len(rules()) / 3
-    assert sum(len(fact.questions) for fact in facts) >= 250
+    assert len(alike) >= len(rules()) / 2
+    assert len({wording for fact in facts for wording in fact.questions}) >= 1000
     for rule in rules():
-        assert len(re.findall(r"[.?!](?= |$)", rule.text)) == 2, rule.text
+        assert len(re.findall(r"[.?!](?= |$)", rule.text)) in (2, 3), rule.text
         assert re.findall(r"{(\w+)}", rule.text) == [fact.slot for fact in rule.facts]
         wordings = [wording for fact in rule.facts for wording in fact.questions]
         assert len(set(wordings)) == len(wordings)
         assert all(len(fact.questions) >= 4 for fact in rule.facts)
-        assert all(wording.endswith("?") for wording in wordings)
+        assert all(wording.endswith(("?", ".")) for wording in wordings)
+        for fact in rule.facts:
+            assert sum(wording.endswith("?") for wording in fact.questions) >= 3  # others: "Name the sum."
+            assert re.match(r"([a-z]+ ){0,2}(how|what|which|when|where|who)\b", fact.asks), fact.asks
+
+
+def test_rules_are_drawn_evenly() -> None:
+    facts: dict[str, list[tuple[str, str]]] = {"train": [], "heldout": []}
+    for problem, part in zip(draw_problems("reading", 180, 0), ["heldout"] * 30 + ["train"] * 150, strict=True):
+        facts[part].append((problem.rule, problem.form[2]))
+    drawn = [rule for rule, _ in facts["train"]]
+    assert {drawn.count(str(n)) for n in range(len(rules()))} == {1, 2}
+    assert len({rule for rule, _ in facts["heldout"]}) == 30
+    assert len({*facts["train"], *facts["heldout"]}) == 180  # no fact is asked for twice
+
+
+def test_every_fact_is_asked_for() -> None:
+    asked = {(problem.rule, problem.form[2]) for problem in draw_problems("reading", 400, seed=2)}
+    assert asked == {(str(n), fact.slot) for n, rule in enumerate(rules()) for fact in rule.facts}
 
 
 def test_questions_use_other_words_than_the_rule() -> None:
