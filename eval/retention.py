@@ -70,6 +70,15 @@ def f1(records: Sequence[TurnRecord]) -> Sample:
     return sample(records, lambda r: _scored(r, token_f1), "no scored answer")
 
 
+def unknown_to(control: Sequence[TurnRecord], records: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """The scored answers to what the control arm did not answer right, paired by seed, dialogue and turn.
+
+    What a method without any memory answers right (an abstention among them) shows nothing about memory.
+    """
+    missed = {(r.seed, r.dialogue_id, r.turn) for r in control if correct(r) is False}
+    return [r for r in records if (r.seed, r.dialogue_id, r.turn) in missed]
+
+
 def _of_kind(records: Sequence[TurnRecord], *kinds: TurnKind) -> list[TurnRecord]:
     return [record for record in records if record.kind in kinds]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import ledger, retention, structure
+from eval import ledger, lifecycle, retention, structure
 from eval.cost import cost_metrics, cost_resamples
 from eval.ledger import MemoryPath
 from eval.records import CostRecord, RecordError, TurnRecord
@@ -39,20 +39,10 @@ KINDS: tuple[TurnKind, ...] = (
     "two_clause",
     "unanswerable",
 )
+NO_MEMORY = "none"  # the control arm that never saw a clause
 NOT_RUN: dict[str, str] = {  # metrics of the passes that only evaluation=full runs
     **dict.fromkeys(("ability/before", "ability/after", "ability/with_memory"), "the ability pass was not run"),
-    **dict.fromkeys(
-        (
-            "lifecycle/write_s",
-            "lifecycle/write_bytes",
-            "lifecycle/write_tokens",
-            "lifecycle/update_accuracy",
-            "lifecycle/stale_rate",
-            "lifecycle/forget_abstention",
-            "lifecycle/neighbour_accuracy",
-        ),
-        "the lifecycle pass was not run",
-    ),
+    **dict.fromkeys(lifecycle.KEYS, "the lifecycle pass was not run"),
 }
 
 
@@ -91,6 +81,23 @@ def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
             samples[f"retention/d{d}"], samples["retention/d0"], resamples, "nothing is right at distance 0"
         )
     return metrics
+
+
+def unknown_metrics(
+    records: Sequence[TurnRecord], control: Sequence[TurnRecord], resamples: Resamples
+) -> dict[str, Estimate]:
+    """Accuracy where the control arm without memories is wrong: what the memories brought.
+
+    control: that arm's records; none: it was not run.
+    """
+    keys = {"retention/accuracy_unknown_to_none": None, "retention/first_ask_unknown_to_none": "first_ask"}
+    if not control:
+        return dict.fromkeys(keys, missing(f"the control arm {NO_MEMORY} was not run"))
+    unknown = retention.unknown_to(control, records)
+    return {
+        key: estimate(retention.accuracy([r for r in unknown if kind in (None, r.kind)]), resamples)
+        for key, kind in keys.items()
+    }
 
 
 def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples) -> dict[str, Estimate]:
@@ -172,6 +179,7 @@ def summarise(
         if resamples is None or not records:
             raise RecordError(f"method {name!r} has timings but no turns: its retention pass is missing")
         metrics = retention_metrics(records, resamples)
+        metrics |= unknown_metrics(records, groups.get(NO_MEMORY, []), resamples)
         metrics |= ledger_metrics(records, ledger.memory_path(records), resamples)
         timed = [record for record in costs if record.method == name]
         metrics |= cost_metrics(
@@ -181,6 +189,7 @@ def summarise(
         metrics |= {key: missing(reason) for key, reason in NOT_RUN.items()}
         metrics |= (extra or {}).get(name, {})
         methods[name] = {key: metric.as_dict() for key, metric in metrics.items()}
+    _fill_up(methods)
     seeds = sorted({record.seed for record in turns} | {record.seed for record in costs})
     return {
         "task": task,
@@ -191,6 +200,14 @@ def summarise(
         "methods": methods,
         "verdicts": {key: verdict.as_dict() for key, verdict in (verdicts or {}).items()},
     }
+
+
+def _fill_up(methods: Mapping[str, dict[str, Any]]) -> None:
+    """Every method has every metric: one that only others have is there without a value."""
+    absent = missing("not measured for this method").as_dict()
+    for key in dict.fromkeys(key for metrics in methods.values() for key in metrics):
+        for metrics in methods.values():
+            metrics.setdefault(key, absent)
 
 
 COMPARED: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {

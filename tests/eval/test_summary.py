@@ -6,13 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from planted import always_right, dialogues, forgets, never_closes, right_with, timed
+from planted import always_right, dialogues, forgets, never_closes, plain, right_with, timed, wrong
 
 from eval.records import RecordError, TurnRecord
 from eval.stats import Estimate, resamples_for
 from eval.summary import accuracy_by_turn, comparisons, summarise
 from eval.verdict import judge_all
-from methods.base import FitReport
+from methods.base import Answer, FitReport
+from tasks.base import TurnKind
 
 RNG = np.random.default_rng
 REQUIRED = {
@@ -127,3 +128,35 @@ def test_comparisons_are_ready_for_json() -> None:
     pair = json.loads(json.dumps(found, allow_nan=False))["retention/accuracy"]["recall - sft"]
     assert pair["value"] == 1.0 and pair["outcome"] == "different"
     assert {"low", "high", "p", "p_holm", "mde", "n", "num_clusters"} <= set(pair)
+
+
+def test_what_none_already_answers_is_reported_apart() -> None:
+    """The control arm is right on even clauses (and abstains rightly); the method is right on every third."""
+
+    def even(number: int, kind: TurnKind, d: int) -> Answer:
+        return always_right(number, kind, d) if number % 2 == 0 else plain_or_wrong(number, kind)
+
+    def third(number: int, kind: TurnKind, d: int) -> Answer:
+        return always_right(number, kind, d) if number % 3 == 0 else plain_or_wrong(number, kind)
+
+    def plain_or_wrong(number: int, kind: TurnKind) -> Answer:
+        return wrong(number) if kind in ("first_ask", "re_ask") else plain(number, kind)
+
+    records = dialogues(third, 12) + dialogues(even, 12, method="none")
+    methods = summarise(records, [], {}, RNG(0), num_resamples=50)["methods"]
+    cell = methods["recall"]["retention/accuracy_unknown_to_none"]
+    assert (cell["value"], cell["n"]) == (2 / 6, 6 * 5 * 2)  # clauses 3 and 9 of the six odd ones
+    assert methods["recall"]["retention/first_ask_unknown_to_none"]["n"] == 6 * 5
+    assert methods["none"]["retention/accuracy_unknown_to_none"]["value"] == 0.0
+    alone = summarise(dialogues(third, 12), [], {}, RNG(0), num_resamples=50)["methods"]["recall"]
+    assert alone["retention/accuracy_unknown_to_none"]["reason"] == "the control arm none was not run"
+
+
+def test_every_method_has_every_metric() -> None:
+    extra = {"recall": {"lifecycle/hit_at_1_plus10": Estimate(0.5, 0.1, 0.9, 8)}}
+    records = dialogues(always_right, 4) + dialogues(always_right, 4, method="sft")
+    methods = summarise(records, [], {}, RNG(0), extra=extra, num_resamples=50)["methods"]
+    assert methods["sft"]["lifecycle/hit_at_1_plus10"] == {
+        "value": None,
+        "reason": "not measured for this method",
+    }

@@ -1,0 +1,582 @@
+"""What a method's knowledge costs to change, and what a change breaks: write, update, forget, growth.
+
+DESIGN section 5. After its fit every method goes through the same plan:
+
+    write    clauses that the fit never saw, one at a time
+    update   clauses with a new text under their old id; the old value afterwards is *stale*
+    forget   one clause of each near-miss family; its questions should be declined, its siblings' answered
+    growth   ever more memories beside the fitted ones: does the right one still come first?
+
+Each step starts from the fitted method anew, on a copy. A method that cannot change its memories
+(`RefitNeeded`) is fitted again on the changed set, and every record of that step says `refit`. A refit costs
+a whole fit, so one serves `write` and `update` together and another one serves `forget`; growth is then left
+out. Questions are asked on their own, without a history, from the test split.
+
+The metrics are pure functions of the records.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+
+from eval import ledger
+from eval.records import EditRecord, LifecyclePhase, LifecycleRecord, LifecycleStep, TurnRecord
+from eval.retention import correct
+from eval.scoring import abstains, held_values
+from eval.stats import (
+    NUM_RESAMPLES,
+    Estimate,
+    Resamples,
+    Sample,
+    cluster_of,
+    draw_resamples,
+    estimate,
+    estimate_mean,
+    missing,
+    paired_difference,
+    sample,
+)
+from methods.base import Answer, Context, FitReport, Method, RecallSwitch, RefitNeeded
+from tasks.base import QA, Memory, Message, Split, TaskData
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+Refit = Callable[[Sequence[Memory]], tuple[Method, FitReport]]
+Role = Literal["target", "neighbour"]
+STEPS: tuple[LifecycleStep, ...] = ("write", "update", "forget", "growth")
+
+
+@dataclass(frozen=True)
+class LifecycleOptions:
+    """How much is changed, and how many questions tell what came of it."""
+
+    num_written: int = 6  # clauses from outside the slice, at least: whole families are drawn
+    num_forgotten: int = 6  # clauses, at most one a family
+    num_neighbours: int = 24  # questions a step about clauses that it leaves alone, at most
+    growth: tuple[int, ...] = (10, 30, 100)  # memories beside the fitted ones
+    num_growth_questions: int = 24
+    growth_new_tokens: int = 24  # of a growth answer, of which the first lookup alone counts
+
+
+# --- the plan -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LifecyclePlan:
+    """What is changed and what is asked: the same for every method."""
+
+    memories: tuple[Memory, ...]  # the fitted ones
+    written: tuple[Memory, ...]
+    revisions: tuple[Memory, ...]
+    forgotten: tuple[Memory, ...]
+    distractors: tuple[Memory, ...]
+    growth: tuple[int, ...]
+    growth_new_tokens: int
+    targets: Mapping[LifecycleStep, tuple[QA, ...]]  # questions about what a step changes
+    neighbours: Mapping[LifecycleStep, tuple[QA, ...]] = field(default_factory=dict)
+    old: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # revised question -> forms of the old value
+
+
+def plan_lifecycle(
+    task: TaskData, whole: TaskData, seed: int, options: LifecycleOptions, split: Split = "test"
+) -> LifecyclePlan:
+    """A seeded plan. task: what the methods were fitted on; whole: the task that it is a slice of.
+
+    Where nothing was left out of the fit, nothing can be written. Distractors are the clauses that are left,
+    then passages of the general corpus that was kept back.
+    """
+    rng = random.Random(f"lifecycle/{seed}")
+    fitted = {memory.id for memory in task.memories}
+    families: dict[str, list[Memory]] = {}
+    for memory in whole.memories:
+        if memory.id not in fitted:
+            families.setdefault(memory.family or f"only {memory.id}", []).append(memory)
+    names = rng.sample(list(families), len(families))
+    names.sort(key=lambda name: len(families[name]) == 1)
+    written: list[Memory] = []
+    while names and len(written) < options.num_written:
+        written += families[names.pop(0)]
+    left = [memory for name in names for memory in families[name]]
+    passages = dict.fromkeys(c.passage for c in whole.sft_heldout if c.passage)
+    distractors = (
+        *rng.sample(left, len(left)),
+        *(Memory(f"passage/{n}", text) for n, text in enumerate(passages, start=1)),
+    )
+
+    growth = tuple(sorted(size for size in options.growth if 0 < size <= len(distractors)))
+
+    siblings: dict[str, list[Memory]] = {}
+    for memory in task.memories:
+        if memory.family:
+            siblings.setdefault(memory.family, []).append(memory)
+    several = [members for members in siblings.values() if len(members) > 1]
+    picked = rng.sample(several, min(options.num_forgotten, len(several)))
+    forgotten = [rng.choice(members) for members in picked]
+
+    singles = list(task.held_out(split))
+    updated = [qa for qa in task.revised_questions if qa.split == split]
+
+    def about(memories: Collection[Memory], questions: Sequence[QA]) -> list[QA]:
+        ids = {memory.id for memory in memories}
+        return [qa for qa in questions if qa.memory_ids[0] in ids]
+
+    def beside(changed: Collection[Memory]) -> list[Memory]:
+        ids, near = {memory.id for memory in changed}, {memory.family for memory in changed if memory.family}
+        return [memory for memory in task.memories if memory.family in near and memory.id not in ids]
+
+    def drawn(questions: Sequence[QA], most: int) -> tuple[QA, ...]:
+        return tuple(rng.sample(list(questions), min(most, len(questions))))
+
+    return LifecyclePlan(
+        memories=task.memories,
+        written=tuple(written),
+        revisions=task.revisions,
+        forgotten=tuple(forgotten),
+        distractors=distractors,
+        growth=growth,
+        growth_new_tokens=options.growth_new_tokens,
+        targets={
+            "write": tuple(about(written, list(whole.held_out(split)))),
+            "update": tuple(updated),
+            "forget": tuple(about(forgotten, singles)),
+            "growth": drawn(singles, options.num_growth_questions if growth else 0),
+        },
+        neighbours={
+            "write": drawn(singles, options.num_neighbours),
+            "update": drawn(about(beside(task.revisions), singles), options.num_neighbours),
+            "forget": drawn(about(beside(forgotten), singles), options.num_neighbours),
+        },
+        old={qa.id: task.facts[f"{qa.memory_ids[0]}/{qa.slot}"] for qa in updated},
+    )
+
+
+# --- the pass -----------------------------------------------------------------------------------
+
+
+def run_lifecycle(
+    method: Method,
+    plan: LifecyclePlan,
+    *,
+    copy: Callable[[], Method],
+    refit: Refit,
+    seed: int,
+    max_new_tokens: int,
+    batch_size: int,
+    done: Collection[EditRecord | LifecycleRecord] = (),
+    progress: Progress | None = None,
+) -> Iterator[list[EditRecord | LifecycleRecord]]:
+    """Yields the records of one step after the other. `method` itself is asked and never changed.
+
+    copy: gives the fitted method once more, free to be changed. refit: fits a fresh method on these memories;
+    called for methods that raise RefitNeeded, once for `write` and `update` and once for `forget`.
+    done: records of an earlier, unfinished pass. They are not yielded again, and a step whose answers are all
+    among them is not taken again.
+    """
+    work = _Pass(method, plan, copy, refit, seed, max_new_tokens, batch_size, progress)
+    known = {_key(record) for record in done}
+    for step in STEPS:
+        if plan.targets[step] and not work.answers_of(step) <= known:
+            records = work.growth() if step == "growth" else work.change(step)
+            yield [record for record in records if _key(record) not in known]
+
+
+Key = tuple[str, str, str, str, int]
+
+
+def _key(record: EditRecord | LifecycleRecord) -> Key:
+    """Tells the records of one method and seed apart."""
+    if isinstance(record, EditRecord):
+        return ("edit", record.step, "", " ".join(record.memory_ids), record.num_added)
+    return (record.phase, record.step, record.role, record.turn.dialogue_id, record.num_added)
+
+
+@dataclass
+class _Pass:
+    """One method on its way through the plan."""
+
+    method: Method
+    plan: LifecyclePlan
+    copy: Callable[[], Method]
+    refit: Refit
+    seed: int
+    max_new_tokens: int
+    batch_size: int
+    progress: Progress | None
+    _before: dict[str, Answer] = field(default_factory=dict)  # question -> the fitted method's answer
+    _refitted: tuple[Method, FitReport] | None = None  # for write and update
+
+    def answers_of(self, step: LifecycleStep) -> set[Key]:
+        """The answers that the step ends with."""
+        sizes = self.plan.growth if step == "growth" else (0,)
+        return {("after", step, role, qa.id, size) for role, qa in self._asked(step) for size in sizes}
+
+    def _asked(self, step: LifecycleStep) -> list[tuple[Role, QA]]:
+        targets, neighbours = self.plan.targets[step], self.plan.neighbours.get(step, ())
+        return [*(("target", qa) for qa in targets), *(("neighbour", qa) for qa in neighbours)]
+
+    # asking
+
+    def _ask(
+        self, method: Method, questions: Sequence[QA], stage: str, max_new_tokens: int | None = None
+    ) -> list[Answer]:
+        """Answers in the order of the questions; batches hold questions of similar length."""
+        answers: dict[str, Answer] = {}
+        texts = sorted({qa.question for qa in questions}, key=lambda text: (len(text), text))
+        for start in range(0, len(texts), self.batch_size):
+            batch = texts[start : start + self.batch_size]
+            ctxs = [Context((Message("user", text),), max_new_tokens or self.max_new_tokens) for text in batch]
+            answers |= zip(batch, method.answer_batch(ctxs), strict=True)
+            if self.progress is not None:
+                self.progress(f"{self.method.name}: {stage}", len(answers), len(texts))
+        return [answers[qa.question] for qa in questions]
+
+    def _ask_before(self, questions: Sequence[QA], stage: str) -> list[Answer]:
+        new = [qa for qa in questions if qa.question not in self._before]
+        self._before |= zip((qa.question for qa in new), self._ask(self.method, new, stage), strict=True)
+        return [self._before[qa.question] for qa in questions]
+
+    # write, update, forget
+
+    def change(self, step: LifecycleStep) -> list[EditRecord | LifecycleRecord]:
+        asked = self._asked(step)
+        old_texts = {memory.id: memory for memory in self.plan.memories}
+        known = [(role, qa) for role, qa in asked if qa.memory_ids[0] in old_texts]
+        before = self._ask_before([qa for _, qa in known], "before a change")
+        changed, edits = self._changed(step)
+        refit = edits[0].refit
+        new_texts = old_texts | {m.id: m for m in (*self.plan.written, *self.plan.revisions)}
+        texts = old_texts if step == "forget" else new_texts
+        records: list[EditRecord | LifecycleRecord] = [*edits]
+        records += [
+            self._record(step, "before", role, qa, answer, old_texts, refit)
+            for (role, qa), answer in zip(known, before, strict=True)
+        ]
+        if step == "forget" and isinstance(changed, RecallSwitch):
+            targets = self.plan.targets[step]
+            changed.enable_recall(False)
+            silent = self._ask(changed, targets, "forgotten, recall off")
+            changed.enable_recall(True)
+            records += [
+                self._record(step, "recall_off", "target", qa, answer, texts, refit)
+                for qa, answer in zip(targets, silent, strict=True)
+            ]
+        after = self._ask(changed, [qa for _, qa in asked], f"after the {step}")
+        records += [
+            self._record(step, "after", role, qa, answer, texts, refit)
+            for (role, qa), answer in zip(asked, after, strict=True)
+        ]
+        return records
+
+    def _changed(self, step: LifecycleStep) -> tuple[Method, list[EditRecord]]:
+        """The method with the step taken, and what that cost."""
+        plan = self.plan
+        memories = {"write": plan.written, "update": plan.revisions, "forget": plan.forgotten}[step]
+        changed = self.copy()
+        try:
+            if step == "forget":
+                return changed, [self._forget(changed, memory) for memory in memories]
+            edits: list[EditRecord] = []
+            for memory in memories:
+                edits.append(self._write(step, changed, [memory], edits[-1].bytes_after if edits else None))
+            return changed, edits
+        except RefitNeeded:
+            del changed
+        if step == "forget":
+            self._refitted = None
+            gone = {memory.id for memory in plan.forgotten}
+            fresh, report = self.refit([m for m in plan.memories if m.id not in gone])
+        else:
+            if self._refitted is None:
+                revised = {memory.id: memory for memory in plan.revisions}
+                kept = [revised.get(memory.id, memory) for memory in plan.memories]
+                self._refitted = self.refit([*kept, *plan.written])
+            fresh, report = self._refitted
+        ids = tuple(memory.id for memory in memories)
+        cost = EditRecord(
+            self.method.name, self.seed, step, ids, report.seconds, report.forward_tokens, refit=True
+        )
+        return fresh, [cost]
+
+    def _write(
+        self,
+        step: LifecycleStep,
+        changed: Method,
+        memories: Sequence[Memory],
+        bytes_before: int | None,
+        num_added: int = 0,
+    ) -> EditRecord:
+        report = changed.write(memories)
+        return EditRecord(
+            self.method.name,
+            self.seed,
+            step,
+            tuple(memory.id for memory in memories),
+            report.seconds,
+            report.trained_tokens,
+            bytes_before,
+            report.bytes_stored,
+            num_added,
+        )
+
+    def _forget(self, changed: Method, memory: Memory) -> EditRecord:
+        started = time.perf_counter()
+        changed.forget([memory.id])
+        return EditRecord(self.method.name, self.seed, "forget", (memory.id,), time.perf_counter() - started)
+
+    # growth
+
+    def growth(self) -> list[EditRecord | LifecycleRecord]:
+        """Lookups as distractors come in; nothing for a method that would have to be fitted again each time."""
+        plan = self.plan
+        grown = self.copy()
+        so_far, stored = 0, None
+        records: list[EditRecord | LifecycleRecord] = []
+        for size in plan.growth:
+            try:
+                edit = self._write("growth", grown, plan.distractors[so_far:size], stored, size)
+            except RefitNeeded:
+                return []
+            if not so_far:
+                records += self._grown(self.method, 0)
+            records += [edit, *self._grown(grown, size)]
+            so_far, stored = size, edit.bytes_after
+        return records
+
+    def _grown(self, method: Method, size: int) -> list[LifecycleRecord]:
+        questions = self.plan.targets["growth"]
+        answers = self._ask(method, questions, f"with {size} more memories", self.plan.growth_new_tokens)
+        texts = {memory.id: memory for memory in self.plan.memories}
+        phase: LifecyclePhase = "after" if size else "before"
+        return [
+            replace(self._record("growth", phase, "target", qa, answer, texts, False), num_added=size)
+            for qa, answer in zip(questions, answers, strict=True)
+        ]
+
+    def _record(
+        self,
+        step: LifecycleStep,
+        phase: LifecyclePhase,
+        role: Role,
+        qa: QA,
+        answer: Answer,
+        memories: Mapping[str, Memory],
+        refit: bool,
+    ) -> LifecycleRecord:
+        memory = memories[qa.memory_ids[0]]
+        turn = TurnRecord(
+            method=self.method.name,
+            seed=self.seed,
+            dialogue_id=qa.id,
+            turn=0,
+            kind="first_ask",
+            question=qa.question,
+            answer=answer,
+            qa=qa,
+            distance=0,
+            cluster=memory.id,
+            cued=memory.cued,
+            memory_text=memory.text,
+        )
+        return LifecycleRecord(step, phase, role, turn, self.plan.old.get(qa.id, ()), refit=refit)
+
+
+# --- metrics: pure functions of the records -------------------------------------------------------
+
+
+def turns_of(
+    records: Sequence[LifecycleRecord],
+    step: LifecycleStep,
+    phase: LifecyclePhase = "after",
+    role: Role = "target",
+    num_added: int = 0,
+) -> list[TurnRecord]:
+    """The answers of one step and phase, as turns."""
+    return [
+        record.turn
+        for record in records
+        if (record.step, record.phase, record.role, record.num_added) == (step, phase, role, num_added)
+    ]
+
+
+def stale(records: Sequence[LifecycleRecord], phase: LifecyclePhase = "after") -> Sample:
+    """Share of the questions about updated clauses whose answer holds the old value.
+
+    A value that the answer denies ("6 weeks, not 5") does not count. phase "before": how often the old value
+    was known at all.
+    """
+    old = {id(record.turn): set(record.old) for record in records}
+
+    def value(turn: TurnRecord) -> bool:
+        assert turn.qa is not None
+        return not old[id(turn)].isdisjoint(held_values(turn.answer.final, turn.qa)[1])
+
+    return sample(turns_of(records, "update", phase), value, "no clause was updated")
+
+
+def declined(records: Sequence[LifecycleRecord], phase: LifecyclePhase = "after") -> Sample:
+    """Share of the questions about forgotten clauses that were answered by abstaining."""
+
+    def value(turn: TurnRecord) -> bool:
+        assert turn.qa is not None
+        return abstains(turn.answer.final, turn.qa)
+
+    return sample(turns_of(records, "forget", phase), value, _NOTHING["forget", phase])
+
+
+def still_right(records: Sequence[LifecycleRecord], phase: LifecyclePhase = "after") -> Sample:
+    """Share of the questions about forgotten clauses that were answered right all the same."""
+    return sample(turns_of(records, "forget", phase), correct, _NOTHING["forget", phase])
+
+
+def neighbours(
+    records: Sequence[LifecycleRecord], step: LifecycleStep = "forget", phase: LifecyclePhase = "after"
+) -> Sample:
+    """Share of right answers about clauses that a step leaves alone.
+
+    update, forget: siblings of the changed clauses; write: any fitted clauses.
+    """
+    return sample(turns_of(records, step, phase, "neighbour"), correct, f"no neighbour was asked about: {step}")
+
+
+def spent(edits: Sequence[EditRecord], step: LifecycleStep, what: Literal["seconds", "tokens", "bytes"]) -> Sample:
+    """What one call costs: seconds, trained tokens, or bytes a memory. A refit is one call.
+
+    Bytes are those that the bank or index grew by; the first write has nothing to compare with.
+    """
+
+    def value(edit: EditRecord) -> float | None:
+        if what == "seconds":
+            return edit.seconds
+        if what == "tokens":
+            return float(edit.trained_tokens)
+        if edit.bytes_before is None or edit.bytes_after is None:
+            return None
+        return (edit.bytes_after - edit.bytes_before) / len(edit.memory_ids)
+
+    of_step = [edit for edit in edits if edit.step == step]
+    kept = [(edit, number) for edit in of_step if (number := value(edit)) is not None]
+    reason = "no such step was taken"
+    if of_step:
+        reason = (
+            "weights hold it: no clause has bytes of its own" if of_step[0].refit else "nothing to compare with"
+        )
+    return Sample(
+        values=np.array([number for _, number in kept], dtype=np.float64),
+        clusters=tuple(_edit_cluster(edit) for edit, _ in kept),
+        seeds=tuple(edit.seed for edit, _ in kept),
+        items=tuple(_edit_cluster(edit) for edit, _ in kept),
+        reason=reason,
+    )
+
+
+def _edit_cluster(edit: EditRecord) -> str:
+    return " ".join(edit.memory_ids)
+
+
+_NOTHING: dict[tuple[LifecycleStep, LifecyclePhase], str] = {
+    ("forget", "before"): "no clause was forgotten",
+    ("forget", "after"): "no clause was forgotten",
+    ("forget", "recall_off"): "it has no recall to switch off",
+}
+
+
+def lifecycle_resamples(
+    records: Sequence[LifecycleRecord],
+    edits: Sequence[EditRecord],
+    rng: np.random.Generator,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Resamples | None:
+    """One set of resamples for the lifecycle metrics of all methods; None without records."""
+    clusters = [*(cluster_of(record.turn) for record in records), *map(_edit_cluster, edits)]
+    seeds = [*(record.seed for record in records), *(edit.seed for edit in edits)]
+    return draw_resamples(clusters, seeds, rng, num_resamples) if clusters else None
+
+
+def _change(before: Sample, after: Sample, resamples: Resamples) -> Estimate:
+    """Mean after minus mean before, over the questions asked both times."""
+    for drawn in (before, after):
+        if not len(drawn):
+            return missing(drawn.reason)
+    difference = paired_difference(after, before, resamples)
+    return Estimate(difference.value, difference.low, difference.high, difference.n)
+
+
+def lifecycle_metrics(
+    records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
+) -> dict[str, Estimate]:
+    """All lifecycle/* metrics of one method."""
+    written, updated = turns_of(records, "write"), turns_of(records, "update")
+    shares = {
+        "lifecycle/write_accuracy": sample(written, correct, "no clause was left to write"),
+        "lifecycle/update_accuracy": sample(updated, correct, "no clause was updated"),
+        "lifecycle/stale_rate": stale(records),
+        "lifecycle/stale_before": stale(records, "before"),
+        "lifecycle/forget_abstention": declined(records),
+        "lifecycle/forget_abstention_before": declined(records, "before"),
+        "lifecycle/forget_abstention_recall_off": declined(records, "recall_off"),
+        "lifecycle/forget_still_right": still_right(records),
+        "lifecycle/forget_right_before": still_right(records, "before"),
+        "lifecycle/forget_still_right_recall_off": still_right(records, "recall_off"),
+        "lifecycle/neighbour_accuracy": neighbours(records),
+        "lifecycle/neighbour_before": neighbours(records, phase="before"),
+    }
+    metrics = {name: estimate(drawn, resamples) for name, drawn in shares.items()}
+    for step in ("write", "update", "forget"):
+        metrics[f"lifecycle/{step}_neighbour_change"] = _change(
+            neighbours(records, step, "before"), neighbours(records, step), resamples
+        )
+        metrics[f"lifecycle/{step}_s"] = estimate_mean(spent(edits, step, "seconds"), resamples)
+    metrics["lifecycle/write_tokens"] = estimate_mean(spent(edits, "write", "tokens"), resamples)
+    metrics["lifecycle/write_bytes"] = estimate_mean(spent(edits, "write", "bytes"), resamples)
+    refits = {edit.refit for edit in edits}
+    metrics["lifecycle/refit"] = (
+        Estimate(float(any(refits)), n=len(edits)) if edits else missing("nothing was changed")
+    )
+    return metrics | _lookup_metrics(records, edits, resamples)
+
+
+def _lookup_metrics(
+    records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
+) -> dict[str, Estimate]:
+    """hit@1 of written clauses and of fitted ones among distractors; for methods that look up."""
+    if not any(record.turn.answer.lookups for record in records):
+        return dict.fromkeys(_LOOKUP_KEYS, missing("it never looks anything up"))
+    sizes = sorted({record.num_added for record in records if record.step == "growth"})
+    grown = {
+        size: ledger.hit_at_1(turns_of(records, "growth", "after" if size else "before", num_added=size))
+        for size in sizes
+    }
+    metrics = {
+        "lifecycle/write_hit_at_1": estimate(ledger.hit_at_1(turns_of(records, "write")), resamples),
+        "lifecycle/growth_bytes": estimate_mean(spent(edits, "growth", "bytes"), resamples),
+    }
+    if len(sizes) > 1:
+        metrics["lifecycle/growth_hit_change"] = _change(grown[sizes[0]], grown[sizes[-1]], resamples)
+    else:
+        metrics["lifecycle/growth_hit_change"] = missing("no distractor was written")
+    return metrics | {
+        f"lifecycle/hit_at_1_plus{size}": estimate(drawn, resamples) for size, drawn in grown.items()
+    }
+
+
+_LOOKUP_KEYS = ("lifecycle/write_hit_at_1", "lifecycle/growth_bytes", "lifecycle/growth_hit_change")
+KEYS = (  # of lifecycle_metrics, without those that name a size of the bank
+    *(f"lifecycle/write_{name}" for name in ("s", "bytes", "tokens", "accuracy")),
+    "lifecycle/update_s",
+    "lifecycle/update_accuracy",
+    "lifecycle/stale_rate",
+    "lifecycle/stale_before",
+    "lifecycle/forget_s",
+    *(f"lifecycle/forget_abstention{when}" for when in ("", "_before", "_recall_off")),
+    *(f"lifecycle/forget_{name}" for name in ("still_right", "right_before", "still_right_recall_off")),
+    "lifecycle/neighbour_accuracy",
+    "lifecycle/neighbour_before",
+    *(f"lifecycle/{step}_neighbour_change" for step in ("write", "update", "forget")),
+    "lifecycle/refit",
+    *_LOOKUP_KEYS,
+)
