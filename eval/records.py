@@ -167,8 +167,8 @@ def _cost(body: dict[str, Any]) -> CostRecord:
 
 
 def _ability(body: dict[str, Any]) -> AbilityRecord:
-    lists = {name: tuple(body.pop(name)) for name in ("choices", "log_likelihoods")}
-    return AbilityRecord(**lists, **body)
+    choices, log_likelihoods = tuple(body.pop("choices")), tuple(body.pop("log_likelihoods"))
+    return AbilityRecord(choices=choices, log_likelihoods=log_likelihoods, **body)
 
 
 def _edit(body: dict[str, Any]) -> EditRecord:

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 from eval import ledger, retention, structure
+from eval.ability import ability_evidence, ability_resamples
 from eval.cost import cost_resamples, latency, relative_difference, timings
-from eval.records import CostRecord, TurnRecord
+from eval.records import AbilityRecord, CostRecord, TurnRecord
 from eval.stats import (
     NUM_RESAMPLES,
     Difference,
@@ -299,19 +300,22 @@ def judge_all(
     *,
     evidence: Mapping[str, Mapping[str, Difference]] | None = None,
     gates: Mapping[str, bool] | None = None,
+    abilities: Sequence[AbilityRecord] = (),
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Verdict]:
     """A verdict on every hypothesis, by its key.
 
-    H1 to H3 are computed from the records. H4 to H6 rest on passes and ablations of their own: their
-    figures come in as `evidence` (hypothesis key -> label -> difference). gates: recipe -> has it passed
-    the gate on a set that it may overfit (DESIGN section 4)? Without it `recall_spec` gets no verdict.
+    H1 to H3 are computed from turns and costs, H4 from abilities, both local tasks being parts of it. H5 and
+    H6 rest on ablations: their figures come in as `evidence` (hypothesis key -> label -> difference). gates:
+    recipe -> has it passed the gate on a set that it may overfit (DESIGN section 4)? Without it `recall_spec`
+    gets no verdict.
     """
     groups: dict[str, list[TurnRecord]] = {}
     for record in turns:
         groups.setdefault(record.method, []).append(record)
     resamples = resamples_for(turns, rng, num_resamples) if turns else None
     timing_resamples = cost_resamples(costs, rng, num_resamples)
+    item_resamples = ability_resamples(abilities, rng, num_resamples)
     verdicts: dict[str, Verdict] = {}
     for hypothesis in HYPOTHESES:
         found: Mapping[str, Difference] = (evidence or {}).get(hypothesis.key, {})
@@ -325,6 +329,9 @@ def judge_all(
                 found, reason = _retention_evidence(hypothesis, groups, resamples)
         elif hypothesis.id == "H2":
             found, reason = _cost_evidence(hypothesis, costs, timing_resamples)
+        elif hypothesis.id == "H4" and abilities:
+            asked = [record for record in abilities if record.method == hypothesis.recipe]
+            found, reason = ability_evidence(asked, item_resamples)
         verdicts[hypothesis.key] = judge(hypothesis, found, reason)
     return verdicts
 

@@ -1,0 +1,389 @@
+"""Ordinary ability before and after a fit, and with a memory vector in context. DESIGN section 5, "Ability".
+
+Two local tasks are built from the held-out general conversations and run through lm-eval on the live model
+(`eval.harness`); any lm-eval task can be added by name.
+
+multiple_choice   the question in the chat template, the right final answer against three wrong ones of the
+                  same topic and shape, ranked by the log-likelihood of answer + stop token (lm-eval's acc).
+                  The answer follows the assistant header at once: the one form that asks for nothing that
+                  only fitted models know, so it favours the untouched model if any.
+generation        the question in the chat template, answered freely through the one decode loop, greedily;
+                  exact match of the final answer after normalisation (`eval.scoring.normalise`). The final
+                  answer stands behind `</think>`; a think that never closed is wrong; an answer without any
+                  think (the untouched model's form) counts as a whole. Nothing is recalled or retrieved:
+                  this is what the weights can do.
+
+Topics whose answer has more than one right wording are left out: small talk, `unknown` (an admission in free
+words) and rewriting (half of it is about capitals, which normalisation takes away). So are multiple-choice
+questions without three wrong answers of the same shape (yes or no).
+
+`ability/before`, `ability/after` and `ability/with_memory` are the multiple-choice accuracies, which compare;
+generation has keys of its own, since there the untouched model does not know the answer's format. Why with a
+vector: one optimised vector in context took a model's MMLU from 63.2 to 0.0, a random one to 62.7
+(Progressive Cramming); `with_random` is that control.
+
+Everything here but `run_ability` is a pure function over records and needs no model.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eval.records import AbilityArm, AbilityRecord, RecordError
+from eval.scoring import MONTH_ORDER, normalise, spans
+from eval.stats import (
+    NUM_RESAMPLES,
+    Difference,
+    Estimate,
+    Resamples,
+    Sample,
+    StatsError,
+    draw_resamples,
+    estimate,
+    missing,
+    paired_difference,
+)
+from methods.base import Method, MethodError
+from tasks.base import Conversation, TaskData
+from tasks.think_problems import MAKERS
+from tasks.think_sft import draw_problems, final_answer
+
+if TYPE_CHECKING:
+    from eval.harness import Injection
+    from methods.backbone import Backbone
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+THINK, END_THINK = "<think>", "</think>"
+MULTIPLE_CHOICE, GENERATION = "multiple_choice", "generation"
+LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
+FREE_TOPICS = frozenset({"small_talk", "unknown", "rewriting"})  # more than one right wording
+NUM_CHOICES = 4
+POOL = 120  # fresh problems of a topic whose answers serve as wrong ones
+POOL_SEED = 90_001  # far from the seeds of the corpora
+WEEKDAYS = frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"])
+NO_BANK = "it holds no memory vectors that could sit in context"
+NOT_RUN = "the ability pass was not run"
+
+
+# --- items --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Item:
+    """One held-out question with its one right answer."""
+
+    id: str  # of the conversation
+    topic: str
+    question: str
+    gold: str
+    choices: tuple[str, ...] = ()  # multiple choice: the right answer among wrong ones, in seeded order
+
+
+def shape(answer: str) -> str:
+    """What an answer looks like: wrong answers of another shape would give themselves away.
+
+    Numbers, days, months and clock times stand for their kind, units for themselves; answers in words are
+    told apart by the number of words and by a capital at the beginning.
+    """
+    if answer.lower() in ("yes", "no"):
+        return "yes or no"
+    words, kinds = normalise(answer).split(), []
+    for word in words:
+        if re.fullmatch(r"\d+(?:\.\d+)?", word):
+            kinds.append("#")
+        elif re.fullmatch(r"\d\d:\d\d", word):
+            kinds.append("clock")
+        elif word in WEEKDAYS:
+            kinds.append("day")
+        elif word in MONTH_ORDER:
+            kinds.append("month")
+        else:
+            kinds.append(word)
+    if {"#", "clock", "day", "month"} & set(kinds):
+        return " ".join(kinds)
+    return f"{'Words' if answer[:1].isupper() else 'words'} {len(words)}"
+
+
+def _eligible(task: TaskData) -> list[Item]:
+    """The first exchange of every held-out conversation with one right answer."""
+    return [
+        Item(c.id, c.topic, c.messages[0].content, _answer(c))
+        for c in task.sft_heldout
+        if c.topic not in FREE_TOPICS and normalise(_answer(c))
+    ]
+
+
+def _answer(conversation: Conversation) -> str:
+    return final_answer(conversation.messages[1].content)
+
+
+def _drawn(items: Sequence[Item], seed: int, num_items: int, what: str) -> list[Item]:
+    return random.Random(f"ability/{what}/{seed}").sample(items, min(num_items, len(items)))
+
+
+def generation_items(task: TaskData, seed: int, num_items: int) -> list[Item]:
+    """A seeded draw of held-out questions with one right answer."""
+    return _drawn(_eligible(task), seed, num_items, GENERATION)
+
+
+def multiple_choice_items(task: TaskData, seed: int, num_items: int) -> list[Item]:
+    """A seeded draw of held-out questions, each with three wrong answers; the right one stands anywhere.
+
+    Wrong answers are answers to other problems of the topic, those that stand in the question first; of a
+    list to sort they are its other orders. All four differ after normalisation.
+    """
+    eligible = _eligible(task)
+    pools: dict[str, list[str]] = {}
+    for item in eligible:
+        pools.setdefault(item.topic, []).append(item.gold)
+    for topic, answers in pools.items():
+        if topic in MAKERS:
+            answers += [problem.answer for problem in draw_problems(topic, POOL, POOL_SEED + seed)]
+    built = []
+    for item in eligible:
+        rng = random.Random(f"ability/choices/{seed}/{item.id}")
+        wrong = _wrong_answers(item, pools[item.topic], rng)
+        if len(wrong) == NUM_CHOICES - 1:
+            built.append(replace(item, choices=tuple(rng.sample((item.gold, *wrong), NUM_CHOICES))))
+    return _drawn(built, seed, num_items, MULTIPLE_CHOICE)
+
+
+def _wrong_answers(item: Item, pool: Sequence[str], rng: random.Random) -> list[str]:
+    """Up to three answers of the gold's shape, none the same as another after normalisation."""
+    parts = item.gold.split(", ")
+    if item.topic == "sorting" and len(parts) > 2:
+        orders = list(permutations(parts))[1:]
+        candidates = [", ".join(order) for order in rng.sample(orders, min(len(orders), 12))]
+    else:
+        looks = shape(item.gold)
+        fitting = sorted({answer for answer in pool if shape(answer) == looks})
+        rng.shuffle(fitting)
+        candidates = sorted(fitting, key=lambda answer: not spans(answer, item.question))
+    taken, wrong = {normalise(item.gold)}, list[str]()
+    for candidate in candidates:
+        if len(wrong) < NUM_CHOICES - 1 and normalise(candidate) not in taken:
+            taken.add(normalise(candidate))
+            wrong.append(candidate)
+    return wrong
+
+
+# --- the pass -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One task in one arm."""
+
+    arm: AbilityArm
+    task: str
+    backbone: Backbone
+    item_ids: tuple[str, ...]
+    injections: Mapping[str, Injection] | None = None  # question -> what is put in context
+
+
+def run_ability(
+    method: Method,
+    before: Backbone,
+    task: TaskData,
+    *,
+    seed: int,
+    num_items: int = 80,
+    progress: Progress | None = None,
+    done: Sequence[AbilityRecord] = (),
+    named_tasks: Mapping[str, Any] | None = None,
+    max_new_tokens: int = 192,
+    batch_size: int = 8,
+) -> Iterator[list[AbilityRecord]]:
+    """Yields the records of one task in one arm after the other.
+
+    method: fitted; its `backbone` is measured, and its `bank`, where it has one, gives the vectors in
+    context. before: the untouched backbone. num_items: of each task. done: records that exist already, of
+    this method (they are not yielded again) or of another one with the same seed, whose "before" is copied
+    in place of measuring the same weights again. named_tasks: from `eval.harness.load_named_tasks`.
+    Greedy throughout: nothing is drawn but the items and the vectors. To run before anything is written to
+    the bank or forgotten. Raises MethodError for a method without a backbone.
+    """
+    from eval import harness
+
+    fitted: Backbone | None = getattr(method, "backbone", None)
+    if fitted is None:
+        raise MethodError(f"{method.name}: it has no backbone, so its ordinary ability cannot be measured")
+    choices = multiple_choice_items(task, seed, num_items)
+    questions = generation_items(task, seed, num_items)
+    sizes = {name: harness.num_docs(loaded, num_items) for name, loaded in (named_tasks or {}).items()}
+    ids = {MULTIPLE_CHOICE: tuple(i.id for i in choices), GENERATION: tuple(i.id for i in questions)}
+    ids |= {name: tuple(f"{name}/{n}" for n in range(size)) for name, size in sizes.items()}
+
+    arms: tuple[tuple[AbilityArm, Backbone], ...] = (("before", before), ("after", fitted))
+    stages = [_Stage(arm, name, backbone, ids[name]) for arm, backbone in arms for name in ids]
+    bank = getattr(method, "bank", None)
+    if bank is not None:
+        asked = [item.question for item in choices]
+        vectors: tuple[tuple[AbilityArm, Mapping[str, Injection]], ...] = (
+            ("with_memory", harness.memory_injections(bank, asked, seed)),
+            ("with_random", harness.random_injections(bank, asked, seed)),
+        )
+        stages += [_Stage(arm, MULTIPLE_CHOICE, fitted, ids[MULTIPLE_CHOICE], found) for arm, found in vectors]
+
+    def measure(stage: _Stage) -> list[AbilityRecord]:
+        def record(item: Item, **found: Any) -> AbilityRecord:
+            return AbilityRecord(
+                method.name, seed, stage.arm, stage.task, item.id, item.question, item.gold, item.topic, **found
+            )
+
+        if stage.task == MULTIPLE_CHOICE:
+            lm = harness.ChatLM(stage.backbone, batch_size, stage.injections)
+            owners = {question: found.memory_id for question, found in (stage.injections or {}).items()}
+            return [
+                record(item, choices=item.choices, log_likelihoods=values, memory_id=owners.get(item.question, ""))
+                for item, values in zip(choices, harness.rank_choices(lm, choices), strict=True)
+            ]
+        if stage.task == GENERATION:
+            lm = harness.ChatLM(stage.backbone, 4 * batch_size)
+            outputs = harness.answer_freely(lm, questions, max_new_tokens)
+            return [record(item, output=output) for item, output in zip(questions, outputs, strict=True)]
+        plain = harness.PlainLM(stage.backbone, batch_size)
+        scored = harness.score_named(plain, stage.task, (named_tasks or {})[stage.task], seed, num_items)
+        return [record(item, score=score) for item, score in scored]
+
+    known = {record.id for record in done}
+    others = {(r.task, r.item_id): r for r in done if r.arm == "before" and r.seed == seed}
+    for number, stage in enumerate(stages):
+        if progress is not None:
+            progress(f"{method.name}: ability", number, len(stages))
+        copies = [others.get((stage.task, item_id)) for item_id in stage.item_ids if stage.arm == "before"]
+        if copies and all(copies):
+            records = [replace(copy, method=method.name) for copy in copies if copy is not None]
+        elif all(f"{method.name}/{seed}/{stage.arm}/{stage.task}/{i}" in known for i in stage.item_ids):
+            continue
+        else:
+            records = measure(stage)
+        fresh = [record for record in records if record.id not in known]
+        if fresh:
+            yield fresh
+    if progress is not None:
+        progress(f"{method.name}: ability", len(stages), len(stages))
+
+
+# --- metrics ------------------------------------------------------------------------------------
+
+
+def final_of(output: str) -> str:
+    """The final answer in a generated text: behind `</think>`; all of it without a think; "" if unclosed."""
+    if END_THINK in output:
+        return output.split(END_THINK, 1)[1].strip()
+    return "" if THINK in output else output.strip()
+
+
+def matches(output: str, gold: str) -> bool:
+    """Is the final answer in a generated text the right one, after normalisation?"""
+    return normalise(final_of(output)) == normalise(gold)
+
+
+def correct(record: AbilityRecord) -> float:
+    """1.0 or 0.0 for the local tasks; lm-eval's own score in [0, 1] for a task by name.
+
+    Multiple choice: the first choice of highest log-likelihood is the right one (lm-eval's acc). Generation:
+    exact match. Raises RecordError with the record's id where it cannot be scored.
+    """
+    if record.score is not None:
+        return record.score
+    if record.task == MULTIPLE_CHOICE:
+        values = record.log_likelihoods
+        if len(values) != len(record.choices) or record.gold not in record.choices or any(map(math.isnan, values)):
+            raise RecordError(
+                f"record {record.id}: needs one log-likelihood a choice and the right answer among the choices; "
+                "remove the line and continue the run"
+            )
+        return float(record.choices[int(np.argmax(values))] == record.gold)
+    if record.task == GENERATION:
+        return float(matches(record.output, record.gold))
+    raise RecordError(f"record {record.id}: lm-eval left no score; remove the line and continue the run")
+
+
+def items_right(records: Sequence[AbilityRecord], arm: AbilityArm, task: str = MULTIPLE_CHOICE) -> Sample:
+    """Right or wrong, item by item, of one method's arm. Every item is a cluster of its own."""
+    kept = [record for record in records if record.arm == arm and record.task == task]
+    ids = tuple(f"{record.task}/{record.item_id}" for record in kept)
+    return Sample(
+        values=np.array([correct(record) for record in kept], dtype=np.float64),
+        clusters=ids,
+        seeds=tuple(record.seed for record in kept),
+        items=ids,
+        reason="" if kept else NOT_RUN,
+    )
+
+
+def ability_resamples(
+    records: Sequence[AbilityRecord], rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES
+) -> Resamples | None:
+    """One set of resamples of the items for all methods; None without records."""
+    if not records:
+        return None
+    items = (f"{record.task}/{record.item_id}" for record in records)
+    return draw_resamples(items, (record.seed for record in records), rng, num_resamples)
+
+
+def ability_metrics(records: Sequence[AbilityRecord], resamples: Resamples | None) -> dict[str, Estimate]:
+    """All ability/* metrics of one method. resamples: from `ability_resamples` over all methods.
+
+    before, after, with_memory, with_random: multiple-choice accuracy. .../generation: exact match;
+    .../<lm-eval task>: lm-eval's score. change: after - before, memory_change: with_memory - after, paired
+    by item, in [-1, 1], each with its interval.
+    """
+    if resamples is None or not records:
+        return dict.fromkeys((f"ability/{arm}" for arm in ("before", "after", "with_memory")), missing(NOT_RUN))
+    no_vectors = all(record.arm in ("before", "after") for record in records)
+    tasks = dict.fromkeys((*LOCAL_TASKS, *(record.task for record in records)))
+
+    def change(arm: AbilityArm, reference: AbilityArm, task: str) -> Estimate:
+        try:
+            found = paired_difference(
+                items_right(records, arm, task), items_right(records, reference, task), resamples
+            )
+        except StatsError as error:
+            return missing(NO_BANK if no_vectors and arm == "with_memory" else str(error))
+        return Estimate(found.value, found.low, found.high, found.n)
+
+    metrics: dict[str, Estimate] = {}
+    fits: tuple[AbilityArm, ...] = ("before", "after")
+    for task in tasks:
+        suffix = "" if task == MULTIPLE_CHOICE else f"/{task}"
+        for arm in fits:
+            metrics[f"ability/{arm}{suffix}"] = estimate(items_right(records, arm, task), resamples)
+        metrics[f"ability/change{suffix}"] = change("after", "before", task)
+    in_context: tuple[AbilityArm, ...] = ("with_memory", "with_random")
+    for arm in in_context:
+        found = missing(NO_BANK) if no_vectors else estimate(items_right(records, arm), resamples)
+        metrics[f"ability/{arm}"] = found
+    metrics["ability/memory_change"] = change("with_memory", "after", MULTIPLE_CHOICE)
+    return metrics
+
+
+def ability_evidence(
+    records: Sequence[AbilityRecord], resamples: Resamples | None
+) -> tuple[dict[str, Difference], str]:
+    """Evidence for H4 of one method: after - before on both local tasks, and what is missing.
+
+    Each task is a part of its own: a gain in the trained format cannot make up for a loss elsewhere.
+    """
+    evidence: dict[str, Difference] = {}
+    if resamples is None or not records:
+        return evidence, ""
+    for task in LOCAL_TASKS:
+        try:
+            evidence[task.replace("_", " ")] = paired_difference(
+                items_right(records, "after", task), items_right(records, "before", task), resamples
+            )
+        except StatsError as error:
+            return evidence, f"needs {task} before and after the fit ({error})"
+    return evidence, ""
