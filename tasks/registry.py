@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tasks import manual, regs
+from tasks import manual, regs, synthetic
 from tasks.base import TaskData, TaskError
 
 Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
 
-TASKS: dict[str, Loader] = {"manual": manual.load, "regs": regs.load}
+TASKS: dict[str, Loader] = {"manual": manual.load, "regs": regs.load, "synthetic": synthetic.load}
 
 
 def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **options: Any) -> TaskData:
