@@ -30,7 +30,7 @@ from tasks.base import (
 from tasks.think_sft import general_conversations
 
 DATA = Path(__file__).parent / "data" / "synthetic"
-MIN_CLAUSES, MAX_CLAUSES = 10, 100_000
+MIN_CLAUSES, MAX_CLAUSES = 3, 100_000
 DEFAULT_CLAUSES = 300
 FAMILY = 3  # clauses of a near-miss family
 REVISED_EVERY = 5  # one asked family in so many has a revised clause
@@ -355,7 +355,7 @@ def load(
     """A handbook of at least `num_clauses` clauses (None or 0: 300), rounded up to whole families.
 
     num_asked: at most so many clauses, drawn by seed as whole families, are asked about; all are memories.
-    num_train, num_heldout: general conversations, see think_sft. Raises TaskError outside 10 to 100,000.
+    num_train, num_heldout: general conversations, see think_sft. Raises TaskError outside 3 to 100,000.
     """
     wanted = num_clauses or DEFAULT_CLAUSES
     if not MIN_CLAUSES <= wanted <= MAX_CLAUSES:
