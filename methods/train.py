@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from methods import control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
@@ -155,7 +156,7 @@ class MemoryLM(nn.Module):
     def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
         """-> {"lm": mean token cross-entropy, "retrieval": mean cross-entropy over the bank}, where present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        embeds_BTD = base.get_input_embeddings()(batch.input_ids_BT)
+        embeds_BTD = control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT)
         injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
         if len(injected):
             assert self.memory is not None
@@ -176,7 +177,7 @@ class MemoryLM(nn.Module):
             spare = _round_up(len(rows)) - len(rows)
             labels = F.pad(targets[rows, columns], (0, spare), value=IGNORE)
             states = hidden_BTD[F.pad(rows, (0, spare)), F.pad(columns, (0, spare))]
-            logits = base.get_output_embeddings()(states).float()
+            logits = control_rows.head(base.get_output_embeddings(), states).float()
             losses["lm"] = F.cross_entropy(logits, labels, ignore_index=IGNORE)
         asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
         if len(asked) and self.memory is not None:
