@@ -20,6 +20,7 @@ from eval.scoring import verbatim
 from eval.stats import Sample, sample
 from eval.structure import RECALL, recited
 
+RECALL_NAMES = ("recall", "oracle_vector", "random_vector")  # how the names of recall methods begin
 MemoryPath = Literal[
     "recall",  # decides itself, by a <recall> token, whether to look up
     "retrieve",  # looks up on every turn, before generating
@@ -33,7 +34,7 @@ def memory_path(records: Sequence[TurnRecord]) -> MemoryPath:
     recall: an answer holds a `<recall>` token, or the method's name says that it could have (a recall
     method that never triggers is one still). retrieve: no such token, but lookups. weights: neither.
     """
-    if any(RECALL in r.answer.raw or r.method.startswith("recall") for r in records):
+    if any(RECALL in r.answer.raw or r.method.startswith(RECALL_NAMES) for r in records):
         return "recall"
     return "retrieve" if any(r.answer.lookups for r in records) else "weights"
 

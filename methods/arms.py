@@ -1,19 +1,53 @@
-"""Control arms that bound the table. Off by default; `run_methods` names them.
+"""Control arms that bound the table. `run_methods` or `evaluation=full` name them.
 
-none          the same SFT corpus and no memories: what the model knows or guesses
-oracle_text   the gold clause alone in the prompt: what the reader could do at best
+none            the same SFT corpus and no memories: what the model knows or guesses
+full_context    every clause in every prompt, in the handbook's order, with a reader tuned for it
+oracle_text     the gold clause alone in the prompt: what RAG could do with perfect retrieval
+oracle_vector   recall with the gold clause's vector forced: what recall could do with perfect retrieval
+random_vector   recall with another clause's vector forced: what the injected vector itself decides
+
+Where the method that an arm bounds runs beside it, the arm borrows that method's fit (`borrows_from`), so that
+the two differ in the lookup alone; else it fits its own, on the same budget.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from methods.rag import Passage, RagConfig, RagMethod
+from methods.backbone import Backbone
+from methods.base import Context, MethodError
+from methods.chat import encode_prompt
+from methods.rag import Passage, RagConfig, RagMethod, open_book
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.method import RecallConfig, RecallMethod
 from methods.setup import MethodSetup
 from methods.sft import SftConfig, SftMethod
 from tasks.base import Memory, Message
+
+ARMS = ("none", "full_context", "oracle_text", "oracle_vector", "random_vector")
+LENDERS = {"oracle_text": "rag", "oracle_vector": "recall", "random_vector": "recall"}
+ROOM_TOKENS = 512  # kept free beside the clauses, for the system prompt, the question and the answer
+
+Gold = Mapping[str, Sequence[str]]  # gold_key -> clause ids
+
+
+def borrows_from(name: str, names: Sequence[str]) -> str:
+    """The method whose fit the method `name` answers with when `names` run together; its own name: its own fit."""
+    lender = LENDERS.get(name, name)
+    return lender if lender in names else name
+
+
+def gold_key(messages: Sequence[Message]) -> str:
+    """What the user said so far: elliptic questions rest on what was asked before them."""
+    return "\n".join(message.content for message in messages if message.role == "user")
+
+
+def _gold_of(gold: Gold, messages: Sequence[Message]) -> Sequence[str]:
+    """Clause ids by the dialogue so far, else by the question alone; () where no clause is known to answer."""
+    return gold.get(gold_key(messages), gold.get(messages[-1].content, ()))
 
 
 def none(setup: MethodSetup) -> SftMethod:
@@ -21,37 +55,109 @@ def none(setup: MethodSetup) -> SftMethod:
     return SftMethod(setup, SftConfig(knowledge=False), "none")
 
 
-class GoldRetriever:
-    """Knows each question's clauses. Training questions find their own clause through their cue."""
+# --- texts --------------------------------------------------------------------------------------
 
-    def __init__(self, gold: Mapping[str, Sequence[str]]) -> None:
-        self._gold = gold  # question text -> clause ids
-        self._texts: dict[str, str] = {}
+
+class TextRetriever:
+    """A `Retriever` that goes by a rule: `pick` names the ids to show, of the texts at hand."""
+
+    def __init__(self, pick: Callable[[Sequence[Message], Mapping[str, str]], Sequence[str]]) -> None:
+        self._pick = pick
+        self._texts: dict[str, str] = {}  # in the handbook's order
 
     def upsert(self, memories: Sequence[Memory]) -> None:
         self._texts.update({m.id: m.text for m in memories})
 
     def delete(self, ids: Sequence[str]) -> None:
+        unknown = [i for i in ids if i not in self._texts]
+        if unknown:
+            raise MethodError(f"cannot forget {unknown[0]!r}: no clause has that id")
         for memory_id in ids:
-            self._texts.pop(memory_id, None)
+            del self._texts[memory_id]
 
     def retrieve(
         self, conversations: Sequence[Sequence[Message]], top_k: int
     ) -> tuple[list[list[Passage]], dict[str, float]]:
-        ids = [self._gold.get(messages[-1].content, ()) for messages in conversations]
-        return [[Passage(i, self._texts[i], 1.0) for i in row if i in self._texts] for row in ids], {}
+        picked = [self._pick(messages, self._texts) for messages in conversations]
+        return [[Passage(i, self._texts[i], 1.0) for i in row if i in self._texts] for row in picked], {}
 
     def save(self, path: Path) -> None:
-        (path / "index.json").write_text(json.dumps(self._texts, ensure_ascii=False), encoding="utf-8")
+        body = {"ids": list(self._texts), "documents": list(self._texts.values())}
+        (path / "index.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
 
     def load(self, path: Path) -> None:
-        self._texts = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        """Reads its own index or Chroma's, which holds the same and embeddings."""
+        body = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        self._texts = dict(zip(body["ids"], body["documents"], strict=True))
 
     @property
     def num_bytes(self) -> int:
         return sum(len(text.encode()) for text in self._texts.values())
 
 
-def oracle_text(setup: MethodSetup, gold: Mapping[str, Sequence[str]], config: RagConfig) -> RagMethod:
-    """RAG whose retriever is always right: the reader is tuned on the gold clause alone."""
-    return RagMethod(setup, config, "oracle_text", GoldRetriever(gold))
+def gold_retriever(gold: Gold) -> TextRetriever:
+    """Knows each question's clauses. Training questions find their own clause through their cue."""
+    return TextRetriever(lambda messages, _texts: _gold_of(gold, messages))
+
+
+def oracle_text(setup: MethodSetup, gold: Gold, config: RagConfig) -> RagMethod:
+    """RAG whose retriever is always right. With a fit of its own, the reader is tuned on the gold clause alone."""
+    return RagMethod(setup, config, "oracle_text", gold_retriever(gold))
+
+
+def check_window(backbone: Backbone, memories: Sequence[Memory]) -> None:
+    """Raises MethodError where a prompt with every clause leaves no room for a question and its answer."""
+    book = open_book([Message("user", "")], [Passage(m.id, m.text, 1.0) for m in memories])
+    tokens = len(encode_prompt(backbone, book))
+    if tokens + ROOM_TOKENS > backbone.context_length:
+        raise MethodError(
+            f"full_context: {len(memories)} clauses make a prompt of {tokens} tokens and {ROOM_TOKENS} are kept "
+            f"for question and answer, but {backbone.name} reads {backbone.context_length}; take fewer clauses "
+            "(task.num_clauses=...) or a model with a longer context, or leave full_context out"
+        )
+
+
+class _Handbook(TextRetriever):
+    """All texts for every question, as long as they fit the context window."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(lambda _messages, texts: list(texts))
+        self._backbone = backbone
+
+    def upsert(self, memories: Sequence[Memory]) -> None:
+        texts = self._texts | {m.id: m.text for m in memories}
+        check_window(self._backbone, [Memory(memory_id, text) for memory_id, text in texts.items()])
+        super().upsert(memories)
+
+
+def full_context(setup: MethodSetup, config: RagConfig) -> RagMethod:
+    """The RAG reader with every clause in the prompt. Raises MethodError where they do not fit."""
+    return RagMethod(setup, config, "full_context", _Handbook(setup.backbone), whole_book=True)
+
+
+# --- vectors ------------------------------------------------------------------------------------
+
+
+def oracle_vector(setup: MethodSetup, gold: Gold, config: RecallConfig | None) -> RecallMethod:
+    """Recall whose memory head is always right: the n-th recall gets the question's n-th gold vector.
+
+    Whether it recalls at all stays its own choice. Without a gold clause it gets the null memory.
+    """
+
+    def choose(ctx: Context, bank: MemoryBank) -> list[int]:
+        ids = [i for i in _gold_of(gold, ctx.messages) if i in bank.ids] or [NULL_ID]
+        return [bank.index(memory_id) for memory_id in ids]
+
+    return RecallMethod(setup, config, "oracle_vector", choose)
+
+
+def random_vector(setup: MethodSetup, gold: Gold, config: RecallConfig | None) -> RecallMethod:
+    """Recall that gets a vector of a clause that does not answer the question, drawn by seed and dialogue."""
+
+    def choose(ctx: Context, bank: MemoryBank) -> list[int]:
+        right = {NULL_ID, *_gold_of(gold, ctx.messages)}
+        wrong = [row for row, memory_id in enumerate(bank.ids) if memory_id not in right]
+        rng = random.Random(f"random vector/{setup.train.seed}/{gold_key(ctx.messages)}")
+        return [rng.choice(wrong) if wrong else bank.index(NULL_ID)]
+
+    return RecallMethod(setup, config, "random_vector", choose)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import PACKAGED_ENCODER, load_encoder
-from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
+from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.chat import Sample
 from methods.decode import generate
 from methods.examples import (
@@ -181,12 +182,16 @@ class RagMethod:
         config: RagConfig | None = None,
         name: str = "rag",
         retriever: Retriever | None = None,
+        whole_book: bool = False,
     ) -> None:
+        """whole_book: all that the retriever has is in every prompt, in its order, and nothing is looked up."""
         self.config = config or RagConfig()
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
         self._retriever = retriever
+        self.whole_book = whole_book
+        self.top_k = sys.maxsize if whole_book else self.config.top_k
 
     @property
     def retriever(self) -> Retriever:
@@ -210,23 +215,27 @@ class RagMethod:
 
         def retrieve(messages: tuple[Message, ...]) -> list[Passage]:
             if messages not in cache:
-                cache[messages] = self.retriever.retrieve([messages], config.top_k + 1)[0][0]
+                cache[messages] = self.retriever.retrieve([messages], self.top_k + 1)[0][0]
             return cache[messages]
 
         def open_example(example: Example) -> Sample:
-            others = [p for p in retrieve(example.messages) if p.memory_id != example.memory_id]
+            found_here = retrieve(example.messages)
+            others = [p for p in found_here if p.memory_id != example.memory_id]
             if example.memory_id and rng.random() >= config.gold_missing:
                 gold = Passage(example.memory_id, example.clause, 1.0)
-                shown = [gold, *others[: config.top_k - 1]]
+                shown = [gold, *others[: self.top_k - 1]]
             else:  # nothing here answers it
-                shown = others[: config.top_k]
+                shown = others[: self.top_k]
                 example = replace(example, clause=NULL_TEXT, reasoning="", answer=NO_CLAUSE_ANSWER)
             rng.shuffle(shown)
+            if self.whole_book:  # as at answering; a passage from outside stands anywhere
+                place = {p.memory_id: float(i) for i, p in enumerate(found_here)}
+                shown.sort(key=lambda p: place.get(p.memory_id, rng.uniform(0, len(place))))
             return sft_sample(backbone, replace(example, messages=open_book(example.messages, shown)))
 
         def open_conversation(conversation: Conversation) -> Sample:
             asked = conversation.messages[:-1]
-            opened = open_book(asked, retrieve(asked)[: config.top_k])
+            opened = open_book(asked, retrieve(asked)[: self.top_k])
             return conversation_sample(
                 backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
             )
@@ -279,9 +288,9 @@ class RagMethod:
     # answering
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
-        found, before = self.retriever.retrieve([c.messages for c in ctxs], self.config.top_k)
-        opened = [
-            replace(ctx, messages=open_book(ctx.messages, passages[::-1]))  # the best stands by the question
+        found, before = self.retriever.retrieve([c.messages for c in ctxs], self.top_k)
+        opened = [  # the best stands by the question
+            replace(ctx, messages=open_book(ctx.messages, passages if self.whole_book else passages[::-1]))
             for ctx, passages in zip(ctxs, found, strict=True)
         ]
         prompts, cuts = prompts_for(self.backbone, opened)
@@ -293,7 +302,7 @@ class RagMethod:
             timed=timed,
         )
         return [
-            answer_from(self.backbone, output, _lookups(passages), cut, before)
+            answer_from(self.backbone, output, () if self.whole_book else _lookups(passages), cut, before)
             for output, passages, cut in zip(outputs, found, cuts, strict=True)
         ]
 
@@ -323,6 +332,13 @@ class RagMethod:
         """Restores a saved fit onto an untouched backbone of the same model."""
         if self.config.reader == "tuned":
             merge_adapters(self.backbone, [path / "adapters" / "reader"])
+        self.retriever.load(path)
+
+    def borrow(self, fitted: Method, path: Path) -> None:
+        """Answers with the reader of another RAG method, on the clauses that it saved under `path`."""
+        if not isinstance(fitted, RagMethod):
+            raise MethodError(f"{self.name} can borrow the fit of a RAG method, not of {fitted.name}")
+        self.backbone = fitted.backbone
         self.retriever.load(path)
 
 

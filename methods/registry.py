@@ -14,7 +14,7 @@ from methods.sft import SftConfig, SftMethod
 
 # name -> config class; a method without settings of its own has none
 CONFIGS: dict[str, type] = {"recall": RecallConfig, "sft": SftConfig, "rag": RagConfig}
-NAMES = ("recall", "sft", "rag", "none", "oracle_text")
+NAMES = ("recall", "sft", "rag", *arms.ARMS)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -31,13 +31,16 @@ def check_names(names: Sequence[str]) -> None:
 def build_method(
     name: str, setup: MethodSetup, configs: Mapping[str, Any], gold: Mapping[str, Sequence[str]]
 ) -> Method:
-    """configs: method name -> its config object; gold: question -> clause ids, for the oracle arms alone."""
+    """configs: method name -> its config object; gold: arms.gold_key -> clause ids, for the control arms alone."""
     check_names([name])
     builders: dict[str, Callable[[], Method]] = {
         "recall": lambda: RecallMethod(setup, configs.get("recall")),
         "sft": lambda: SftMethod(setup, configs.get("sft")),
         "rag": lambda: RagMethod(setup, configs.get("rag")),
         "none": lambda: arms.none(setup),
+        "full_context": lambda: arms.full_context(setup, configs.get("rag") or RagConfig()),
         "oracle_text": lambda: arms.oracle_text(setup, gold, configs.get("rag") or RagConfig()),
+        "oracle_vector": lambda: arms.oracle_vector(setup, gold, configs.get("recall")),
+        "random_vector": lambda: arms.random_vector(setup, gold, configs.get("recall")),
     }
     return builders[name]()

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,8 @@ class _RowState:
 class RecallInterceptor:
     """Sits in the decode loop and does steps N+1 and N+2. `force_memory` serves the oracle arms.
 
-    force_memory: for each row a bank index that is chosen whatever the query says.
+    force_memory: for each row what is chosen whatever the query says: one bank index, or one for the first
+    recall, one for the second and so on, of which the last serves all further ones.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class RecallInterceptor:
         bank: MemoryBank,
         ids: ControlIds,
         config: AutoregressiveRecall,
-        force_memory: list[int] | None = None,
+        force_memory: Sequence[int | Sequence[int]] | None = None,
     ) -> None:
         from transformers import (
             LogitsProcessorList,
@@ -121,7 +122,8 @@ class RecallInterceptor:
         best = torch.topk(cosine_M, k=min(10, len(cosine_M)))
         candidates = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         if self.force_memory is not None:
-            index = self.force_memory[row]
+            forced = self.force_memory[row]
+            index = forced if isinstance(forced, int) else forced[min(len(state.recalled), len(forced) - 1)]
         else:
             recalled_1N = torch.tensor([state.recalled], dtype=torch.long, device=cosine_M.device)
             logits_1M = cosine_M[None] * self.config.logit_scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone, load_backbone
-from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
+from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Generated, generate
 from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
@@ -43,8 +43,17 @@ class RecallConfig:
 class RecallMethod:
     """`Method` with a memory bank. The bank is the only state besides the merged weights."""
 
-    def __init__(self, setup: MethodSetup, config: RecallConfig | None = None, name: str = "recall") -> None:
+    def __init__(
+        self,
+        setup: MethodSetup,
+        config: RecallConfig | None = None,
+        name: str = "recall",
+        choose: Callable[[Context, MemoryBank], Sequence[int]] | None = None,
+    ) -> None:
+        """choose: for the control arms, bank indices for a question's recalls in place of the memory head."""
         self.name = name
+        self._choose = choose
+        self._recall_enabled = True
         self.setup = setup
         self.backbone = setup.backbone
         self.config = config or RecallConfig()
@@ -55,7 +64,7 @@ class RecallMethod:
     def _make_bank(self, memories: Sequence[Memory], passages: Sequence[Memory]) -> MemoryBank:
         """Vectors of all memories, the null memory and training passages, from the untouched base model."""
         if not memories:
-            raise MethodError("recall: the memory bank would be empty; give at least one memory")
+            raise MethodError(f"{self.name}: the memory bank would be empty; give at least one memory")
         entries = [Memory(NULL_ID, NULL_TEXT), *memories, *passages]
         raw_ND = self._extract(self.backbone, entries)
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
@@ -137,9 +146,13 @@ class RecallMethod:
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
         bank = self._bank()
-        interceptor = RecallInterceptor(
-            bank, self.backbone.ids, replace(self.config.recall, logit_scale=self._logit_scale)
+        recall = replace(
+            self.config.recall,
+            logit_scale=self._logit_scale,
+            enabled=self.config.recall.enabled and self._recall_enabled,
         )
+        forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
+        interceptor = RecallInterceptor(bank, self.backbone.ids, recall, forced)
         prompts, cuts = prompts_for(self.backbone, ctxs)
         outputs = generate(
             self.backbone,
@@ -185,6 +198,10 @@ class RecallMethod:
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
 
+    def enable_recall(self, enabled: bool) -> None:
+        """Off: the bank is never looked into, and the weights answer alone."""
+        self._recall_enabled = enabled
+
     # after the fit
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
@@ -213,3 +230,10 @@ class RecallMethod:
         """Restores a saved fit onto an untouched backbone of the same model."""
         self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)
         merge_adapters(self.backbone, [path / "adapters" / "step1", path / "adapters" / "step2"])
+
+    def borrow(self, fitted: Method, path: Path) -> None:
+        """Answers with the weights of another recall method and the bank that it saved under `path`."""
+        if not isinstance(fitted, RecallMethod):
+            raise MethodError(f"{self.name} can borrow the fit of a recall method, not of {fitted.name}")
+        self.backbone = fitted.backbone
+        self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)

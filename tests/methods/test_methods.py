@@ -19,7 +19,8 @@ from tasks.base import Memory, Message, TaskData
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
 BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each
-EDITABLE = ("recall", "rag", "oracle_text")
+RECALLS = ("recall", "oracle_vector", "random_vector")
+LOOK_UP = (*RECALLS, "rag", "oracle_text")
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def test_the_protocol(pristine_lively: Backbone, regs: TaskData, tmp_path: Path,
     assert all(a.usage.total_s > 0 for a in alone)
     assert all(a.usage.total_s == 0.0 and a.usage.stage_s == {} for a in together)
     assert all("<recall>" in a.raw for a in alone)
-    assert all(bool(a.lookups) == (name in EDITABLE) for a in alone)
+    assert all(bool(a.lookups) == (name in LOOK_UP) for a in alone)
 
     method.save(tmp_path / "saved")
     other = build(name, pristine_lively.clone(), regs, tmp_path / "other")
@@ -99,9 +100,9 @@ def test_a_cap_of_ones_own_holds_in_a_batch(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path, name: str
 ) -> None:
     method = build(name, pristine_lively.clone(), regs, tmp_path)
-    if name == "recall":
+    if name in RECALLS:
         method.bank = method._make_bank(regs.memories, [])  # type: ignore[attr-defined]
-    elif name in EDITABLE:
+    elif hasattr(method, "retriever"):
         method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
     ctxs = [replace(ctx, max_new_tokens=4 + 3 * i) for i, ctx in enumerate(contexts(regs))]
     alone, together = answers(method, ctxs, method.backbone)  # type: ignore[attr-defined]

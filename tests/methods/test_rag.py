@@ -239,7 +239,7 @@ def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaR
 
 
 def test_the_oracle_retrieves_the_gold_clause_alone() -> None:
-    oracle = arms.GoldRetriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
+    oracle = arms.gold_retriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
     oracle.upsert(CLAUSES)
     found, _ = oracle.retrieve([asked("x", "Lunch?"), asked("Both?"), asked("Other?"), asked("Gone?")], 1)
     assert [[p.memory_id for p in row] for row in found] == [["2"], ["4", "1"], [], []]
