@@ -19,8 +19,22 @@ def fail(message: str) -> None:
     raise SystemExit(2)
 
 
+_PATH = re.compile(r"(?:task\.)?path=(?P<path>.*)", re.DOTALL)
+
+
+def spelled_out(word: str) -> str:
+    """`path=my docs (2)` as Hydra wants it: `task.path='my docs (2)'`; other words as they are."""
+    match = _PATH.fullmatch(word)
+    if match is None or match["path"][:1] in ("'", '"'):
+        return word
+    escaped = match["path"].replace("\\", "\\\\") if match["path"].endswith("\\") else match["path"]
+    quoted = escaped.replace("'", "\\'")
+    return f"task.path='{quoted}'"
+
+
 def compose_config(name: str, overrides: list[str]) -> Any:
-    """The configuration from conf/<name>.yaml and command-line words."""
+    """The configuration from conf/<name>.yaml and command-line words; `path=` is short for `task.path=`."""
+    overrides = [spelled_out(word) for word in overrides]
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
@@ -64,6 +78,7 @@ def _unknown_key(name: str, key: str) -> str:
 HELP = """usage: python -m pipelines.{name} [key=value ...]
 
   task=...         {tasks}
+  path=...         task=local: the folder with your documents (look first: python -m tasks.check path=...)
   preset=...       {presets}
   evaluation=...   {evaluations}
   run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods}

@@ -31,7 +31,8 @@ from tasks.validate import check
 def compare(config: Resolved, display: Display) -> Comparison:
     """The whole experiment; returns what the reports are made from."""
     seeds = range(config.seed, config.seed + config.seeds)
-    tasks = {seed: load_task(config.task.name, config.task.num_clauses or None, seed) for seed in seeds}
+    choice = config.task
+    tasks = {seed: load_task(choice.name, choice.num_clauses or None, seed, **choice.options()) for seed in seeds}
     data = tasks[config.seed]
     check(data)
     backbone = load_backbone(config.model, config.device, config.dtype)

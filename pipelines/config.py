@@ -31,6 +31,12 @@ class TaskChoice:
 
     name: str = "regs"
     num_clauses: int = 0  # 0: all
+    path: str | None = None  # task=local: the folder with the documents
+
+    def options(self) -> dict[str, Any]:
+        """The task's own options that were set, for tasks.registry.load_task."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "num_clauses")}
+        return {key: value for key, value in own.items() if value is not None}
 
 
 @dataclass

@@ -274,7 +274,7 @@ def _unanswerable(row: _Row) -> QA:
     return QA(row.text("id"), row.text("question"), "", (), split=row.split(), kind="unanswerable")
 
 
-def _abstention(qa: QA) -> Conversation:
+def abstention(qa: QA) -> Conversation:
     reply = assistant_content(NO_CLAUSE_THINK, NO_CLAUSE_ANSWER)
     messages = (Message("user", qa.question), Message("assistant", reply))
     return Conversation(f"abstain/{qa.id}", messages, kind="unanswerable", topic="unanswerable")
@@ -369,7 +369,7 @@ def read_handbook(folder: Path, num_train: int = 600, num_heldout: int = 120, sf
         name=card.text("name"),
         memories=tuple(memories),
         questions=tuple(qa for qa in (*singles, *two_clause, *unanswerable) if qa.split != "train"),
-        sft=(*general, *(_abstention(qa) for qa in unanswerable if qa.split == "train")),
+        sft=(*general, *(abstention(qa) for qa in unanswerable if qa.split == "train")),
         sft_heldout=heldout,
         revisions=tuple(
             Memory(c.id, c.text, c.title, family=c.family, variant=c.variant) for c in revised.values()

@@ -6,12 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from tasks import manual, regs, synthetic
+from tasks import local, manual, regs, synthetic
 from tasks.base import TaskData, TaskError
 
 Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
 
-TASKS: dict[str, Loader] = {"manual": manual.load, "regs": regs.load, "synthetic": synthetic.load}
+TASKS: dict[str, Loader] = {
+    "local": local.load,
+    "manual": manual.load,
+    "regs": regs.load,
+    "synthetic": synthetic.load,
+}
 
 
 def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **options: Any) -> TaskData:
@@ -24,5 +29,6 @@ def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **option
     known = [option for option in inspect.signature(TASKS[name]).parameters if option != "seed"]
     for option in options:
         if option not in known:
-            raise TaskError(f"task {name} has no option {option!r}; it has: {', '.join(known)}")
+            hint = " (your own documents: task=local path=...)" if option == "path" else ""
+            raise TaskError(f"task {name} has no option {option!r}; it has: {', '.join(known)}{hint}")
     return TASKS[name](num_clauses=num_clauses, seed=seed, **options)

@@ -11,9 +11,10 @@ from tasks.base import QA, TaskData, TaskError
 def slice_task(task: TaskData, num_clauses: int | None, seed: int) -> TaskData:
     """The task with at least `num_clauses` clauses, drawn family by family; None or 0 keeps all.
 
-    A clause without a family is a family of its own. Near-miss families come first: clauses that
-    have no sibling are drawn only when no other is left. Unanswerable questions stay (no clause covers
-    them, in the slice or out of it); a two-clause question stays where both its clauses do.
+    A clause without a family is a family of its own. Families with a test question come first, and among
+    them near-miss families: clauses that have no sibling are drawn only when no other is left.
+    Unanswerable questions stay (no clause covers them, in the slice or out of it); a two-clause question
+    stays where both its clauses do.
     """
     if not num_clauses:
         return task
@@ -27,7 +28,8 @@ def slice_task(task: TaskData, num_clauses: int | None, seed: int) -> TaskData:
         families.setdefault(memory.family or f"only {memory.id}", []).append(memory.id)
     names = list(families)
     random.Random(f"slice/{seed}").shuffle(names)
-    names.sort(key=lambda name: len(families[name]) == 1)
+    tested = {memory_id for qa in task.held_out("test") for memory_id in qa.memory_ids}
+    names.sort(key=lambda name: (tested.isdisjoint(families[name]), len(families[name]) == 1))
     kept: set[str] = set()
     for name in names:
         if len(kept) >= num_clauses:

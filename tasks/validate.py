@@ -31,7 +31,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\W_]+", text.lower()))
 
 
-_STOP_WORDS = frozenset(
+STOP_WORDS = frozenset(
     words(
         """
         a about after all also am an and any are as at be been before by can colleague company could day
@@ -67,7 +67,7 @@ def nearly_equal(one: str, two: str) -> bool:
 @cache
 def content_words(text: str) -> frozenset[str]:
     """Words that carry the topic, without common endings, so that "gloves" meets "glove"."""
-    kept = (word for word in words(text) if len(word) > 2 and word not in _STOP_WORDS)
+    kept = (word for word in words(text) if len(word) > 2 and word not in STOP_WORDS)
     return frozenset(re.sub(r"(ing|ed|es|s|e)$", "", word) for word in kept)
 
 

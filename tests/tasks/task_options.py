@@ -10,9 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from document_files import write_all
+
 Options = dict[str, Any]
 
-OPTIONS: dict[str, Callable[[Path, str], Options]] = {}  # (an empty folder, the task's name) -> options
+
+def _documents(folder: Path, _name: str) -> Options:
+    return {"path": str(write_all(folder / "documents"))}
+
+
+# name -> (an empty folder, the task's name) -> options
+OPTIONS: dict[str, Callable[[Path, str], Options]] = {"local": _documents}
 
 
 def options_for(name: str, folder: Path) -> Options:
