@@ -105,7 +105,6 @@ class ChatLM(PlainLM):
     ) -> None:
         super().__init__(backbone, batch_size)
         self._injections = injections
-        self._vectors: dict[tuple[int, ...], Tensor] = {}  # prompt ids up to the pad -> what replaces it
 
     def _prompt(self, user: str) -> list[int]:
         return encode_prompt(self.backbone_, (Message("user", user),))
@@ -114,24 +113,46 @@ class ChatLM(PlainLM):
         """Prompt ids, and ids of the answer with the stop token: else "13" would win over "131" by length."""
         prompt, ids = self._prompt(context), self.backbone_.ids
         if self._injections is not None:
-            prompt += [ids.recall, ids.memory_pad]
-            self._vectors[tuple(prompt)] = self._injections[context].vector_D
-            prompt += [ids.recall_end, *encode_text(self.tokenizer, "\n")]
+            prompt += [ids.recall, ids.memory_pad, ids.recall_end, *encode_text(self.tokenizer, "\n")]
         return prompt, [*encode_text(self.tokenizer, continuation), ids.eos]
 
-    def _model_call(self, inps: Tensor, attn_mask: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
-        """inps: (B, T), padded right -> logits (B, T, V)."""
-        logits_BTV: Tensor
-        if self._injections is None:
-            logits_BTV = super()._model_call(inps)
-            return logits_BTV
-        with torch.no_grad():
-            embeds_BTD = self.model.get_input_embeddings()(inps).clone()
-            for row, input_ids in enumerate(inps.tolist()):
-                pad = input_ids.index(self.backbone_.ids.memory_pad)
-                embeds_BTD[row, pad] = self._vectors[tuple(input_ids[: pad + 1])].to(embeds_BTD)
-            logits_BTV = self.model(inputs_embeds=embeds_BTD).logits
-        return logits_BTV
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], *_args: Any, **_kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        """As lm-eval's, but a prompt is computed once for all its answers: three times faster with four."""
+        rows_by_user: dict[str, list[int]] = {}
+        for row, ((user, _), _, _) in enumerate(requests):
+            rows_by_user.setdefault(user, []).append(row)
+        found: dict[int, tuple[float, bool]] = {}
+        for user, rows in rows_by_user.items():
+            answers = [requests[row][2] for row in rows]
+            found |= zip(rows, self._answers(user, requests[rows[0]][1], answers), strict=True)
+        return [found[row] for row in range(len(requests))]
+
+    @torch.no_grad()
+    def _answers(
+        self, user: str, prompt: Sequence[int], answers: Sequence[Sequence[int]]
+    ) -> list[tuple[float, bool]]:
+        """Log-likelihood of each answer behind the prompt, and whether it is the greedy one. B answers."""
+        ids_1T = torch.tensor([list(prompt)], device=self.device)
+        embeds_1TD = self.model.get_input_embeddings()(ids_1T).clone()
+        if self._injections is not None:
+            pad = list(prompt).index(self.backbone_.ids.memory_pad)
+            embeds_1TD[0, pad] = self._injections[user].vector_D.to(embeds_1TD)
+        first = self.model(inputs_embeds=embeds_1TD, use_cache=True, logits_to_keep=1)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(len(answers))
+        width = max(map(len, answers))
+        filler = int(self.tokenizer.pad_token_id)  # behind the answers, where nothing reads it
+        ids_BT = torch.tensor([[*a, *[filler] * (width - len(a))] for a in answers], device=self.device)
+        rest = self.model(input_ids=ids_BT[:, :-1], past_key_values=cache, use_cache=True)
+        logits_BTV = torch.cat([first.logits.expand(len(answers), -1, -1), rest.logits], dim=1).float()
+        chosen_BT = logits_BTV.log_softmax(dim=-1).gather(2, ids_BT[:, :, None]).squeeze(2)
+        greedy_BT = logits_BTV.argmax(dim=-1) == ids_BT
+        return [
+            (float(chosen_BT[row, : len(a)].sum()), bool(greedy_BT[row, : len(a)].all()))
+            for row, a in enumerate(answers)
+        ]
 
     def tok_batch_encode(self, strings: Sequence[str], *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
         """User messages -> (B, T) prompt ids and attention mask, padded left."""
