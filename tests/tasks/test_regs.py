@@ -20,3 +20,8 @@ def test_load_task_slices_by_seed() -> None:
     task = load_task("regs", num_clauses=18, seed=3)
     assert len(task.memories) == 18
     assert task.version == REGS.version
+
+
+def test_every_fact_has_one_dev_question() -> None:
+    asked = sorted(f"{qa.memory_ids[0]}/{qa.slot}" for qa in REGS.held_out("dev") if qa.kind == "single")
+    assert asked == sorted(REGS.facts)
