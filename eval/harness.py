@@ -272,10 +272,11 @@ def answer_freely(lm: Any, items: Sequence[Item], max_new_tokens: int) -> list[s
 # --- lm-eval's own tasks ------------------------------------------------------------------------
 
 
-def load_named_tasks(names: Sequence[str]) -> dict[str, Any]:
+@functools.cache
+def load_named_tasks(names: tuple[str, ...]) -> dict[str, Any]:
     """lm-eval tasks by name, their data from the Hub or its cache; a group gives all its tasks.
 
-    Called before anything is fitted. Raises TaskError for an unknown name, for one whose data cannot be
+    To call before anything is fitted, so that a wrong name costs nothing. Raises TaskError for an unknown name, for one whose data cannot be
     reached, and for one without a score from 0 to 1 for each item.
     """
     if not names:

@@ -482,11 +482,11 @@ def test_an_unknown_lm_eval_task_and_one_out_of_reach_say_so(monkeypatch: pytest
 
     monkeypatch.setattr(lm_eval.tasks, "TaskManager", Offline)
     with pytest.raises(TaskError, match="lm-eval has no task called 'helloswag'"):
-        harness.load_named_tasks(["helloswag"])
+        harness.load_named_tasks(("helloswag",))
     with pytest.raises(TaskError, match="the data of 'hellaswag' is neither cached nor within reach") as error:
-        harness.load_named_tasks(["hellaswag"])
+        harness.load_named_tasks(("hellaswag",))
     assert "\n" not in str(error.value)
-    assert harness.load_named_tasks([]) == {}
+    assert harness.load_named_tasks(()) == {}
 
 
 def test_named_tasks_run_and_are_reported(task: TaskData, lively: Backbone) -> None:
