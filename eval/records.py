@@ -213,14 +213,15 @@ def read_records(path: Path) -> tuple[list[TurnRecord], list[CostRecord]]:
 def read_all_records(path: Path) -> list[Record]:
     """All records of a file, of every type, in order. Raises RecordError with file and line."""
     records: list[Record] = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:  # bytes: a cut may go through the middle of a character
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             try:
                 body = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
+                cause = getattr(error, "msg", "no UTF-8")
                 raise RecordError(
-                    f"{where}: not a whole JSON line ({error.msg}); the run was cut here, remove this "
+                    f"{where}: not a whole JSON line ({cause}); the run was cut here, remove this "
                     "line to read what was finished"
                 ) from error
             if not isinstance(body, dict) or body.pop("schema", None) != SCHEMA:
@@ -232,6 +233,6 @@ def read_all_records(path: Path) -> list[Record]:
                 if kind not in DECODERS:
                     raise TypeError(f"unknown record type {kind!r}")
                 records.append(DECODERS[kind](body))
-            except (TypeError, KeyError) as error:
+            except (TypeError, KeyError, AttributeError) as error:
                 raise RecordError(f"{where}: a field is missing or unknown ({error})") from error
     return records

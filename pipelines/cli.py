@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf.errors import OmegaConfBaseException
 
+T = TypeVar("T")
 CONF = Path(__file__).resolve().parent / "conf"
 
 
@@ -113,12 +115,8 @@ def show_help(name: str) -> None:
 
 
 def main_of(name: str, run: Callable[[Any], None]) -> None:
-    """Runs a command. Errors of ours become one sentence and status 2; Ctrl-C becomes status 130."""
-    from eval.records import RecordError
-    from methods.base import MethodError
+    """Runs a command that Hydra configures, as `guarded` does."""
     from pipelines.progress import quiet_libraries
-    from reports.base import ReportError
-    from tasks.base import TaskError
 
     words = sys.argv[1:]
     if any(word in ("-h", "--help") for word in words):
@@ -126,8 +124,18 @@ def main_of(name: str, run: Callable[[Any], None]) -> None:
         return
     config = compose_config(name, words)
     quiet_libraries()
+    guarded(lambda: run(config))
+
+
+def guarded(run: Callable[[], None]) -> None:
+    """Errors of ours become one sentence and status 2; Ctrl-C becomes status 130."""
+    from eval.records import RecordError
+    from methods.base import MethodError
+    from reports.base import ReportError
+    from tasks.base import TaskError
+
     try:
-        run(config)
+        run()
     except (TaskError, MethodError, RecordError, ReportError) as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -135,3 +143,32 @@ def main_of(name: str, run: Callable[[Any], None]) -> None:
             "\ninterrupted: the run folder says what was finished; the same command goes on from there\n"
         )
         raise SystemExit(130) from None
+
+
+def options_of(kind: type[T], words: list[str]) -> T:
+    """`key=value` words -> the dataclass `kind`, whose fields are str, int or bool; `--web` stands for web=true.
+
+    A path may hold any character, so nothing in a value is special. Leaves with status 2 on a wrong word.
+    """
+    known: dict[str, Any] = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    given: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.removeprefix("--").partition("=")
+        if key not in known:
+            fail(f"{word}: no such setting; choose from: {', '.join(f'{name}=...' for name in known)}")
+        default = known[key]
+        if not equals and word.startswith("--") and isinstance(default, bool):
+            value = "true"
+        if not value:
+            fail(f"{word}: a value is missing, e.g. {key}={str(default).lower() or '...'}")
+        if isinstance(default, bool):
+            if value not in ("true", "false"):
+                fail(f"{word}: is neither true nor false")
+            given[key] = value == "true"
+        elif isinstance(default, int):
+            if not re.fullmatch(r"-?\d{1,9}", value):
+                fail(f"{word}: is not a whole number")
+            given[key] = int(value)
+        else:
+            given[key] = value
+    return kind(**given)

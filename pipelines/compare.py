@@ -7,21 +7,21 @@ single answers, write the results.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from eval.runner import cost_questions, run_cost, run_retention
 from methods.backbone import Backbone, load_backbone
-from methods.base import FitReport, Method
+from methods.base import Method
 from methods.registry import build_method
 from methods.setup import MethodSetup
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.footprint import footprints
 from pipelines.progress import Display
-from pipelines.results import write_results
+from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
-from reports.base import Comparison, LoggedRun
+from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import TaskData
 from tasks.dialogues import build_dialogues
 from tasks.registry import load_task
@@ -39,16 +39,14 @@ def compare(config: Resolved, display: Display) -> Comparison:
     run = open_run({**config.raw, "data_version": data.version})
     display.say(f"run folder: {run.folder}")
     try:
-        facts = environment(backbone.device, backbone.dtype)
-        write_json(run.folder / "environment.json", facts)
-        fits: dict[str, list[FitReport]] = {name: [] for name in config.run_methods}
+        write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
+        write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
         for seed, task in tasks.items():
-            methods = fit_methods(config, run, task, seed, backbone, fits, display)
+            methods = fit_methods(config, run, task, seed, backbone, display)
             ask_dialogues(config, run, methods, task, seed, display)
             time_answers(config, run, methods, task, seed, display)
-        comparison = write_results(
-            run, fits, facts, data, seed=config.seed, num_resamples=config.evaluation.bootstrap_resamples
-        )
+        run.stop_clock()
+        comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
         run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
@@ -62,7 +60,6 @@ def fit_methods(
     task: TaskData,
     seed: int,
     backbone: Backbone,
-    fits: dict[str, list[FitReport]],
     display: Display,
 ) -> list[Method]:
     """Every method on the same memories and conversations, each from the same untouched weights."""
@@ -71,15 +68,13 @@ def fit_methods(
         folder = run.fit_folder(seed, name)
         folder.mkdir(parents=True, exist_ok=True)
         method = make_method(config, name, task, seed, backbone.clone(), display, folder)
-        report = load_fit(folder)
-        if report is None:
+        if load_fit(folder) is None:
             report = method.fit(task.memories, task.sft)
             method.save(folder)
             save_fit(folder, report)
             run.finish_stage(f"fit {name} seed {seed}")
         else:
             method.load(folder)
-        fits[name].append(report)
         methods.append(method)
     return methods
 

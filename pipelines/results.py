@@ -1,61 +1,201 @@
-"""From a run folder to its results: summary, verdicts, report. Needs no model, so it can be done again."""
+"""From a run folder to its results: summary, verdicts, reports. Needs no model, so it can be done again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
-from eval.summary import comparisons, summarise
+from eval.ability import ability_metrics, ability_resamples
+from eval.lifecycle import lifecycle_metrics, lifecycle_resamples
+from eval.records import (
+    AbilityRecord,
+    CostRecord,
+    EditRecord,
+    LifecycleRecord,
+    Record,
+    RecordError,
+    TurnRecord,
+    read_all_records,
+)
+from eval.stats import Estimate, resamples_for
+from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
-from pipelines.run import Run, write_json
-from reports.base import Comparison
+from pipelines.run import load_fit, write_json
+from reports.base import Comparison, TaskFacts
+from reports.html import write_html
 from reports.markdown import write_report
-from tasks.base import TaskData
+
+T = TypeVar("T")
 
 
-def write_results(
-    run: Run,
-    fits: Mapping[str, Sequence[FitReport]],
-    environment: Mapping[str, Any],
-    data: TaskData,
-    *,
-    seed: int,
-    num_resamples: int,
-) -> Comparison:
-    """Computes everything from the records, writes summary.json and the report, returns what was written.
+@dataclass(frozen=True)
+class SavedRun:
+    """What a run left in its folder: all that its results are computed from."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    task: TaskFacts
+    turns: Sequence[TurnRecord]
+    costs: Sequence[CostRecord]
+    edits: Sequence[EditRecord]
+    lifecycle: Sequence[LifecycleRecord]
+    abilities: Sequence[AbilityRecord]
+    fits: Mapping[str, Sequence[FitReport]]  # method -> one report a seed
+    left_out: Mapping[str, str]  # control arm -> why it did not run
+    wall_s: float
+
+
+def read_saved(folder: Path) -> SavedRun:
+    """Reads a run folder in which everything is measured. Raises RecordError naming the file that does not fit."""
+    state = read_json(folder / "run.json")
+    config = read_json(folder / "config.json")
+    records = folder / "records.jsonl"
+    if not records.is_file():
+        raise RecordError(f"{records}: no such file; without its records nothing of a run can be reported")
+    found = read_all_records(records)
+    turns, costs = _of(TurnRecord, found), _of(CostRecord, found)
+    num_further = len(found) - len(turns) - len(costs)
+    for num_read, kind in ((len(turns), "turns"), (len(costs), "timings"), (num_further, "further")):
+        written = state.get(f"{kind}_recorded", 0)
+        if num_read != written:
+            raise RecordError(
+                f"{records}:{len(found)}: ends after {num_read} {kind} records, but "
+                f"run.json says that {written} were written; lines are missing or too many"
+            )
+    if not turns:
+        raise RecordError(f"{records}: holds no generated turn, so there is nothing to report")
+    for key in ("seed", "seeds", "run_methods", "preset", "evaluation", "task", "data_version"):
+        if key not in config:
+            raise RecordError(f"{folder / 'config.json'}: {key} is missing; the file was edited")
+    seeds = range(config["seed"], config["seed"] + config["seeds"])
+    fitted = {(record.method, record.seed) for record in turns}
+    fitted |= {(name, seed) for name in config["run_methods"] for seed in seeds}
+    names = dict.fromkeys((*config["run_methods"], *(record.method for record in turns)))
+    return SavedRun(
+        folder=folder,
+        config=config,
+        environment=read_json(folder / "environment.json"),
+        task=_read_task(folder, config),
+        turns=turns,
+        costs=costs,
+        edits=_of(EditRecord, found),
+        lifecycle=_of(LifecycleRecord, found),
+        abilities=_of(AbilityRecord, found),
+        fits={name: [_read_fit(folder, s, name) for s in seeds if (name, s) in fitted] for name in names},
+        left_out=state.get("left_out", {}),
+        wall_s=float(state["wall_s"]),
+    )
+
+
+def _of(kind: type[T], records: Iterable[Record]) -> list[T]:
+    return [record for record in records if isinstance(record, kind)]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a run folder. Raises RecordError naming the file, and the line where it breaks off."""
+    try:
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); the folder is not a whole run") from error
+    except ValueError as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise RecordError(f"{path}{line}: is not whole JSON; the file was cut or edited") from error
+    if not isinstance(body, dict):
+        raise RecordError(f"{path}: holds no JSON object; the file was edited")
+    return body
+
+
+def _read_task(folder: Path, config: Mapping[str, Any]) -> TaskFacts:
+    path = folder / "task.json"
+    if not path.exists():  # a run from before the file was kept
+        return TaskFacts(config["task"]["name"], config["data_version"])
+    try:
+        return TaskFacts.from_json(read_json(path))
+    except (TypeError, KeyError) as error:
+        raise RecordError(f"{path}: a field is missing or unknown ({error})") from error
+
+
+def _read_fit(folder: Path, seed: int, method: str) -> FitReport:
+    path = folder / "fits" / str(seed) / method
+    try:
+        report = load_fit(path)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path / 'fit.json'}: is no whole fit report ({error})") from error
+    if report is None:
+        raise RecordError(f"{path / 'fit.json'}: no such file; what the fit cost is not known without it")
+    return report
+
+
+def write_results(saved: SavedRun) -> Comparison:
+    """Computes everything from the records, writes summary.json and the reports, returns what was written.
 
     Every computation starts from the same seed, so a second time gives the same digits.
     """
+    seed, num_resamples = saved.config["seed"], saved.config["evaluation"]["bootstrap_resamples"]
 
     def rng() -> np.random.Generator:
         return np.random.default_rng(seed)
 
-    verdicts = judge_all(run.turns, run.costs, rng(), num_resamples=num_resamples)
+    verdicts = judge_all(saved.turns, saved.costs, rng(), abilities=saved.abilities, num_resamples=num_resamples)
     summary = summarise(
-        run.turns,
-        run.costs,
-        fits,
+        saved.turns,
+        saved.costs,
+        saved.fits,
         rng(),
-        task=data.name,
-        preset=str(run.config["preset"]),
-        wall_s=round(run.wall_s, 1),
+        task=saved.task.name,
+        preset=str(saved.config["preset"]),
+        wall_s=saved.wall_s,
         verdicts=verdicts,
+        extra=_extra(saved, rng(), num_resamples),
         num_resamples=num_resamples,
     )
-    write_json(run.folder / "summary.json", summary)
+    summary["left_out"] = dict(saved.left_out)
+    write_json(saved.folder / "summary.json", summary)
+    # The evaluation's arms bound the table; among the pairs they would only raise Holm's bar.
+    rivals = [record for record in saved.turns if record.method in saved.config["run_methods"]]
     comparison = Comparison(
         summary=summary,
-        run_dir=run.folder,
-        config=run.config,
-        environment=environment,
-        turns=run.turns,
-        costs=run.costs,
-        fits=fits,
-        pairs=comparisons(run.turns, rng(), num_resamples=num_resamples),
-        data=data,
+        run_dir=saved.folder,
+        config=saved.config,
+        environment=saved.environment,
+        turns=saved.turns,
+        costs=saved.costs,
+        fits=saved.fits,
+        pairs=comparisons(rivals, rng(), num_resamples=num_resamples),
+        by_turn=_by_turn(saved.turns, rng(), num_resamples),
+        data=saved.task,
     )
     write_report(comparison)
+    write_html(comparison)
     return comparison
+
+
+def _extra(saved: SavedRun, rng: np.random.Generator, num_resamples: int) -> dict[str, dict[str, Estimate]]:
+    """method -> the lifecycle/* and ability/* metrics of the passes that were run."""
+    lifecycle = lifecycle_resamples(saved.lifecycle, saved.edits, rng, num_resamples)
+    items = ability_resamples(saved.abilities, rng, num_resamples)
+    metrics: dict[str, dict[str, Estimate]] = {}
+    for name in by_method(saved.turns):
+        metrics[name] = {}
+        answers = [record for record in saved.lifecycle if record.method == name]
+        edits = [record for record in saved.edits if record.method == name]
+        if lifecycle is not None and (answers or edits):
+            metrics[name] |= lifecycle_metrics(answers, edits, lifecycle)
+        abilities = [record for record in saved.abilities if record.method == name]
+        if abilities:
+            metrics[name] |= ability_metrics(abilities, items)
+    return metrics
+
+
+def _by_turn(
+    turns: Sequence[TurnRecord], rng: np.random.Generator, num_resamples: int
+) -> dict[str, dict[int, Estimate]]:
+    resamples = resamples_for(turns, rng, num_resamples)
+    return {name: accuracy_by_turn(records, resamples) for name, records in by_method(turns).items()}

@@ -6,7 +6,8 @@ runs/<task>/<time>-<config hash>/
     environment.json   versions, git sha, device
     records.jsonl      one line a generated turn or timed answer, flushed as they come
     fits/<seed>/<method>/   adapter, bank or index, and fit.json
-    summary.json, report.md, tables/, figures/
+    task.json          the task's name, version, licence, source and clauses, as reports show them
+    summary.json, report.html, report.md, tables/, figures/
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
 
-from eval.records import CostRecord, RecordError, RecordWriter, TurnRecord, read_records
+from eval.records import CostRecord, Record, RecordError, RecordWriter, TurnRecord, read_all_records
 from methods.base import FitReport
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = [
@@ -75,6 +78,8 @@ def git_sha() -> str:
 
 def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """Everything about the machine and the libraries that a reader may want to know."""
+    import torch
+
     return {
         "git_sha": git_sha(),
         "code_version": code_version(),
@@ -99,26 +104,46 @@ class Run:
     stages: list[str] = field(default_factory=list)
     turns: list[TurnRecord] = field(default_factory=list)
     costs: list[CostRecord] = field(default_factory=list)
+    further: list[Record] = field(default_factory=list)  # of the ability and the lifecycle pass
+    left_out: dict[str, str] = field(default_factory=dict)  # control arm -> why it does not run
     status: str = "running"
+    stopped_s: float | None = None  # the wall time once the clock was stopped
 
     def __post_init__(self) -> None:
         self._writer = RecordWriter(self.folder / "records.jsonl")
 
     @property
     def wall_s(self) -> float:
+        if self.stopped_s is not None:
+            return self.stopped_s
         return self.earlier_s + time.perf_counter() - self.started
 
-    def add(self, records: list[TurnRecord] | list[CostRecord]) -> None:
+    def stop_clock(self) -> None:
+        """Everything is measured: from here on run.json keeps this wall time, which summary.json takes over."""
+        self.stopped_s = self.wall_s
+        self.write_state()
+
+    def add(self, records: Sequence[Record]) -> None:
         """Keeps the records, on disk first."""
         self._writer.write(records)
+        self.keep(records)
+
+    def keep(self, records: Iterable[Record]) -> None:
+        """Sorts records that are on disk into their lists."""
         for record in records:
             if isinstance(record, TurnRecord):
                 self.turns.append(record)
-            else:
+            elif isinstance(record, CostRecord):
                 self.costs.append(record)
+            else:
+                self.further.append(record)
 
     def fit_folder(self, seed: int, method: str) -> Path:
         return self.folder / "fits" / str(seed) / method
+
+    def leave_out(self, arm: str, reason: str) -> None:
+        self.left_out[arm] = reason
+        self.write_state()
 
     def finish_stage(self, name: str) -> None:
         if name not in self.stages:
@@ -134,6 +159,8 @@ class Run:
             "stages_finished": self.stages,
             "turns_recorded": len(self.turns),
             "timings_recorded": len(self.costs),
+            "further_recorded": len(self.further),
+            "left_out": self.left_out,
             "wall_s": round(self.wall_s, 1),
         }
         write_json(self.folder / "run.json", state)
@@ -195,8 +222,8 @@ def open_run(config: Mapping[str, Any]) -> Run:
         if state.get("status") in ("running", "interrupted", "failed"):
             records = folder / "records.jsonl"
             _drop_cut_line(records)
-            turns, costs = read_records(records) if records.exists() else ([], [])
-            run = Run(folder, config, earlier_s=float(state.get("wall_s", 0.0)), turns=turns, costs=costs)
+            run = Run(folder, config, earlier_s=float(state.get("wall_s", 0.0)))
+            run.keep(read_all_records(records) if records.exists() else ())
             run.stages = list(state.get("stages_finished", []))
             run.write_state()
             _point_latest(Path(str(config["runs_dir"])), folder)

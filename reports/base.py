@@ -22,6 +22,38 @@ class ReportError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class ClauseFacts:
+    """A clause as reports show it."""
+
+    id: str
+    title: str
+    text: str
+    family: str
+    cued: bool
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What reports say of the task; kept as task.json, so that a report needs no task files."""
+
+    name: str
+    version: str = ""  # hash of the data files
+    licence: str = ""
+    source: str = ""
+    memories: tuple[ClauseFacts, ...] = ()
+
+    @classmethod
+    def of(cls, data: TaskData) -> TaskFacts:
+        clauses = tuple(ClauseFacts(m.id, m.title, m.text, m.family, m.cued) for m in data.memories)
+        return cls(data.name, data.version, data.licence, data.source, clauses)
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> TaskFacts:
+        """The other way from dataclasses.asdict. Raises TypeError or KeyError on other fields."""
+        return cls(**{**body, "memories": tuple(ClauseFacts(**clause) for clause in body["memories"])})
+
+
+@dataclass(frozen=True)
 class Comparison:
     """One finished comparison: all that any report is made from."""
 
@@ -33,7 +65,8 @@ class Comparison:
     costs: Sequence[CostRecord] = ()
     fits: Mapping[str, FitReport | Sequence[FitReport]] = field(default_factory=dict)  # several: one a seed
     pairs: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # eval.summary.comparisons
-    data: TaskData | None = None
+    by_turn: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)  # method -> turn -> share right
+    data: TaskFacts | None = None
     tags: Mapping[str, str] = field(default_factory=dict)  # further MLflow tags
 
     @property
@@ -111,6 +144,44 @@ def verdicts(summary: Summary) -> tuple[Verdict, ...]:
         )
         for key, body in summary.get("verdicts", {}).items()
     )
+
+
+def facts(comparison: Comparison) -> dict[str, str]:
+    """Who was compared, on what, where: what a reader needs before any number."""
+    summary, data, turns = comparison.summary, comparison.data, comparison.turns
+    seeds = summary.get("seeds") or [summary.get("seed")]
+    found: dict[str, Any] = {
+        "methods": ", ".join(comparison.methods),
+        "task": summary.get("task"),
+        "preset": summary.get("preset"),
+        "seeds": ", ".join(map(str, seeds)),
+        "wall time": duration(summary.get("wall_s")),
+    }
+    if data is not None and data.memories:
+        cued = sum(memory.cued for memory in data.memories)
+        found["clauses"] = f"{len(data.memories)} ({cued} cued, {len(data.memories) - cued} uncued)"
+    if data is not None:
+        found["data version"] = data.version
+        found["data licence"] = data.licence
+        found["data source"] = data.source
+    if turns:
+        dialogues = {(turn.method, turn.seed, turn.dialogue_id) for turn in turns}
+        per_method = len(dialogues) // max(len({(m, s) for m, s, _ in dialogues}), 1)
+        found["dialogues"] = f"{per_method} a method, {len(turns)} generated turns in all"
+    if comparison.costs:
+        found["timed answers"] = f"{len(comparison.costs)} in all, batch 1"
+    found |= flatten(comparison.environment)
+    found["run folder"] = comparison.run_dir
+    return {name.replace("_", " "): str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def duration(seconds: float | None) -> str:
+    """`1 h 5 min`, `24 min 1 s` or `3.2 s`; empty where it is not known."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def default_store(cwd: Path) -> str:

@@ -1,29 +1,41 @@
-"""Two figures: retention by distance, and what an answer costs against what is retained.
+"""The figures: retention by distance and by turn, cost against retention, and bars of shares and times.
 
 Drawn without pyplot (no global state, no display), in the colours of Okabe and Ito, which stay apart
-for colour-blind readers, and with a marker of its own for each method. The same summary gives the
-same bytes of SVG.
+for colour-blind readers, with a marker or a hatch of its own for each method, so that they also stay
+apart in a black-and-white print. The same summary gives the same bytes of SVG.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import re
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from eval.cost import AMORTISED_OVER, STAGES, cost_of_pass
 from eval.stats import Estimate
-from reports.base import Summary, estimate
-from reports.tables import distances
+from reports.base import Summary, estimate, metric_keys
+from reports.rows import Group, Row
+from reports.tables import DASH, break_evens, distances, format_number, group_rows
 from reports.text import one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_SIZE = (5.2, 3.4)  # inches
+HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "+++", "//////")
+_LINES = ("-", "--", "-.", ":")
+ByTurn = Mapping[str, Mapping[int, Estimate]]  # method -> turn -> share right
+_SIZE = (5.6, 3.8)  # inches
+_WIDE = 6.4
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: small files, searchable
@@ -55,7 +67,7 @@ def retention_by_distance(summary: Summary) -> Figure | None:
             _draw(axes, index, _label(name, [cell for _, cell in points]), points)
     axes.set_xticks(range(len(places)), [str(d) for d in places])
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(frameon=False, loc="best")
+    _legend(figure)
     return figure
 
 
@@ -63,7 +75,7 @@ def retention_by_distance(summary: Summary) -> Figure | None:
 def cost_against_retention(summary: Summary) -> Figure | None:
     """Share right against median seconds for a whole answer; up and left is better."""
     figure, axes = _axes("seconds for a whole answer (median, batch 1)", "answers right (share, 95% interval)")
-    drawn = False
+    drawn: list[tuple[float, float]] = []
     for index, name in enumerate(summary["methods"]):
         right = estimate(summary, name, "retention/accuracy")
         seconds = estimate(summary, name, "cost/latency_p50_s")
@@ -79,30 +91,178 @@ def cost_against_retention(summary: Summary) -> Figure | None:
             linestyle="none",
             label=label,
         )
+        drawn.append((seconds.value, right.value))
+    if not drawn:
+        return None
+    front = pareto_front(drawn)
+    if len(front) > 1:
+        label = "no other is both faster and better"
+        axes.plot(*zip(*front, strict=True), color="#8C8C8C", linestyle=":", linewidth=1, zorder=0, label=label)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlim(left=0)
+    _legend(figure)
+    return figure
+
+
+def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, gain) that no other beats in both, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or gain > front[-1][1]:
+            front.append((cost, gain))
+    return front
+
+
+@rc_context(_STYLE)
+def retention_by_turn(by_turn: ByTurn) -> Figure | None:
+    """Share right (with its interval) against the turn of the dialogue, a line a method."""
+    if not any(cell.value is not None for cells in by_turn.values() for cell in cells.values()):
+        return None
+    figure, axes = _axes("turn of the dialogue (0 is the first)", "answers right (share, 95% interval)")
+    for index, (name, cells) in enumerate(by_turn.items()):
+        shift = 0.06 * (index - (len(by_turn) - 1) / 2)
+        points = [(turn + shift, cell) for turn, cell in sorted(cells.items()) if cell.value is not None]
+        if points:
+            _draw(axes, index, _label(name, [cell for _, cell in points]), points)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(-0.02, 1.02)
+    _legend(figure)
+    return figure
+
+
+@rc_context(_STYLE)
+def share_bars(summary: Summary, group: Group) -> Figure | None:
+    """Every share of a group as bars, a bar a method, with its interval, value and n."""
+    rows = [
+        row
+        for row in group_rows(summary, group)
+        if row.unit == "share"
+        and not row.key.endswith("change")  # in [-1, 1]
+        and any(estimate(summary, name, row.key).value is not None for name in summary["methods"])
+    ]
+    if not rows:
+        return None
+    names = list(summary["methods"])
+    height = 0.16 * len(names) * len(rows) + 0.12 * len(rows) + 0.9
+    figure, axes = _axes("share (95% interval)", "", (_WIDE, height))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", linewidth=0.5, alpha=0.4)
+    step = 0.84 / len(names)
+    for index, name in enumerate(names):
+        cells = [estimate(summary, name, row.key) for row in rows]
+        places = np.arange(len(rows)) + step * (index - (len(names) - 1) / 2)
+        axes.barh(
+            places,
+            [cell.value or 0.0 for cell in cells],
+            height=step * 0.92,
+            xerr=_spread(cells),
+            label=_plain(name),
+            **_fill(index),
+            error_kw={"linewidth": 0.8, "capsize": 1.5, "ecolor": "#000000"},
+        )
+        for place, cell in zip(places, cells, strict=True):
+            text = DASH if cell.value is None else f"{format_number(cell.value, 'share')}  n={cell.n}"
+            axes.text(1.03, float(place), text, va="center", fontsize=6.5)
+    axes.set_xlim(0, 1.0)
+    axes.set_yticks(range(len(rows)), [_bar_label(row) for row in rows])
+    axes.invert_yaxis()
+    _legend(figure, 4)
+    return figure
+
+
+@rc_context(_STYLE)
+def latency_by_stage(summary: Summary) -> Figure | None:
+    """Mean seconds of an answer, split into what they went into; a bar a method."""
+    named = (key.removeprefix("cost/stage_").removesuffix("_s") for key in metric_keys(summary) if _is_stage(key))
+    stages = [*STAGES, *(stage for stage in named if stage not in (*STAGES, "rest")), "rest"]
+    seconds = {
+        name: [estimate(summary, name, f"cost/stage_{stage}_s") for stage in stages] for name in summary["methods"]
+    }
+    timed = [name for name, cells in seconds.items() if any(cell.value is not None for cell in cells)]
+    if not timed:
+        return None
+    figure, axes = _axes("mean seconds of an answer (batch 1)", "", (_WIDE, 0.42 * len(timed) + 1.3))
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", linewidth=0.5, alpha=0.4)
+    ends = np.zeros(len(timed))
+    for index, stage in enumerate(stages):
+        widths = np.array([seconds[name][index].value or 0.0 for name in timed])
+        if widths.any():
+            label = _plain(stage.replace("_", " "))
+            axes.barh(range(len(timed)), widths, left=ends, height=0.62, label=label, **_fill(index))
+            ends += widths
+    for place, end in enumerate(ends):
+        axes.text(end, place, f" {format_number(float(end), 's')} s", va="center", fontsize=7.5)
+    sizes = [max(cell.n for cell in seconds[name]) for name in timed]
+    axes.set_xlim(0, float(ends.max()) * 1.14)
+    axes.set_yticks(range(len(timed)), [f"{_plain(n)} (n={size})" for n, size in zip(timed, sizes, strict=True)])
+    axes.invert_yaxis()
+    _legend(figure, 3)
+    return figure
+
+
+def _is_stage(key: str) -> bool:
+    return re.fullmatch(r"cost/stage_\w+_s", key) is not None
+
+
+@rc_context(_STYLE)
+def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
+    """Seconds for one right answer against the questions that one fit serves; lines cross at the break-even."""
+    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    crossings = [found.questions for found in break_evens(summary) if found.questions is not None]
+    last = max([AMORTISED_OVER[-1], *(min(3 * k, 1e6) for k in crossings)])
+    questions = np.geomspace(1, last, 80)
+    figure, axes = _axes("questions served by one fit", "seconds for a right answer (95% interval)")
+    drawn = False
+    for index, name in enumerate(summary["methods"]):
+        fit, latency, right = (estimate(summary, name, key) for key in keys)
+        if fit.value is None or latency.value is None or not right.value:
+            continue
+        costs = [cost_of_pass(fit.value, latency.value, right.value, k) or 0.0 for k in questions]
+        look = _look(index)
+        axes.plot(questions, costs, color=look["color"], linewidth=1.2, linestyle=_LINES[index % len(_LINES)])
+        points = [(float(k), estimate(summary, name, f"cost/per_correct_s_k{k}")) for k in AMORTISED_OVER]
+        points = [(k, cell) for k, cell in points if cell.value is not None]
+        if points:
+            label = f"{_plain(name)} ({right.n} answers, {latency.n} timings)"
+            _draw(axes, index, label, points, linestyle="none")
         drawn = True
     if not drawn:
         return None
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlim(left=0)
-    axes.legend(frameon=False, loc="best")
+    for k in crossings:
+        axes.axvline(k, color="#8C8C8C", linestyle=":", linewidth=1, zorder=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    _legend(figure)
     return figure
 
 
 FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
     "retention_by_distance": retention_by_distance,
     "cost_against_retention": cost_against_retention,
+    "latency_by_stage": latency_by_stage,
+    "ledger": partial(share_bars, group="ledger"),
+    "structure": partial(share_bars, group="structure"),
+    "lifecycle": partial(share_bars, group="lifecycle"),
+    "ability": partial(share_bars, group="ability"),
+    "cost_of_pass": cost_of_pass_by_questions,
 }
 
 
-def save_figures(summary: Summary, folder: Path) -> list[Path]:
-    """Writes every figure that the summary has numbers for, as SVG."""
+def draw_all(summary: Summary, by_turn: ByTurn | None = None) -> dict[str, str]:
+    """Every figure that there are numbers for, by name, as the text of an SVG file."""
+    drawn = {name: draw(summary) for name, draw in FIGURES.items()}
+    drawn["retention_by_turn"] = retention_by_turn(by_turn or {})
+    return {name: svg(figure) for name, figure in drawn.items() if figure is not None}
+
+
+def save_figures(summary: Summary, folder: Path, by_turn: ByTurn | None = None) -> list[Path]:
+    """Writes every figure that there are numbers for, as SVG."""
     paths = []
-    for name, draw in FIGURES.items():
-        figure = draw(summary)
-        if figure is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            paths.append(folder / f"{name}.svg")
-            paths[-1].write_text(svg(figure), encoding="utf-8")
+    for name, text in draw_all(summary, by_turn).items():
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(folder / f"{name}.svg")
+        paths[-1].write_text(text, encoding="utf-8")
     return paths
 
 
@@ -110,12 +270,50 @@ def save_figures(summary: Summary, folder: Path) -> list[Path]:
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG file; the same figure gives the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from font"
+        )  # text stays text: the reader's fonts count
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=_SIZE, layout="constrained")
+def inline(text: str, name: str, label: str) -> str:
+    """The SVG of `svg` as an element of an HTML page: nothing in it reaches out of it or into another.
+
+    Ids get `name` as a prefix, so that several figures can stand on one page; metadata, style sheets and
+    namespaces go, the size is the page's, and `label` is what a screen reader says.
+    """
+    root = ElementTree.fromstring(text)
+    for parent in root.iter():
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        attributes = {_local(key): value for key, value in element.attrib.items()}
+        element.attrib.clear()
+        for key, value in attributes.items():
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key == "href":
+                value = re.sub(r"^#", f"#{name}-", value)
+            else:
+                value = value.replace("url(#", f"url(#{name}-")
+            element.set("xml:space" if key == "space" else key, value)
+    for size in ("width", "height", "version"):
+        root.attrib.pop(size, None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(tag: str) -> str:
+    return tag.rpartition("}")[2]
+
+
+def _axes(x_label: str, y_label: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -123,15 +321,34 @@ def _axes(x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw(axes: Axes, index: int, label: str, points: list[tuple[float, Estimate]]) -> None:
+def _legend(figure: Figure, columns: int = 2) -> None:
+    """Below the axes, where it covers no point."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
+def _draw(axes: Axes, index: int, label: str, points: list[tuple[float, Estimate]], **look: Any) -> None:
     cells = [cell for _, cell in points]
     axes.errorbar(
         [x for x, _ in points],
         [cell.value or 0.0 for cell in cells],
         yerr=_spread(cells),
         label=label,
-        **_look(index),
+        **{"linestyle": _LINES[index % len(_LINES)]} | _look(index) | look,
     )
+
+
+def _bar_label(row: Row) -> str:
+    return f"{_plain(row.label)} {'↓' * row.meaning.endswith('lower is better')}".rstrip()
+
+
+def _fill(index: int) -> dict[str, Any]:
+    """A bar's colour and hatch."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "hatch": HATCHES[index % len(HATCHES)],
+        "edgecolor": "#FFFFFF",
+        "linewidth": 0.6,
+    }
 
 
 def _look(index: int) -> dict[str, Any]:

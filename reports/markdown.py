@@ -10,7 +10,7 @@ from typing import Any
 from eval.records import TurnRecord
 from eval.retention import correct
 from reports import tables
-from reports.base import Comparison, Verdict, flatten, verdicts
+from reports.base import Comparison, Verdict, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
 from reports.rows import GROUPS, ROWS, Row
@@ -32,6 +32,7 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
         _pairs(comparison.pairs),
         _section("Retention by distance", tables.retention_by_distance(summary), _DISTANCE_WORDS),
     ]
+    parts += [_break_even(summary)]
     parts += [f"![{md(path.stem.replace('_', ' '))}]({path.as_posix()})" for path in figures]
     for name, heading in GROUPS.items():
         table = tables.group(summary, name)
@@ -50,12 +51,13 @@ _DISTANCE_WORDS = (
 
 
 def write_report(comparison: Comparison) -> Path:
-    """Writes report.md, tables/*.csv and figures/*.svg into the run folder; returns report.md."""
-    figures = save_figures(comparison.summary, comparison.run_dir / "figures")
-    tables.write_csv(comparison.summary, comparison.run_dir / "tables")
-    path = comparison.run_dir / "report.md"
-    text = report(comparison, [figure.relative_to(comparison.run_dir) for figure in figures])
-    path.write_text(text, encoding="utf-8")
+    """Writes report.md, tables/ and figures/*.svg into the run folder; returns report.md."""
+    run_dir = comparison.run_dir
+    figures = save_figures(comparison.summary, run_dir / "figures", comparison.by_turn)
+    tables.write_csv(comparison.summary, run_dir / "tables")
+    tables.write_latex(comparison.summary, run_dir / "tables")
+    path = run_dir / "report.md"
+    path.write_text(report(comparison, [f.relative_to(run_dir) for f in figures]), encoding="utf-8")
     return path
 
 
@@ -110,42 +112,16 @@ def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return f"## Method against method\n\n{words}\n\n{md_table(header, rows, frozenset({2, 3, 4}))}"
 
 
-def _facts(comparison: Comparison) -> str:
-    """Who was compared, on what, where: the lines a reader needs before any number."""
-    summary, data, turns = comparison.summary, comparison.data, comparison.turns
-    seeds = summary.get("seeds") or [summary.get("seed")]
-    facts: dict[str, Any] = {
-        "methods": ", ".join(comparison.methods),
-        "task": summary.get("task"),
-        "preset": summary.get("preset"),
-        "seeds": ", ".join(map(str, seeds)),
-        "wall time": _duration(summary.get("wall_s")),
-    }
-    if data is not None:
-        cued = sum(memory.cued for memory in data.memories)
-        facts["clauses"] = f"{len(data.memories)} ({cued} cued, {len(data.memories) - cued} uncued)"
-        facts["data version"] = data.version
-        facts["data licence"] = data.licence
-        facts["data source"] = data.source
-    if turns:
-        dialogues = {(turn.method, turn.seed, turn.dialogue_id) for turn in turns}
-        per_method = len(dialogues) // max(len({(m, s) for m, s, _ in dialogues}), 1)
-        facts["dialogues"] = f"{per_method} a method, {len(turns)} generated turns in all"
-    if comparison.costs:
-        facts["timed answers"] = f"{len(comparison.costs)} in all, batch 1"
-    facts |= flatten(comparison.environment)
-    facts["run folder"] = comparison.run_dir
-    shown = {name: value for name, value in facts.items() if value not in (None, "")}
-    rows = [[md(name.replace("_", " ")), md(str(value), _LONGEST)] for name, value in shown.items()]
-    return md_table(["item", "value"], rows)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
+def _break_even(summary: Mapping[str, Any]) -> str:
+    found = tables.break_evens(summary)
+    if not found:
         return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+    rows = [[md(cell) for cell in found_row.cells] for found_row in found]
+    return f"## Break-even\n\n{tables.BREAK_EVEN_WORDS}\n\n{md_table(list(tables.BREAK_EVEN_HEADER), rows)}"
+
+
+def _facts(comparison: Comparison) -> str:
+    return md_table(["item", "value"], [[md(k), md(v, _LONGEST)] for k, v in facts(comparison).items()])
 
 
 def _failures(comparison: Comparison) -> str:

@@ -175,7 +175,7 @@ def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> No
     _log_dataset(client, run_id, comparison)
     frame = tables.metrics_frame(summary)
     client.log_table(run_id, frame.astype({"n": float}), "metrics.json")
-    for name in ("report.md", "summary.json", "config.yaml", "environment.json"):
+    for name in ("report.html", "report.md", "summary.json", "config.yaml", "environment.json"):
         if (comparison.run_dir / name).is_file():
             client.log_artifact(run_id, str(comparison.run_dir / name))
     for name in ("figures", "tables"):

@@ -7,17 +7,20 @@ table. Metrics that have no row here still reach `metrics_frame`, so nothing mea
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
+from eval.cost import break_even, cost_of_pass
 from eval.stats import Estimate
 from reports.base import Summary, estimate, metric_keys
 from reports.rows import GROUPS, ROWS, Group, Level, Row, Unit
-from reports.text import md, md_table
+from reports.text import latex, md, md_table
 
 DASH = "—"
 # One of the pair is measured, by device: the other is not missing.
@@ -35,6 +38,7 @@ class Table:
     notes: tuple[str, ...] = ()  # note k explains the cells that end in "(k)"
     rows: tuple[Row, ...] = ()
     empty: bool = False  # not one cell was measured
+    cells: tuple[tuple[Estimate, ...], ...] = ()  # what the frame shows, a row a metric, a cell a method
 
 
 # ---------------------------------------------------------------------------------------- cells
@@ -95,7 +99,7 @@ def build(title: str, summary: Summary, rows: Sequence[Row], methods: Sequence[s
     if rows and not any(frame["n"]):
         frame = frame.drop(columns="n")
     empty = all(cell.value is None for found in cells.values() for cell in found)
-    return Table(title, frame, tuple(notes), tuple(rows), empty)
+    return Table(title, frame, tuple(notes), tuple(rows), empty, tuple(map(tuple, cells.values())))
 
 
 def _shared_n(cells: Iterable[Estimate]) -> int | None:
@@ -162,7 +166,7 @@ def _unit_of(key: str) -> Unit:
         return "bytes"
     if key.endswith("tokens"):
         return "tokens"
-    return "number"
+    return "number" if key.startswith("cost/") else "share"
 
 
 def metrics_frame(summary: Summary) -> pd.DataFrame:
@@ -205,10 +209,123 @@ def write_csv(summary: Summary, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "metrics.csv"]
     metrics_frame(summary).to_csv(paths[0], index=False, encoding="utf-8")
+    for name, frame in _frames(summary).items():
+        paths.append(folder / f"{name}.csv")
+        frame.to_csv(paths[-1], encoding="utf-8")
+    return paths
+
+
+def _shown(summary: Summary) -> dict[str, Table]:
+    """The tables of metrics by file name, those without a row left out."""
     shown = {"comparison": comparison(summary), "retention_by_distance": retention_by_distance(summary)}
     shown |= {name: group(summary, name) for name in GROUPS}
-    for name, table in shown.items():
-        if len(table.frame):
-            paths.append(folder / f"{name}.csv")
-            table.frame.to_csv(paths[-1], encoding="utf-8")
+    return {name: table for name, table in shown.items() if len(table.frame)}
+
+
+def _frames(summary: Summary) -> dict[str, pd.DataFrame]:
+    """Every table that is written as a file, by file name."""
+    frames = {name: table.frame for name, table in _shown(summary).items()}
+    found = break_evens(summary)
+    if found:
+        frame = pd.DataFrame([row.cells for row in found], columns=list(BREAK_EVEN_HEADER), dtype=str)
+        frames["break_even"] = frame.set_index(BREAK_EVEN_HEADER[0])
+    return frames
+
+
+def write_latex(summary: Summary, folder: Path) -> list[Path]:
+    """The same tables as LaTeX, to be taken up with \\input. They need the package booktabs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shown, paths = _shown(summary), []
+    for name, frame in _frames(summary).items():
+        paths.append(folder / f"{name}.tex")
+        notes = shown[name].notes if name in shown else ()
+        paths[-1].write_text(to_latex(frame, notes), encoding="utf-8")
     return paths
+
+
+def to_latex(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """A tabular of booktabs with its footnotes below; every text in it is literal."""
+    header = [str(frame.index.name or ""), *map(str, frame.columns)]
+    body = [
+        [str(label), *map(str, cells)]
+        for label, cells in zip(frame.index, frame.itertuples(index=False), strict=True)
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(latex(cell) or "~" for cell in cells) + r" \\"
+
+    lines = [
+        r"% \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"\toprule",
+        line(header),
+        r"\midrule",
+        *map(line, body),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    lines += [
+        rf"\par {{\footnotesize ({number}) {latex(note)}\par}}" for number, note in enumerate(notes, start=1)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------ break-even
+
+BREAK_EVEN_HEADER = ("methods", "cheaper at first", "break-even", "cheaper from there on")
+BREAK_EVEN_WORDS = (
+    "From how many questions served by one fit on the other method costs fewer seconds for a right answer: "
+    "(fit / k + mean latency) / share right, from the point estimates."
+)
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """Which of two methods is cheaper for a right answer, and from how many questions on the other one is."""
+
+    pair: tuple[str, str]
+    first: str = ""  # cheaper for few questions; the same as `then` where it always is
+    then: str = ""  # cheaper for many
+    questions: float | None = None
+    reason: str = ""  # why nothing can be said
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """As shown under BREAK_EVEN_HEADER."""
+        if self.questions is None:
+            at = f"{DASH} ({self.reason})" if self.reason else f"{DASH} (at every number of questions)"
+            return ", ".join(self.pair), self.first or DASH, at, self.then or DASH
+        return ", ".join(self.pair), self.first, f"{math.ceil(self.questions):,} questions", self.then
+
+
+def break_evens(summary: Summary) -> list[BreakEven]:
+    """One entry a pair of methods; none where no method was timed."""
+    costs = {name: _pass_of(summary, name) for name in summary["methods"]}
+    if all(isinstance(cost, str) for cost in costs.values()):
+        return []
+    found = []
+    for a, b in combinations(costs, 2):
+        of_a, of_b = costs[a], costs[b]
+        if isinstance(of_a, str) or isinstance(of_b, str):
+            reason = f"{a}: {of_a}" if isinstance(of_a, str) else f"{b}: {of_b}"
+            found.append(BreakEven((a, b), reason=reason))
+            continue
+        questions = break_even(*of_a, *of_b)
+        first, other = (a, b) if (cost_of_pass(*of_a, 1) or 0) <= (cost_of_pass(*of_b, 1) or 0) else (b, a)
+        if questions is None or questions <= 1:
+            found.append(BreakEven((a, b), first, first))
+        else:
+            found.append(BreakEven((a, b), first, other, questions))
+    return found
+
+
+def _pass_of(summary: Summary, method: str) -> tuple[float, float, float] | str:
+    """(fit s, mean latency s, share right) of a method, or why it has no cost of pass."""
+    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    values = []
+    for key in keys:
+        cell = estimate(summary, method, key)
+        if cell.value is None:
+            return cell.reason
+        values.append(cell.value)
+    return (values[0], values[1], values[2]) if values[2] > 0 else "no right answer"

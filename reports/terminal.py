@@ -143,7 +143,8 @@ def _verdicts(summary: Summary) -> list[RenderableType]:
 
 def _closing(comparison: Comparison, logged: LoggedRun | None) -> list[Text]:
     cwd = Path.cwd()
-    lines = [f"report:  {_near(comparison.run_dir.absolute() / 'report.md', cwd)}"]
+    page = _near(comparison.run_dir.absolute() / "report.html", cwd)
+    lines = [f"report:  {page} (in plain text: report.md beside it)"]
     if logged is not None:
         command = ui_command(logged.tracking_uri, cwd)
         lines += [f"MLflow:  {command}"] if command else []

@@ -17,6 +17,7 @@ _HIDDEN = frozenset(
     + "".join(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 )
 _NEWLINES = re.compile(r"\s*(?:\r\n|[\n\r\v\f\x85\u2028\u2029])\s*")
+_BREAKS = re.compile(r"\r\n|[\r\v\f\x85\u2028\u2029]")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;", "|": "&#124;"}
 _BACKSLASHED = frozenset("\\`*_[]#~")
 _ISOLATE, _POP = "\u2068", "\u2069"  # first-strong isolate: right-to-left words cannot move neighbours
@@ -44,6 +45,18 @@ def _visible(char: str) -> str:
     return "\ufffd" if unicodedata.category(char) == "Cs" else char
 
 
+def visible(text: str, limit: int | None = None) -> str:
+    """`text` with its lines kept and nothing hidden in it, for an element whose direction is its own.
+
+    Control and invisible characters and lone surrogates are shown as in `one_line`; nothing is escaped
+    and right-to-left words are not isolated, which is the page's part (autoescape, dir="auto").
+    """
+    text = _BREAKS.sub("\n", text.strip())
+    if limit is not None and len(text) > limit:
+        text = text[: max(limit - 1, 0)].rstrip() + "…"
+    return "".join(char if char in "\n\t" else _visible(char) for char in text)
+
+
 def md(text: str, limit: int | None = None) -> str:
     """`text` as literal Markdown on one line: safe in a sentence, a list item and a table cell.
 
@@ -65,6 +78,32 @@ def md_table(header: list[str], rows: list[list[str]], right: frozenset[int] = f
             raise ValueError(f"table row {row!r} has {len(row)} cells, the header {header!r} has {len(header)}")
     rule = ["---:" if column in right else "---" for column in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "—": "---",
+    "–": "--",
+    "…": r"\ldots{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """`text` as literal LaTeX on one line. Letters that fonts lack (beyond Latin) are shown as [U+1F98A]."""
+
+    def shown(char: str) -> str:
+        if char in (_ISOLATE, _POP):
+            return ""
+        return _LATEX.get(char) or (char if ord(char) < 0x180 else f"[U+{ord(char):04X}]")
+
+    return "".join(map(shown, one_line(text)))
 
 
 def redact(uri: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, FitReport, Lookup, Usage
-from reports.base import Comparison
+from reports.base import Comparison, TaskFacts
 from tasks.base import QA, Memory, TaskData
 
 ODD = (
@@ -46,6 +46,12 @@ COSTS = {
     "cost/ttfa_p50_s": 2.5,
     "cost/tpot_p50_s": 0.0834,
     "cost/latency_p50_s": 4.321,
+    "cost/latency_mean_s": 4.5,
+    "cost/stage_prefill_s": 0.1,
+    "cost/stage_rest_s": 4.4,
+    "cost/per_correct_s_k1": 700.0,
+    "cost/per_correct_s_k100": 11.0,
+    "cost/per_correct_s_k10000": 4.8,
     "cost/prompt_tokens": 61.25,
     "cost/new_tokens": 48.0,
     "cost/peak_rss_bytes": 1.9e9,
@@ -168,18 +174,20 @@ def make_comparison(folder: Path) -> Comparison:
         fits={
             m: FitReport(617.0, 37_120, 96, 1 << 20, {"step2": (3.0, 1.0, 0.2)}, {"hit@1": 1.0}) for m in METHODS
         },
-        data=TaskData(
-            "regs",
-            (
-                Memory("per-diem-lisbon", "The allowance is 40 euros.", cues=(QA("c", "?", "40", ("x",)),)),
-                Memory("odd", ODD),
-            ),
-            (),
-            (),
-            (),
-            licence="CC0",
-            source="packaged",
-            version="v" * 64,
+        data=TaskFacts.of(
+            TaskData(
+                "regs",
+                (
+                    Memory("per-diem-lisbon", "The allowance is 40 euros.", cues=(QA("c", "?", "40", ("x",)),)),
+                    Memory("odd", ODD),
+                ),
+                (),
+                (),
+                (),
+                licence="CC0",
+                source="packaged",
+                version="v" * 64,
+            )
         ),
         tags={"note": ODD},
     )

@@ -17,6 +17,7 @@ from report_fixtures import METHODS, ODD, make_summary, make_turn
 from rich.cells import cell_len
 
 from eval.records import RecordWriter
+from eval.stats import Estimate
 from eval.summary import comparisons, summarise
 from eval.verdict import judge_all
 from reports import figures, markdown, terminal
@@ -49,7 +50,7 @@ def test_report_is_safe_against_odd_text(comparison: Comparison) -> None:
 def test_links_and_figures_exist(comparison: Comparison) -> None:
     path = markdown.write_report(comparison)
     links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text(encoding="utf-8"))
-    assert len(links) == 2
+    assert {"figures/retention_by_distance.svg", "figures/cost_against_retention.svg"} < set(links)
     for link in links:
         assert ElementTree.parse(path.parent / link).getroot().tag.endswith("svg")
     assert (path.parent / "tables" / "metrics.csv").is_file()
@@ -120,13 +121,47 @@ def test_settings_are_flattened() -> None:
 
 def test_figures_are_reproducible_and_labelled() -> None:
     summary = make_summary(("recall", "$x$", "_hidden"))
-    for draw in figures.FIGURES.values():
-        first, second = draw(summary), draw(summary)
-        assert first is not None and second is not None
-        text = figures.svg(first)
-        assert text == figures.svg(second)
-        assert "$x$" in text and "_hidden" in text and "64" in text
-        assert len(text) < 60_000
+    by_turn = {name: {0: Estimate(0.5, 0.4, 0.6, 64)} for name in summary["methods"]}
+    first, second = (figures.draw_all(summary, by_turn) for _ in range(2))
+    assert first == second
+    assert set(first) == {*figures.FIGURES, "retention_by_turn"} - {"lifecycle", "ability"}
+    for name, text in first.items():
+        assert "$x$" in text and "_hidden" in text, name
+        assert re.search(r"\b(64|24)\b", text), name  # n
+        assert len(text) < 60_000, name
+
+
+def test_bars_come_with_the_passes_that_measure_them() -> None:
+    summary = make_summary()
+    for cells in summary["methods"].values():
+        cells["lifecycle/stale_rate"] = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 16}
+        cells["lifecycle/write_s"] = {"value": 3.0, "low": None, "high": None, "n": 6}  # no share
+        cells["ability/after/gsm8k"] = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 99}  # no row of its own
+        cells["ability/change"] = {"value": -0.5, "low": -0.6, "high": -0.4, "n": 99}  # in [-1, 1]
+    drawn = figures.draw_all(summary)
+    assert "stale after an update ↓" in drawn["lifecycle"] and "n=16" in drawn["lifecycle"]
+    assert "write" not in drawn["lifecycle"]
+    assert "after/gsm8k" in drawn["ability"] and "change" not in drawn["ability"]
+
+
+def test_the_front_holds_what_no_other_beats() -> None:
+    points = [(2.0, 0.5), (1.0, 0.3), (3.0, 0.5), (1.0, 0.2), (4.0, 0.9)]
+    assert figures.pareto_front(points) == [(1.0, 0.3), (2.0, 0.5), (4.0, 0.9)]
+
+
+def test_a_figure_on_a_page_stays_in_its_element() -> None:
+    text = figures.draw_all(make_summary(('a"id="b', "url(#x)")))["structure"]
+    element = figures.inline(text, "one", "label <&>")
+    root = ElementTree.fromstring(element)
+    assert root.tag == "svg" and root.attrib["role"] == "img" and root.attrib["aria-label"] == "label <&>"
+    ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+    assert len(ids) == len(set(ids)) and all(name.startswith("one-") for name in ids)
+    targets = [v[1:] for e in root.iter() for k, v in e.attrib.items() if k == "href"]
+    targets += [name for e in root.iter() for v in e.attrib.values() for name in re.findall(r"url\(#([^)]+)\)", v)]
+    assert targets and set(targets) <= set(ids)
+    assert "http" not in element and not {"style", "metadata", "script"} & {e.tag for e in root.iter()}
+    words = "".join(root.itertext())
+    assert 'a"id="b' in words and "url(#x)" in words  # text is left as it is
 
 
 def test_colours_are_apart_for_every_method_of_a_full_run() -> None:
