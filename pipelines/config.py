@@ -13,14 +13,16 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from eval.lifecycle import LifecycleOptions
+from methods.arms import ARMS, LENDERS
 from methods.backbone import PACKAGED_LM
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
 from methods.registry import CONFIGS, check_names
 from methods.train import LoraTrainConfig
-from tasks.base import TaskError
+from tasks.base import TaskData, TaskError
 from tasks.dialogues import DialogueOptions
-from tasks.registry import TASKS
+from tasks.registry import TASKS, load_task
 
 T = TypeVar("T")
 
@@ -33,10 +35,11 @@ class TaskChoice:
     num_clauses: int = 0  # 0: all
     path: str | None = None  # task=local: the folder with the documents
 
-    def options(self) -> dict[str, Any]:
-        """The task's own options that were set, for tasks.registry.load_task."""
+    def load(self, seed: int) -> TaskData:
+        """The task, or the seed's slice of it, with those of its own options that were set."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "num_clauses")}
-        return {key: value for key, value in own.items() if value is not None}
+        options = {key: value for key, value in own.items() if value is not None}
+        return load_task(self.name, self.num_clauses or None, seed, **options)
 
 
 @dataclass
@@ -49,6 +52,11 @@ class Evaluation:
     timed_questions: int = 12
     timed_rounds: int = 1
     bootstrap_resamples: int = 10_000
+    arms: list[str] = field(default_factory=list)  # control arms beside run_methods; asked, but not timed
+    ability: bool = False  # ordinary ability before and after each fit
+    ability_items: int = 80  # of each local task
+    ability_tasks: list[str] = field(default_factory=list)  # lm-eval tasks by name, beside the local ones
+    lifecycle: bool = False  # what it costs and breaks to change what was learnt
 
 
 @dataclass
@@ -70,6 +78,7 @@ class CompareConfig:
     examples: Any = field(default_factory=lambda: default_of(ExampleConfig))
     sampling: Any = field(default_factory=lambda: default_of(Sampling))
     dialogues: Any = field(default_factory=lambda: default_of(DialogueOptions))
+    lifecycle: Any = field(default_factory=lambda: default_of(LifecycleOptions))
     methods: Any = field(default_factory=lambda: {name: default_of(kind) for name, kind in CONFIGS.items()})
 
 
@@ -121,7 +130,14 @@ class Resolved:
     examples: ExampleConfig
     sampling: Sampling
     dialogues: DialogueOptions
+    lifecycle: LifecycleOptions
     method_configs: dict[str, Any]
+
+    @property
+    def arms(self) -> list[str]:
+        """Arms of the evaluation that run beside run_methods: not those that bound a method which does not run."""
+        wanted = [name for name in dict.fromkeys(self.evaluation.arms) if name not in self.run_methods]
+        return [name for name in wanted if LENDERS.get(name) in (None, *self.run_methods)]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -161,6 +177,9 @@ def resolve(config: DictConfig) -> Resolved:
         said = "no such setting" if key in values else "cannot be taken away"
         raise TaskError(f"{key}: {said}; the settings are: {', '.join(sorted(known))}")
     check_names(values["run_methods"])
+    for name in values["evaluation"]["arms"]:
+        if name not in ARMS:
+            raise TaskError(f"evaluation.arms: {name!r} is no control arm; choose from: {', '.join(ARMS)}")
     if values["task"]["name"] not in TASKS:
         raise TaskError(f"task={values['task']['name']}: no such task; choose from: {', '.join(sorted(TASKS))}")
     _check_at_least_one(config)
@@ -172,6 +191,7 @@ def resolve(config: DictConfig) -> Resolved:
         examples=build(ExampleConfig, values["examples"], "examples"),
         sampling=build(Sampling, values["sampling"], "sampling"),
         dialogues=build(DialogueOptions, values["dialogues"], "dialogues"),
+        lifecycle=build(LifecycleOptions, values["lifecycle"], "lifecycle"),
         method_configs={
             name: build(kind, values["methods"][name], f"methods.{name}") for name, kind in CONFIGS.items()
         },

@@ -37,17 +37,17 @@ def measure(run_folder: Path, seed: int, name: str) -> Footprint:
     from omegaconf import OmegaConf
 
     from eval.runner import PeakMemory, cost_questions
+    from methods.arms import borrows_from
     from methods.backbone import load_backbone
     from pipelines.compare import make_method
     from pipelines.config import resolve
-    from tasks.registry import load_task
 
     raw = json.loads((run_folder / "config.json").read_text(encoding="utf-8"))
     raw.pop("data_version")
     config = resolve(OmegaConf.create(raw))
-    task = load_task(config.task.name, config.task.num_clauses or None, seed)
+    task = config.task.load(seed)
     facts = json.loads((run_folder / "environment.json").read_text(encoding="utf-8"))
-    folder = run_folder / "fits" / str(seed) / name
+    folder = run_folder / "fits" / str(seed) / borrows_from(name, config.run_methods)
     with PeakMemory() as memory:
         backbone = load_backbone(config.model, config.device, facts["dtype"])
         method = make_method(config, name, task, seed, backbone, Display(), folder)

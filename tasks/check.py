@@ -120,7 +120,10 @@ def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
     reports: list[tuple[str, list[Problem]]] = [
         ("Skipped files", list(folder.skipped)),
         ("Folders not entered", list(folder.not_entered)),
-        ("Inside files that were read", [p for document in folder.documents for p in document.problems]),
+        (
+            "Inside files that were read",
+            [*(p for document in folder.documents for p in document.problems), *pieces.notes],
+        ),
         (
             "Exact duplicates, left out",
             [

@@ -54,6 +54,7 @@ class Cut:
     clauses: tuple[Clause, ...]
     duplicates: tuple[tuple[Clause, Clause], ...]  # (left out, the one that says the same)
     too_short: tuple[Clause, ...]
+    notes: tuple[Problem, ...] = ()  # row ids that could not be kept
 
 
 def num_words(text: str) -> int:
@@ -104,7 +105,8 @@ def cut(sections: Iterable[Section]) -> Cut:
     too_short: list[Clause] = []
     seen: dict[str, Clause] = {}
     counts: Counter[str] = Counter()
-    row_ids: set[str] = set()
+    row_ids: dict[str, str] = {}  # id -> file
+    notes: list[Problem] = []
     ids: set[str] = set()
     for section in sections:
         starts, offset = [], 0
@@ -113,8 +115,11 @@ def cut(sections: Iterable[Section]) -> Cut:
             offset += len(passage.text) + 2
         found = pieces("\n\n".join(passage.text for passage in section.passages), starts)
         base = f"{section.file}#{slug(section.title)}".rstrip("#")
-        if section.row_id and section.row_id not in row_ids:
-            row_ids.add(section.row_id)
+        if section.row_id and section.row_id in row_ids:
+            said = f"its id {section.row_id!r} is used in {row_ids[section.row_id]} too, so it is called {base!r}"
+            notes.append(Problem(section.file, section.passages[0].place, section.unit, said))
+        elif section.row_id:
+            row_ids[section.row_id] = section.file
             base = section.row_id
         for start, piece in found:
             counts[base] += 1
@@ -139,7 +144,7 @@ def cut(sections: Iterable[Section]) -> Cut:
             else:
                 seen[key] = clause
                 kept.append(clause)
-    return Cut(_with_families(kept), tuple(duplicates), tuple(too_short))
+    return Cut(_with_families(kept), tuple(duplicates), tuple(too_short), tuple(notes))
 
 
 def _with_families(clauses: Sequence[Clause]) -> tuple[Clause, ...]:

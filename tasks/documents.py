@@ -99,6 +99,15 @@ class Unreadable(Exception):
         self.place = place
 
 
+def _nothing_left(problems: Sequence[Problem], what: str) -> Unreadable:
+    """Why a file gave nothing: its first problem and their number."""
+    if not problems:
+        return Unreadable(f"holds no {what}; write some or remove it")
+    first = min(problems, key=lambda problem: problem.place)
+    more = f" ({len(problems)} such places, and nothing else in the file)" if len(problems) > 1 else ""
+    return Unreadable(f"{first.said}{more}", first.place)
+
+
 # --------------------------------------------------------------------------------------- plain text
 
 _BLANK = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))  # soft hyphen, zero widths
@@ -196,9 +205,7 @@ class _Builder:
                 title = ", ".join(text for _, text in own[-2:]) or _name_of(self.file)
                 sections.append(Section(self.file, title, tuple(passages), self.unit))
         if not sections:
-            if self.problems:
-                raise Unreadable(self.problems[0].said, self.problems[0].place)
-            raise Unreadable("holds no text; write some or remove it")
+            raise _nothing_left(self.problems, "text")
         return Document(self.file, tuple(sections), tuple(self.problems), num_pages)
 
 
@@ -677,7 +684,9 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
         except StopIteration:
             return
         except csv.Error as error:
-            _refuse(found, file, places[min(start, len(places) - 1)], f"broken row ({error}); check its quotes")
+            begin = places[min(start, len(places) - 1)]
+            reach = f" that runs to line {places[-1]}" if places[-1] > begin else ""
+            _refuse(found, file, begin, f"broken row{reach} ({error}); check its quotes")
             continue
         number = places[min(start, len(places) - 1)]
         if not any(cell.strip() for cell in cells):
@@ -710,9 +719,7 @@ def _read_table(path: Path, file: str) -> Document:
             title = row.text("title", "heading")
             sections.append(Section(file, title, section.passages, "line", row_id))
     if not sections:
-        raise Unreadable(
-            str(found.problems[0].said) if found.problems else "holds no row; write some or remove it"
-        )
+        raise _nothing_left(found.problems, "row")
     return Document(file, tuple(sections), tuple(sorted(found.problems, key=lambda problem: problem.place)))
 
 

@@ -313,7 +313,7 @@ class _QuestionReader:
         return (self._with_slot(qa) if qa.kind == "single" else qa), bool(split)
 
     def _list(self, row: Row, name: str) -> tuple[str, ...]:
-        value = row.values.get(name) or ()
+        value = row.values.get(name) or []
         parts = value.split("|") if isinstance(value, str) else value if isinstance(value, list) else [value]
         return tuple(dict.fromkeys(clean(str(part)) for part in parts if clean(str(part))))
 
