@@ -24,15 +24,13 @@ from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_
 from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import TaskData
 from tasks.dialogues import build_dialogues
-from tasks.registry import load_task
 from tasks.validate import check
 
 
 def compare(config: Resolved, display: Display) -> Comparison:
     """The whole experiment; returns what the reports are made from."""
     seeds = range(config.seed, config.seed + config.seeds)
-    choice = config.task
-    tasks = {seed: load_task(choice.name, choice.num_clauses or None, seed, **choice.options()) for seed in seeds}
+    tasks = {seed: config.task.load(seed) for seed in seeds}
     data = tasks[config.seed]
     check(data)
     backbone = load_backbone(config.model, config.device, config.dtype)
