@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from tasks import local, manual, regs, synthetic
+from tasks import hub, local, manual, regs, synthetic
 from tasks.base import TaskData, TaskError
 
 Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
@@ -16,6 +17,7 @@ TASKS: dict[str, Loader] = {
     "manual": manual.load,
     "regs": regs.load,
     "synthetic": synthetic.load,
+    **{f"hub/{name}": partial(hub.load, name) for name in hub.ADAPTERS},
 }
 
 

@@ -313,28 +313,37 @@ def _revised_questions(family: _Family, k: int) -> Iterator[QA]:
             )
 
 
-def _unanswerable(asked: Sequence[_Family], seed: int) -> tuple[tuple[QA, ...], tuple[Conversation, ...]]:
-    """(held-out questions, abstention conversations) on things that no rule is about."""
+def unknown_questions(numbers: Sequence[int], seed: int) -> dict[Split, list[str]]:
+    """Questions on things that no rule is about, at places of the family numbers given; two on each thing."""
     unknown = json.loads((DATA / "unknown.json").read_text(encoding="utf-8"))
     rng = random.Random(f"synthetic/unknown/{seed}")
     frames = unknown["frames"]
+    splits: tuple[Split, ...] = ("train", "dev", "test")
+    return {
+        split: [
+            frames[frame].format(x=thing, n=place_name(rng.choice(numbers), seed))
+            for thing in unknown[split]
+            for frame in rng.sample(range(len(frames)), 2)
+        ]
+        for split in splits
+    }
+
+
+def _unanswerable(asked: Sequence[_Family], seed: int) -> tuple[tuple[QA, ...], tuple[Conversation, ...]]:
+    """(held-out questions, abstention conversations)"""
     held_out: list[QA] = []
     trained: list[Conversation] = []
-    splits: tuple[Split, ...] = ("train", "dev", "test")
-    for split in splits:
-        for number, thing in enumerate(unknown[split]):
-            for turn, first in enumerate(rng.sample(range(len(frames)), 2)):
-                name = place_name(rng.choice(asked).number, seed)
-                question_id = f"unknown/{split}{2 * number + turn + 1}"
-                question = frames[first].format(x=thing, n=name)
-                if split == "train":
-                    reply = assistant_content(NO_CLAUSE_THINK, NO_CLAUSE_ANSWER)
-                    messages = (Message("user", question), Message("assistant", reply))
-                    trained.append(
-                        Conversation(f"abstain/{question_id}", messages, kind="unanswerable", topic="unanswerable")
-                    )
-                else:
-                    held_out.append(QA(question_id, question, "", (), split=split, kind="unanswerable"))
+    for split, questions in unknown_questions([family.number for family in asked], seed).items():
+        for number, question in enumerate(questions, start=1):
+            name = f"unknown/{split}{number}"
+            if split == "train":
+                reply = assistant_content(NO_CLAUSE_THINK, NO_CLAUSE_ANSWER)
+                messages = (Message("user", question), Message("assistant", reply))
+                trained.append(
+                    Conversation(f"abstain/{name}", messages, kind="unanswerable", topic="unanswerable")
+                )
+            else:
+                held_out.append(QA(name, question, "", (), split=split, kind="unanswerable"))
     return tuple(held_out), tuple(trained)
 
 

@@ -19,8 +19,12 @@ def _documents(folder: Path, _name: str) -> Options:
     return {"path": str(write_all(folder / "documents"))}
 
 
+def _hub_files(_folder: Path, name: str) -> Options:
+    return {"path": str(Path(__file__).parent / "hub_files" / name.removeprefix("hub/"))}
+
+
 # name -> (an empty folder, the task's name) -> options
-OPTIONS: dict[str, Callable[[Path, str], Options]] = {"local": _documents}
+OPTIONS: dict[str, Callable[[Path, str], Options]] = {"local": _documents, "hub/": _hub_files}
 
 
 def options_for(name: str, folder: Path) -> Options:
