@@ -1,13 +1,17 @@
-"""What every method does around the decode loop: prompts in, `Answer` out."""
+"""What every method does around the decode loop: prompts in, `Answer` out, at once or as it is generated."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
-from methods.backbone import Backbone
-from methods.base import Answer, Context, Lookup, Usage
+from torch import Tensor
+
+from methods.backbone import CONTROL_TOKENS, RECALL, RECALL_END, THINK_END, Backbone
+from methods.base import Answer, Context, Lookup, Method, Usage
 from methods.chat import fit_history, parse_answer
-from methods.decode import Generated
+from methods.decode import Generated, listening
 
 
 def prompts_for(backbone: Backbone, ctxs: Sequence[Context]) -> tuple[list[list[int]], list[int]]:
@@ -60,3 +64,65 @@ def answer_from(
         truncated_turns=truncated_turns,
     )
     return Answer(raw, think, final, lookups, usage, output.finished)
+
+
+class TextStream:
+    """Token ids as they come -> their text. A character whose bytes are not all there yet waits for them."""
+
+    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
+        self._tokenizer = tokenizer
+        self._on_text = on_text
+        self._ids: list[int] = []
+        self._sent = ""
+
+    def add(self, ids_B: Tensor) -> None:
+        """One step of a batch of one."""
+        self._ids.append(int(ids_B[0]))
+        self.send(self._tokenizer.decode(self._ids, skip_special_tokens=False).rstrip("\ufffd"))
+
+    def send(self, text: str) -> None:
+        """text: all there is so far; what is new in it goes out."""
+        if text.startswith(self._sent) and text != self._sent:
+            new, self._sent = text[len(self._sent) :], text
+            self._on_text(new)
+
+
+def stream_answer(method: Method, ctx: Context, tokenizer: Any, on_text: Callable[[str], None]) -> Answer:
+    """`method.answer(ctx)`; on_text receives `Answer.raw` piece by piece while it is generated.
+
+    An exception of on_text ends the generation and is passed on.
+    """
+    text = TextStream(tokenizer, on_text)
+    with listening(text.add):
+        answer = method.answer(ctx)
+    text.send(answer.raw)
+    return answer
+
+
+PieceKind = Literal["think", "recalled", "answer", "control"]
+
+
+class AnswerPieces:
+    """Streamed raw text -> (kind, text) as a reader may see it: control tokens apart, the stop token left out.
+
+    Until the think is closed everything is think, as in `parse_answer`.
+    """
+
+    def __init__(self, eos: str, on_piece: Callable[[PieceKind, str], None]) -> None:
+        self._eos = eos
+        self._on_piece = on_piece
+        self._kind: PieceKind = "think"
+        self._cut = re.compile("|".join(f"({re.escape(token)})" for token in (*CONTROL_TOKENS, eos)))
+
+    def add(self, text: str) -> None:
+        for part in filter(None, self._cut.split(text)):
+            if part == self._eos:
+                continue
+            if not self._cut.fullmatch(part):
+                self._on_piece(self._kind, part)
+                continue
+            self._on_piece("control", part)
+            if part == THINK_END:
+                self._kind = "answer"
+            elif self._kind != "answer" and part in (RECALL, RECALL_END):
+                self._kind = "recalled" if part == RECALL else "think"

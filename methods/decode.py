@@ -14,6 +14,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,6 +24,19 @@ from torch import Tensor
 from methods.backbone import Backbone
 
 FREE = -1  # in forced tokens: this row chooses its own token
+
+OnToken = Callable[[Tensor], None]  # receives the (B,) ids of each new step
+_listener: ContextVar[OnToken | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(on_token: OnToken) -> Iterator[None]:
+    """Every generation that this thread starts in the block calls on_token, whichever method starts it."""
+    before = _listener.set(on_token)
+    try:
+        yield
+    finally:
+        _listener.reset(before)
 
 
 class Interceptor(Protocol):
@@ -91,7 +105,7 @@ def decode_loop(
     generation_config: Any,
     interceptor: Interceptor | None = None,
     clock: Clock | None = None,
-    on_token: Callable[[Tensor], None] | None = None,
+    on_token: OnToken | None = None,
     final_cache: dict[str, Any] | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
@@ -185,13 +199,14 @@ def generate(
     interceptor: Interceptor | None = None,
     sampling: Sampling | None = None,
     timed: bool = False,
-    on_token: Callable[[Tensor], None] | None = None,
+    on_token: OnToken | None = None,
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
 
     max_new_tokens: one cap, or one a row. timed: with batch 1, records when each token came and how long
-    each stage took.
+    each stage took. on_token: as in `decode_loop`; without one, that of a `listening` block around the call.
     """
+    on_token = on_token or _listener.get()
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     sampling = sampling or Sampling()
     model: Any = backbone.model

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from eval.records import CostRecord, TurnRecord
 from eval.runner import Footprint
 from methods.backbone import Backbone
 from pipelines import compare
 from pipelines.cli import main_of
 
+METHODS = ("recall", "sft", "rag")
 SMALL = (
     "preset=smoke",
     "device=cpu",
@@ -23,6 +26,18 @@ SMALL = (
     "evaluation.timed_questions=2",
     "evaluation.bootstrap_resamples=50",
 )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A comparison that is over."""
+
+    folder: Path
+    summary: dict[str, Any]
+    turns: list[TurnRecord]
+    costs: list[CostRecord]
+    shown: str
+    mlflow_uri: str
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:

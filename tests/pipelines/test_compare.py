@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
-from commands import SMALL, run_command, run_folders, use
+from commands import METHODS, Finished
 
-from eval.records import CostRecord, TurnRecord, read_records
 from eval.runner import num_generated
-from methods.backbone import Backbone
 from pipelines.footprint import footprints, measure
 from pipelines.progress import Display
 from tasks.dialogues import DialogueOptions, build_dialogues
 from tasks.registry import load_task
 
-METHODS = ("recall", "sft", "rag")
 # DESIGN, section 7: stable from the first version on
 KEYS = (
     "retention/accuracy",
@@ -52,33 +43,6 @@ KEYS = (
     "lifecycle/write_s",
     "lifecycle/stale_rate",
 )
-
-
-@dataclass(frozen=True)
-class Finished:
-    folder: Path
-    summary: dict[str, Any]
-    turns: list[TurnRecord]
-    costs: list[CostRecord]
-    shown: str
-    mlflow_uri: str
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone) -> Iterator[Finished]:
-    base = tmp_path_factory.mktemp("compare")
-    uri = f"sqlite:///{base.as_posix()}/mlflow.db"
-    shown = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", uri)
-        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
-        patch.chdir(base)  # MLflow puts artifacts under the current folder
-        use(patch, pristine_lively)
-        with contextlib.redirect_stdout(shown):
-            run_command(patch, *SMALL, f"runs_dir={base / 'runs'}", f"run_methods=[{','.join(METHODS)}]")
-        (folder,) = run_folders(base / "runs")
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        yield Finished(folder, summary, *read_records(folder / "records.jsonl"), shown.getvalue(), uri)
 
 
 def test_it_says_that_it_is_finished(finished: Finished) -> None:

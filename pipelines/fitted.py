@@ -1,0 +1,185 @@
+"""A run's fitted methods, loaded again to be talked to. The run's own files are never changed."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+
+from methods.answering import stream_answer
+from methods.arms import borrows_from
+from methods.backbone import Backbone, load_backbone
+from methods.base import Answer, Context, Method, MethodError, RefitNeeded
+from methods.registry import NAMES
+from pipelines.config import resolve
+from pipelines.progress import Display
+from pipelines.results import read_json
+from tasks.base import Memory, Message
+
+
+class FittedRun:
+    """The methods of one run and one seed. Each is loaded at its first use, onto weights of its own."""
+
+    def __init__(self, folder: Path, seed: int | None = None, device: str = "") -> None:
+        """seed: None for the run's first; device: "" for the run's own. Raises MethodError without a saved fit."""
+        self.folder = folder
+        raw = read_json(folder / "config.json")
+        version = raw.pop("data_version", "")
+        if device:
+            raw["device"] = device
+        self.config = resolve(OmegaConf.create(raw))
+        files = list(folder.glob("fits/*/*/fit.json"))
+        if not files:
+            raise MethodError(
+                f"{folder}: no fitted method is saved there (fits/<seed>/<method>/fit.json); make a run with "
+                "python -m pipelines.compare and name that one"
+            )
+        seeds = sorted({int(file.parts[-3]) for file in files})
+        self.seed = seeds[0] if seed is None else seed
+        if self.seed not in seeds:
+            raise MethodError(f"seed={seed}: {folder} has fits of seed {', '.join(map(str, seeds))} only")
+        saved = {file.parts[-2] for file in files if int(file.parts[-3]) == self.seed}
+        self.names = tuple(name for name in NAMES if name in saved)
+        self.task = self.config.task.load(self.seed)
+        self.changed = self.seed == self.config.seed and version not in ("", self.task.version)
+        self.tokenizer: Any = None
+        self._backbone: Backbone | None = None
+        self._methods: dict[str, Method] = {}
+        self._scratch = tempfile.TemporaryDirectory(prefix="recallbench-", ignore_cleanup_errors=True)
+
+    def check(self, name: str) -> None:
+        """Raises MethodError naming the choices."""
+        if name not in self.names:
+            raise MethodError(
+                f"method={name}: {self.folder} holds no saved fit of that name for seed {self.seed}; choose "
+                f"from: {', '.join(self.names)}"
+            )
+
+    def method(self, name: str) -> Method:
+        """The method as it was saved; what is written to it later stays in memory and in a scratch folder."""
+        from pipelines.compare import make_method
+
+        self.check(name)
+        if name not in self._methods:
+            if self._backbone is None:
+                dtype = str(read_json(self.folder / "environment.json").get("dtype", self.config.dtype))
+                self._backbone = load_backbone(self.config.model, self.config.device, dtype)
+                self.tokenizer = self._backbone.tokenizer
+            scratch = Path(self._scratch.name) / name
+            scratch.mkdir(exist_ok=True)
+            method = make_method(
+                self.config, name, self.task, self.seed, self._backbone.clone(), Display(), scratch
+            )
+            saved = self.folder / "fits" / str(self.seed) / borrows_from(name, self.names)
+            try:
+                method.load(saved)
+            except MethodError:
+                raise
+            except (OSError, ValueError, KeyError, SafetensorError) as error:
+                raise MethodError(
+                    f"{saved}: the saved fit of {name} cannot be read ({error}); make the run again"
+                ) from error
+            self._methods[name] = method
+        return self._methods[name]
+
+
+class Conversation:
+    """Questions and answers with one method at a time; clauses written or forgotten go with it to the next one."""
+
+    def __init__(self, fitted: FittedRun, name: str) -> None:
+        self.fitted = fitted
+        self.clauses = {memory.id: memory for memory in fitted.task.memories}
+        self.history: list[Message] = []
+        self.last: Answer | None = None
+        self._edits: list[Memory | str] = []  # a clause to write, or an id to forget
+        self._known: dict[str, int] = {}  # method -> edits it has seen
+        self.name = name
+        self.switch(name)
+
+    @property
+    def method(self) -> Method:
+        return self.fitted.method(self.name)
+
+    def switch(self, name: str) -> str:
+        """Goes on with another method. Returns a sentence where that one cannot learn this chat's changes."""
+        method = self.fitted.method(name)
+        self.name = name
+        missed = self._edits[self._known.get(name, 0) :]
+        try:
+            for edit in missed:
+                _apply(method, edit)
+        except RefitNeeded:
+            return (
+                f"{name} keeps its knowledge in weights: the {len(missed)} changes made in this chat are not "
+                "known to it"
+            )
+        self._known[name] = len(self._edits)
+        return ""
+
+    def ask(self, question: str, on_text: Callable[[str], None]) -> Answer:
+        """Adds the question and its final answer to the history; an answer that was cut short leaves neither."""
+        asked = [*self.history, Message("user", question)]
+        ctx = Context(tuple(asked), self.fitted.config.evaluation.max_new_tokens)
+        self.last = stream_answer(self.method, ctx, self.fitted.tokenizer, on_text)
+        self.history = [*asked, Message("assistant", self.last.final)]
+        return self.last
+
+    def clear(self) -> None:
+        """Forgets what was said; changed clauses stay changed."""
+        self.history, self.last = [], None
+
+    def write(self, title: str, text: str) -> str:
+        """Adds a clause, or replaces the one that has this id or title. Returns what was done, as a sentence."""
+        found = [m for m in self.clauses.values() if title == m.id] or [
+            m for m in self.clauses.values() if title.casefold() == m.title.casefold()
+        ]
+        if len(found) > 1:
+            ids = ", ".join(memory.id for memory in found)
+            raise MethodError(f"{len(found)} clauses have the title {title!r}: write to one of the ids: {ids}")
+        new = Memory(_slug(title, self.clauses), text, title)
+        memory = replace(found[0], text=text, cues=()) if found else new
+        started = time.perf_counter()
+        self._change(memory)
+        self.clauses[memory.id] = memory
+        done = "replaced" if found else "wrote"
+        return f"{done} {memory.id} in {time.perf_counter() - started:.2f} s"
+
+    def forget(self, memory_id: str) -> str:
+        """Removes a clause. Raises MethodError with the nearest ids for one that is not there."""
+        if memory_id not in self.clauses:
+            nearest = ", ".join(get_close_matches(memory_id, self.clauses, n=3, cutoff=0.0))
+            raise MethodError(f"no clause has the id {memory_id!r}; the nearest are: {nearest or 'none'}")
+        started = time.perf_counter()
+        self._change(memory_id)
+        del self.clauses[memory_id]
+        return f"forgot {memory_id} in {time.perf_counter() - started:.2f} s"
+
+    def _change(self, edit: Memory | str) -> None:
+        _apply(self.method, edit)
+        self._edits.append(edit)
+        self._known[self.name] = len(self._edits)
+
+
+def _apply(method: Method, edit: Memory | str) -> None:
+    if isinstance(edit, Memory):
+        method.write([edit])
+    else:
+        method.forget([edit])
+
+
+def _slug(title: str, taken: dict[str, Memory]) -> str:
+    """An id made from the title that no clause has yet."""
+    slug = re.sub(r"[\W_]+", "-", title.casefold()).strip("-") or "clause"
+    number = 2
+    found = slug
+    while found in taken:
+        found, number = f"{slug}-{number}", number + 1
+    return found
