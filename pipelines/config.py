@@ -33,7 +33,8 @@ class TaskChoice:
 
     name: str = "regs"
     num_clauses: int = 0  # 0: all
-    path: str | None = None  # task=local: the folder with the documents
+    path: str | None = None  # task=local: the folder with the documents; task=hub/...: a local copy of the set
+    num_asked: int | None = None  # task=synthetic: so many clauses are asked about, all are memories
 
     def load(self, seed: int) -> TaskData:
         """The task, or the seed's slice of it, with those of its own options that were set."""

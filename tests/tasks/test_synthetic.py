@@ -9,6 +9,8 @@ from collections import Counter
 
 import pytest
 
+from pipelines.cli import compose_config
+from pipelines.config import resolve
 from tasks import synthetic
 from tasks.base import QA, TaskData, TaskError
 from tasks.handbook import stands_in
@@ -165,3 +167,10 @@ def test_the_version_tells_handbooks_apart() -> None:
     versions = {small(30).version, small(30, seed=1).version, small(60).version}
     assert len(versions) == 3
     assert small(30).version in versions
+
+
+def test_the_command_line_sets_its_size_and_how_much_is_asked() -> None:
+    words = ["task=synthetic", "task.num_clauses=90", "task.num_asked=12"]
+    task = resolve(compose_config("compare", words)).task.load(seed=1)
+    assert len(task.memories) == 90
+    assert len({memory_id for qa in task.questions for memory_id in qa.memory_ids}) == 12
