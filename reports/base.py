@@ -41,16 +41,21 @@ class TaskFacts:
     licence: str = ""
     source: str = ""
     memories: tuple[ClauseFacts, ...] = ()
+    machine_made: bool = False  # its questions were made by rule
+    notes: tuple[str, ...] = ()  # what a reader of the figures must know
 
     @classmethod
     def of(cls, data: TaskData) -> TaskFacts:
         clauses = tuple(ClauseFacts(m.id, m.title, m.text, m.family, m.cued) for m in data.memories)
-        return cls(data.name, data.version, data.licence, data.source, clauses)
+        return cls(
+            data.name, data.version, data.licence, data.source, clauses, data.machine_made, tuple(data.notes)
+        )
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> TaskFacts:
         """The other way from dataclasses.asdict. Raises TypeError or KeyError on other fields."""
-        return cls(**{**body, "memories": tuple(ClauseFacts(**clause) for clause in body["memories"])})
+        clauses = tuple(ClauseFacts(**clause) for clause in body["memories"])
+        return cls(**{**body, "memories": clauses, "notes": tuple(body.get("notes", ()))})
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,12 @@ class Comparison:
     @property
     def methods(self) -> tuple[str, ...]:
         return tuple(self.summary["methods"])
+
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """The methods that were asked for, without the control arms that only bound the table."""
+        asked = self.config.get("run_methods") or self.methods
+        return tuple(name for name in self.methods if name in asked)
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,8 @@ def facts(comparison: Comparison) -> dict[str, str]:
         "seeds": ", ".join(map(str, seeds)),
         "wall time": duration(summary.get("wall_s")),
     }
+    for arm, reason in summary.get("left_out", {}).items():
+        found[f"left out: {arm}"] = reason
     if data is not None and data.memories:
         cued = sum(memory.cued for memory in data.memories)
         found["clauses"] = f"{len(data.memories)} ({cued} cued, {len(data.memories) - cued} uncued)"
@@ -164,6 +177,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         found["data version"] = data.version
         found["data licence"] = data.licence
         found["data source"] = data.source
+        found["note"] = " ".join(data.notes)
     if turns:
         dialogues = {(turn.method, turn.seed, turn.dialogue_id) for turn in turns}
         per_method = len(dialogues) // max(len({(m, s) for m, s, _ in dialogues}), 1)

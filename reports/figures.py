@@ -8,10 +8,11 @@ apart in a black-and-white print. The same summary gives the same bytes of SVG.
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "+++", "//////")
 _LINES = ("-", "--", "-.", ":")
 ByTurn = Mapping[str, Mapping[int, Estimate]]  # method -> turn -> share right
-_SIZE = (5.6, 3.8)  # inches
-_WIDE = 6.4
+_WIDTH, _WIDE = 5.6, 6.4  # inches
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: small files, searchable
@@ -56,7 +56,11 @@ def retention_by_distance(summary: Summary) -> Figure | None:
     )
     if not measured:
         return None
-    figure, axes = _axes("turns of other talk before the question (d)", "first asks right (share, 95% interval)")
+    figure, axes = _axes(
+        "turns of other talk before the question (d)",
+        "first asks right (share, 95% interval)",
+        _size(summary["methods"]),
+    )
     places = sorted(by_distance)
     names = list(summary["methods"])
     for index, name in enumerate(names):
@@ -74,7 +78,11 @@ def retention_by_distance(summary: Summary) -> Figure | None:
 @rc_context(_STYLE)
 def cost_against_retention(summary: Summary) -> Figure | None:
     """Share right against median seconds for a whole answer; up and left is better."""
-    figure, axes = _axes("seconds for a whole answer (median, batch 1)", "answers right (share, 95% interval)")
+    figure, axes = _axes(
+        "seconds for a whole answer (median, batch 1)",
+        "answers right (share, 95% interval)",
+        _size(summary["methods"]),
+    )
     drawn: list[tuple[float, float]] = []
     for index, name in enumerate(summary["methods"]):
         right = estimate(summary, name, "retention/accuracy")
@@ -118,7 +126,9 @@ def retention_by_turn(by_turn: ByTurn) -> Figure | None:
     """Share right (with its interval) against the turn of the dialogue, a line a method."""
     if not any(cell.value is not None for cells in by_turn.values() for cell in cells.values()):
         return None
-    figure, axes = _axes("turn of the dialogue (0 is the first)", "answers right (share, 95% interval)")
+    figure, axes = _axes(
+        "turn of the dialogue (0 is the first)", "answers right (share, 95% interval)", _size(by_turn)
+    )
     for index, (name, cells) in enumerate(by_turn.items()):
         shift = 0.06 * (index - (len(by_turn) - 1) / 2)
         points = [(turn + shift, cell) for turn, cell in sorted(cells.items()) if cell.value is not None]
@@ -165,7 +175,7 @@ def share_bars(summary: Summary, group: Group) -> Figure | None:
             axes.text(1.03, float(place), text, va="center", fontsize=6.5)
     axes.set_xlim(0, 1.0)
     axes.set_yticks(range(len(rows)), [_bar_label(row) for row in rows])
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.45, -0.55)
     _legend(figure, 4)
     return figure
 
@@ -212,7 +222,9 @@ def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
     crossings = [found.questions for found in break_evens(summary) if found.questions is not None]
     last = max([AMORTISED_OVER[-1], *(min(3 * k, 1e6) for k in crossings)])
     questions = np.geomspace(1, last, 80)
-    figure, axes = _axes("questions served by one fit", "seconds for a right answer (95% interval)")
+    figure, axes = _axes(
+        "questions served by one fit", "seconds for a right answer (95% interval)", _size(summary["methods"])
+    )
     drawn = False
     for index, name in enumerate(summary["methods"]):
         fit, latency, right = (estimate(summary, name, key) for key in keys)
@@ -312,7 +324,12 @@ def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-def _axes(x_label: str, y_label: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
+def _size(lines: Collection[str]) -> tuple[float, float]:
+    """Inches of a figure whose legend has so many entries, two abreast: the axes keep their height."""
+    return _WIDTH, 3.5 + 0.17 * math.ceil(len(lines) / 2)
+
+
+def _axes(x_label: str, y_label: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)

@@ -67,13 +67,14 @@ def write_html(comparison: Comparison) -> Path:
 def page(comparison: Comparison) -> str:
     """The whole of report.html."""
     summary = comparison.summary
-    found = {name: failures(comparison.turns, name) for name in comparison.methods if comparison.turns}
+    found = {name: failures(comparison.turns, name) for name in comparison.rivals if comparison.turns}
     distances, comparison_table = tables.retention_by_distance(summary), tables.comparison(summary)
     template = _environment().get_template("report.html.j2")
     return template.render(
         title=f"{', '.join(comparison.methods)} on {summary.get('task') or 'a task'}",
         lead=_lead(comparison),
         glance=[_glance(summary, name) for name in comparison.methods],
+        outcomes=Counter(verdict.outcome for verdict in verdicts(summary)),
         verdicts=[_verdict(verdict.key, verdict) for verdict in verdicts(summary)],
         comparison=_table("comparison", comparison_table),
         meanings=[row for row in comparison_table.rows if row.meaning],
@@ -87,7 +88,7 @@ def page(comparison: Comparison) -> str:
         break_evens=[pair.cells for pair in tables.break_evens(summary)],
         figures=_figures(comparison),
         failure_counts=[_counts(comparison.turns, name, found[name]) for name in found],
-        failures=_failures(comparison.turns, found),
+        failures=_failures(comparison.turns, found, comparison.methods),
         facts=facts(comparison),
         config={key: visible(value, _LONGEST) for key, value in flatten(comparison.config).items()},
         run=comparison.run_dir.name,
@@ -118,7 +119,8 @@ def _lead(comparison: Comparison) -> str:
     found, summary = facts(comparison), comparison.summary
     parts = [f"preset {summary['preset']}" if summary.get("preset") else ""]
     parts += [f"clauses: {found['clauses']}" if "clauses" in found else ""]
-    parts += [found.get("dialogues", ""), f"seeds: {found['seeds']}" if found.get("seeds") else ""]
+    parts += [f"dialogues: {found['dialogues']}" if "dialogues" in found else ""]
+    parts += [f"seeds: {found['seeds']}" if found.get("seeds") else ""]
     parts += [found.get("device", ""), duration(summary.get("wall_s"))]
     return " · ".join(part for part in parts if part)
 
@@ -185,6 +187,7 @@ def _table(name: str, table: Table) -> dict[str, Any]:
     return {
         "name": name,
         "title": table.title,
+        "corner": str(table.frame.index.name or "metric"),
         "methods": methods,
         "rows": rows,
         "notes": table.notes,
@@ -241,7 +244,9 @@ def _counts(turns: Iterable[TurnRecord], name: str, found: Sequence[Failure]) ->
     }
 
 
-def _failures(turns: Iterable[TurnRecord], found: Mapping[str, Sequence[Failure]]) -> list[dict[str, Any]]:
+def _failures(
+    turns: Iterable[TurnRecord], found: Mapping[str, Sequence[Failure]], methods: Sequence[str]
+) -> list[dict[str, Any]]:
     """The worst failures of each method, beside what every method said to the same question."""
     answers: dict[tuple[int, str, int], dict[str, TurnRecord]] = defaultdict(dict)
     for turn in turns:
@@ -251,7 +256,7 @@ def _failures(turns: Iterable[TurnRecord], found: Mapping[str, Sequence[Failure]
         for failure in pick(of_method, FAILURES_PER_METHOD):
             record = failure.record
             place = record.seed, record.dialogue_id, record.turn
-            shown.setdefault(place, _failure(failure, answers[place], found))
+            shown.setdefault(place, _failure(failure, answers[place], methods))
     return list(shown.values())
 
 

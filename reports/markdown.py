@@ -29,7 +29,7 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
         "## What was compared\n\n" + _facts(comparison),
         _section("Comparison", tables.comparison(summary)),
         "What each row means:\n\n" + _meanings(tables.comparison(summary).rows),
-        _pairs(comparison.pairs),
+        _pairs(comparison.pairs, tables.corner(summary)),
         _section("Retention by distance", tables.retention_by_distance(summary), _DISTANCE_WORDS),
     ]
     parts += [_break_even(summary)]
@@ -87,7 +87,7 @@ def _meanings(rows: Iterable[Row]) -> str:
     return "\n".join(f"- **{md(row.label)}**: {md(row.meaning)}." for row in rows if row.meaning)
 
 
-def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]], corner: str) -> str:
     """Every method against every other, with the smallest difference that the data could have shown."""
     if not any(pairs.values()):
         return ""
@@ -104,7 +104,7 @@ def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         for metric, found in pairs.items()
         for pair, figures in found.items()
     ]
-    header = ["metric", "methods", "difference", "p (Holm)", "could have shown", "so"]
+    header = [corner, "methods", "difference", "p (Holm)", "could have shown", "so"]
     words = (
         "Paired by question, clauses resampled. *Could have shown* is the smallest true difference that "
         "this data would find 4 times in 5; *no difference shown* is no proof of sameness."
@@ -129,7 +129,7 @@ def _failures(comparison: Comparison) -> str:
     if not comparison.turns:
         return ""
     parts = ["## Worst failures"]
-    for name in comparison.methods:
+    for name in comparison.rivals:
         scored = sum(turn.method == name and correct(turn) is not None for turn in comparison.turns)
         found = failures(comparison.turns, name)
         kinds = Counter(failure.rank for failure in found)

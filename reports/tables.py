@@ -93,13 +93,17 @@ def build(title: str, summary: Summary, rows: Sequence[Row], methods: Sequence[s
                 text += f" ({notes.setdefault(cell.reason, len(notes) + 1)})"
             texts.append(text)
         body.append([*texts, "" if shared[row] is None else str(shared[row])])
-    frame = pd.DataFrame(
-        body, index=pd.Index([row.label for row in rows], name="metric"), columns=[*names, "n"], dtype=str
-    )
+    index = pd.Index([row.label for row in rows], name=corner(summary))
+    frame = pd.DataFrame(body, index=index, columns=[*names, "n"], dtype=str)
     if rows and not any(frame["n"]):
         frame = frame.drop(columns="n")
     empty = all(cell.value is None for found in cells.values() for cell in found)
     return Table(title, frame, tuple(notes), tuple(rows), empty, tuple(map(tuple, cells.values())))
+
+
+def corner(summary: Summary) -> str:
+    """What stands above the row labels of every table: it says so where no person wrote the questions."""
+    return "metric (machine-made questions)" if summary.get("machine_made") else "metric"
 
 
 def _shared_n(cells: Iterable[Estimate]) -> int | None:
@@ -252,7 +256,8 @@ def to_latex(frame: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     ]
 
     def line(cells: Sequence[str]) -> str:
-        return " & ".join(latex(cell) or "~" for cell in cells) + r" \\"
+        text = " & ".join(latex(cell) or "~" for cell in cells) + r" \\"
+        return f"{{}}{text}" if text[0] in "[*" else text  # else an argument of the line break before it
 
     lines = [
         r"% \usepackage{booktabs}",

@@ -105,7 +105,14 @@ def test_every_section_is_there_and_in_the_contents(text: str) -> None:
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in links} <= set(ids)
     assert set(GROUPS.values()) - {"Cost"} <= set(found.words)  # that one is two sections
-    for words in ("Recall keeps as much as RAG.", "no difference shown", "Break-even", "0123abc", "lora_rank"):
+    for words in (
+        "Of 4 claims: 1 supported,",
+        "Recall keeps as much as RAG.",
+        "no difference shown",
+        "Break-even",
+        "0123abc",
+        "lora_rank",
+    ):
         assert words in found.text, words
 
 
@@ -218,6 +225,18 @@ def test_the_right_clause_and_a_lookup_of_nothing_are_told_apart(whole: Comparis
     assert "the null memory" in found.text and "no answer; written:" in found.text
     assert found.words.count("✔ right") == 1 and found.words.count("✘ wrong") == 2
     assert "1 of 1 scored answers wrong" in found.text and "0 of 1 scored answers wrong" in found.text
+
+
+def test_control_arms_bound_the_table_and_fail_in_no_list(whole: Comparison) -> None:
+    """They stand beside the rivals' failures; their own are what they are for."""
+    summary = {**whole.summary, "left_out": {"full_context": "too long for the window"}}
+    bound = dataclasses.replace(whole, summary=summary, config={"run_methods": ["recall", "rag"]})
+    assert bound.rivals == ("recall", "rag")
+    found = Page(page(bound))
+    assert found.text.count("of 15 scored answers wrong") == 2
+    heads = [found.words[i + 1] for i, word in enumerate(found.words) if word == "sft"]
+    assert heads  # its answers are shown
+    assert "left out: full context" in found.text and "too long for the window" in found.text
 
 
 def test_a_summary_alone_makes_a_page(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -151,3 +153,62 @@ def test_a_folder_without_a_summary_is_named(tmp_path: Path) -> None:
 
 def test_a_comparison_knows_its_methods(comparison: Comparison) -> None:
     assert comparison.methods == METHODS
+
+
+# ----------------------------------------------------------------------------- LaTeX, break-even
+
+
+def test_latex_tables_hold_the_same_cells(tmp_path: Path) -> None:
+    summary = make_summary(("recall", "a_b & 50% $x$ {~^\\}", "\u202eשלום 🦊"))
+    paths = tables.write_latex(summary, tmp_path)
+    written = {path.stem for path in tables.write_csv(summary, tmp_path)} - {"metrics"}
+    assert {path.stem for path in paths} == written >= {"comparison", "cost", "break_even"}
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+        rows = [line for line in body.splitlines() if line.endswith(r" \\")]
+        columns = text.partition("tabular}{")[2].partition("}")[0]
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {len(columns)}, path
+        bare = re.sub(r"\\[&%$#_{}]|[{}]|^% .*$", "", text, flags=re.M)
+        assert not set("$%#_~^") & set(bare.replace("~ ", "").replace("~\n", "")), path
+        assert all(ord(char) < 0x180 for char in text)
+    text = (tmp_path / "comparison.tex").read_text(encoding="utf-8")
+    assert r"a\_b \& 50\% \$x\$ \{\textasciitilde{}\textasciicircum{}\textbackslash{}\}" in text
+    assert "[U+1F98A]" in text
+    text = (tmp_path / "cost.tex").read_text(encoding="utf-8")
+    assert "--- (1)" in text and r"\footnotesize (1) 24 timings; a p95 needs 60" in text
+    frame = pd.DataFrame([["x"], ["y"]], index=pd.Index(["[a", "*b"], name="m"), columns=["c"])
+    assert "{}[a & x" in tables.to_latex(frame) and "{}*b & y" in tables.to_latex(frame)
+
+
+def with_costs(**methods: tuple[float | None, float, float]) -> dict[str, Any]:
+    """Methods with (fit s, mean latency s, share right)."""
+    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    cells = {
+        name: {key: {"value": value, "reason": "not fitted"} for key, value in zip(keys, values, strict=True)}
+        for name, values in methods.items()
+    }
+    return {"task": "regs", "methods": cells}
+
+
+def test_break_even_by_hand() -> None:
+    """(100/k + 1)/0.5 = (10/k + 2)/0.5 at k = 90; (100/k + 1)/0.5 = (10/k + 2)/1 nowhere: 190/k = 0 is none."""
+    (found,) = tables.break_evens(with_costs(a=(100, 1, 0.5), b=(10, 2, 0.5)))
+    assert (found.first, found.then, found.questions) == ("b", "a", pytest.approx(90))
+    assert found.cells == ("a, b", "b", "90 questions", "a")
+    (found,) = tables.break_evens(with_costs(a=(100, 1, 0.5), b=(10, 2, 1.0)))
+    assert (found.first, found.then, found.questions) == ("b", "b", None)
+    assert found.cells[1:] == ("b", "— (at every number of questions)", "b")
+
+
+def test_no_break_even_below_one_question() -> None:
+    """(1.5/k + 1) = (1/k + 2) at k = 0.5: from the first question on a is cheaper."""
+    (found,) = tables.break_evens(with_costs(a=(1.5, 1, 1.0), b=(1, 2, 1.0)))
+    assert (found.first, found.then, found.questions) == ("a", "a", None)
+
+
+def test_no_break_even_says_why() -> None:
+    first, second, third = tables.break_evens(with_costs(a=(1, 1, 1.0), b=(1, 1, 0.0), c=(None, 1, 1.0)))
+    assert first.cells == ("a, b", "—", "— (b: no right answer)", "—")
+    assert second.reason == "c: not fitted" and third.reason == "b: no right answer"
+    assert tables.break_evens({"task": "regs", "methods": {"a": {}, "b": {}}}) == []
