@@ -32,18 +32,25 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
         _pairs(comparison.pairs, tables.corner(summary)),
         _section("Retention by distance", tables.retention_by_distance(summary), _DISTANCE_WORDS),
     ]
-    parts += [_break_even(summary)]
-    parts += [f"![{md(path.stem.replace('_', ' '))}]({path.as_posix()})" for path in figures]
+    images = {path.stem: f"![{md(path.stem.replace('_', ' '))}]({path.as_posix()})" for path in figures}
+    parts += [images.get(name, "") for name in ("retention_by_distance", "retention_by_turn")]
     for name, heading in GROUPS.items():
         table = tables.group(summary, name)
         if len(table.frame):
             parts.append(_section(heading, table))
             parts.append("" if table.empty else _meanings(r for r in table.rows if r.level != "headline"))
+            parts += [images.get(figure, "") for figure in _IN_GROUP.get(name, (name,))]
+        if name == "cost":
+            parts.append(_break_even(summary))
     parts.append(_failures(comparison))
     parts.append(_configuration(comparison.config))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+# Figures that stand in the section of a group; elsewhere the figure has the group's name.
+_IN_GROUP: dict[str, tuple[str, ...]] = {
+    "cost": ("cost_against_retention", "latency_by_stage", "cost_of_pass"),
+}
 _DISTANCE_WORDS = (
     "d is the number of turns in between: of other talk before a first ask, or since the fact was asked "
     "before. First asks carry the claim; a re-ask can be answered by copying the history."

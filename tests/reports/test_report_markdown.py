@@ -50,6 +50,7 @@ def test_report_is_safe_against_odd_text(comparison: Comparison) -> None:
 def test_links_and_figures_exist(comparison: Comparison) -> None:
     path = markdown.write_report(comparison)
     links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text(encoding="utf-8"))
+    assert {link.removeprefix("figures/") for link in links} == {p.name for p in path.parent.glob("figures/*")}
     assert {"figures/retention_by_distance.svg", "figures/cost_against_retention.svg"} < set(links)
     for link in links:
         assert ElementTree.parse(path.parent / link).getroot().tag.endswith("svg")
