@@ -157,6 +157,7 @@ def write_results(saved: SavedRun) -> Comparison:
         num_resamples=num_resamples,
     )
     summary["left_out"] = dict(saved.left_out)
+    summary["machine_made"] = saved.task.machine_made
     write_json(saved.folder / "summary.json", summary)
     # The evaluation's arms bound the table; among the pairs they would only raise Holm's bar.
     rivals = [record for record in saved.turns if record.method in saved.config["run_methods"]]

@@ -115,7 +115,8 @@ def _table(summary: Summary, names: Sequence[str]) -> list[RenderableType]:
             rows += found
     table = tables.build("", summary, rows, names)
     grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
-    grid.add_column("", no_wrap=True, max_width=24)
+    made = "machine-made questions" if summary.get("machine_made") else ""
+    grid.add_column(Text(made, "bold"), no_wrap=True, max_width=24)
     for column in table.frame.columns:
         grid.add_column(Text(one_line(str(column)), "bold"), justify="right", overflow="fold")
     lines = zip(table.frame.index, table.frame.itertuples(index=False), strict=True)
