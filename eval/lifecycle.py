@@ -97,7 +97,8 @@ def plan_lifecycle(
         if memory.id not in fitted:
             families.setdefault(memory.family or f"only {memory.id}", []).append(memory)
     names = rng.sample(list(families), len(families))
-    names.sort(key=lambda name: len(families[name]) == 1)
+    asked = {memory_id for qa in whole.held_out(split) for memory_id in qa.memory_ids}
+    names.sort(key=lambda name: (asked.isdisjoint(m.id for m in families[name]), len(families[name]) == 1))
     written: list[Memory] = []
     while names and len(written) < options.num_written:
         written += families[names.pop(0)]
@@ -235,9 +236,14 @@ class _Pass:
                 self.progress(f"{self.method.name}: {stage}", len(answers), len(texts))
         return [answers[qa.question] for qa in questions]
 
-    def _ask_before(self, questions: Sequence[QA], stage: str) -> list[Answer]:
-        new = [qa for qa in questions if qa.question not in self._before]
-        self._before |= zip((qa.question for qa in new), self._ask(self.method, new, stage), strict=True)
+    def _answers_before(self, questions: Sequence[QA]) -> list[Answer]:
+        """Each question is asked once, for all steps together: the batches are the same after an interruption."""
+        if not self._before:
+            fitted = {memory.id for memory in self.plan.memories}
+            asked = [qa for step in STEPS[:3] for _, qa in self._asked(step) if qa.memory_ids[0] in fitted]
+            self._before = dict(
+                zip((qa.question for qa in asked), self._ask(self.method, asked, "before a change"), strict=True)
+            )
         return [self._before[qa.question] for qa in questions]
 
     # write, update, forget
@@ -246,7 +252,7 @@ class _Pass:
         asked = self._asked(step)
         old_texts = {memory.id: memory for memory in self.plan.memories}
         known = [(role, qa) for role, qa in asked if qa.memory_ids[0] in old_texts]
-        before = self._ask_before([qa for _, qa in known], "before a change")
+        before = self._answers_before([qa for _, qa in known])
         changed, edits = self._changed(step)
         refit = edits[0].refit
         new_texts = old_texts | {m.id: m for m in (*self.plan.written, *self.plan.revisions)}
@@ -543,8 +549,8 @@ def lifecycle_metrics(
 def _lookup_metrics(
     records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
 ) -> dict[str, Estimate]:
-    """hit@1 of written clauses and of fitted ones among distractors; for methods that look up."""
-    if not any(record.turn.answer.lookups for record in records):
+    """hit@1 of written clauses and of fitted ones among distractors; for methods that can write."""
+    if any(edit.refit for edit in edits):
         return dict.fromkeys(_LOOKUP_KEYS, missing("it never looks anything up"))
     sizes = sorted({record.num_added for record in records if record.step == "growth"})
     grown = {

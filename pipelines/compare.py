@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from eval.runner import cost_questions, run_cost, run_retention
+from methods.arms import ARMS, LENDERS, borrows_from, check_window, gold_key
 from methods.backbone import Backbone, load_backbone
-from methods.base import Method
+from methods.base import FitBorrower, Method, MethodError
 from methods.registry import build_method
 from methods.setup import MethodSetup
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.footprint import footprints
+from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
 from reports.base import Comparison, LoggedRun, TaskFacts
-from tasks.base import TaskData
+from tasks.base import Message, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
@@ -33,6 +36,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     tasks = {seed: config.task.load(seed) for seed in seeds}
     data = tasks[config.seed]
     check(data)
+    named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
     run = open_run({**config.raw, "data_version": data.version})
     display.say(f"run folder: {run.folder}")
@@ -42,7 +46,19 @@ def compare(config: Resolved, display: Display) -> Comparison:
         for seed, task in tasks.items():
             methods = fit_methods(config, run, task, seed, backbone, display)
             ask_dialogues(config, run, methods, task, seed, display)
+            methods = [method for method in methods if method.name in config.run_methods]
             time_answers(config, run, methods, task, seed, display)
+
+            def make(
+                name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed
+            ) -> Method:
+                return make_method(config, name, task, seed, weights, display, folder)
+
+            learners = [method for method in methods if method.name not in ARMS]
+            if config.evaluation.ability:
+                measure_ability(config, run, learners, task, seed, backbone, display)
+            if config.evaluation.lifecycle:
+                change_memories(config, run, learners, task, seed, backbone, make, display)
         run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
@@ -60,21 +76,48 @@ def fit_methods(
     backbone: Backbone,
     display: Display,
 ) -> list[Method]:
-    """Every method on the same memories and conversations, each from the same untouched weights."""
-    methods = []
-    for name in config.run_methods:
-        folder = run.fit_folder(seed, name)
+    """Every method on the same memories and conversations, each from the same untouched weights.
+
+    A control arm borrows the fit of the method that it bounds, where that method runs too.
+    """
+    names = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
+    methods: dict[str, Method] = {}
+    for name in sorted(names, key=lambda name: borrows_from(name, names) != name):  # lenders come first
+        folder, lender = run.fit_folder(seed, name), borrows_from(name, names)
         folder.mkdir(parents=True, exist_ok=True)
-        method = make_method(config, name, task, seed, backbone.clone(), display, folder)
-        if load_fit(folder) is None:
+        weights = backbone if lender in methods else backbone.clone()
+        method = make_method(config, name, task, seed, weights, display, folder)
+        if lender in methods:
+            assert isinstance(method, FitBorrower)
+            method.borrow(methods[lender], run.fit_folder(seed, lender))
+            report = load_fit(run.fit_folder(seed, lender))
+            assert report is not None
+            save_fit(folder, report)
+        elif load_fit(folder) is None:
             report = method.fit(task.memories, task.sft)
             method.save(folder)
             save_fit(folder, report)
             run.finish_stage(f"fit {name} seed {seed}")
         else:
             method.load(folder)
-        methods.append(method)
-    return methods
+        methods[name] = method
+    return [methods[name] for name in names]
+
+
+def arms_that_fit(config: Resolved, run: Run, task: TaskData, backbone: Backbone, display: Display) -> list[str]:
+    """The evaluation's arms, without full_context where the clauses are too long for the context window.
+
+    Among run_methods it would be an error, since there it was asked for by name.
+    """
+    arms = config.arms
+    if "full_context" in arms:
+        try:
+            check_window(backbone, task.memories)
+        except MethodError as error:
+            display.say(f"left out: {error}")
+            run.leave_out("full_context", str(error))
+            arms.remove("full_context")
+    return arms
 
 
 def make_method(
@@ -89,8 +132,20 @@ def make_method(
         progress=display,
         folder=folder,
     )
-    gold = {qa.question: qa.memory_ids for qa in task.questions}
+    gold = gold_of(config, task, seed) if name in LENDERS else {}
     return build_method(name, setup, config.method_configs, gold)
+
+
+def gold_of(config: Resolved, task: TaskData, seed: int) -> dict[str, tuple[str, ...]]:
+    """The clauses that answer each question, and each turn of the dialogues given what the user said before."""
+    gold = {qa.question: qa.memory_ids for qa in task.questions}
+    for dialogue in build_dialogues(task, seed, "test", config.dialogues):
+        said: list[Message] = []
+        for turn in dialogue.turns:
+            said.append(Message("user", turn.user))
+            if turn.qa is not None:
+                gold[gold_key(said)] = turn.qa.memory_ids
+    return gold
 
 
 def ask_dialogues(

@@ -374,6 +374,17 @@ def test_harm_to_neighbours() -> None:
     assert metrics["lifecycle/update_neighbour_change"].value == 0.0
 
 
+def test_a_bank_that_is_never_looked_into_grows_all_the_same() -> None:
+    class Silent(Planted):
+        def say(self, asked: str) -> Answer:
+            return replace(super().say(asked), lookups=())
+
+    metrics = metrics_of(run(Silent())[0])
+    assert metrics["lifecycle/growth_bytes"].value == BYTES
+    assert metrics["lifecycle/write_hit_at_1"].reason == "no lookup on an answerable ask"
+    assert metrics["lifecycle/growth_hit_change"].reason == "no lookup on an answerable ask"
+
+
 def test_growth() -> None:
     found = values_of(LosesItselfInLargeBanks())
     assert (found["hit_at_1_plus0"], found["hit_at_1_plus5"], found["hit_at_1_plus20"]) == (1.0, 1.0, 0.0)
