@@ -29,8 +29,9 @@ def spelled_out(word: str) -> str:
     match = _PATH.fullmatch(word)
     if match is None or match["path"][:1] in ("'", '"'):
         return word
-    escaped = match["path"].replace("\\", "\\\\") if match["path"].endswith("\\") else match["path"]
-    quoted = escaped.replace("'", "\\'")
+    # Hydra takes backslashes as they are, but for those before a quote: these are written twice.
+    quoted = re.sub(r"(\\*)'", r"\1\1\'", match["path"])
+    quoted = re.sub(r"(\\+)$", r"\1\1", quoted)
     return f"task.path='{quoted}'"
 
 
