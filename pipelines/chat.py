@@ -90,14 +90,11 @@ class Terminal:
     def loop(self) -> None:
         """Until /quit or the end of the input."""
         fitted = self.conversation.fitted
+        others = ", ".join(name for name in fitted.names if name != self.conversation.name)
         self.say(f"{self.conversation.name} of {fitted.folder} ({fitted.config.model}, seed {fitted.seed})")
         if fitted.changed:
-            self.say(
-                f"task {fitted.task.name} has changed since that run; clause texts shown may be newer", "yellow"
-            )
-        self.say(
-            "ask, or /help; other methods: " + ", ".join(n for n in fitted.names if n != self.conversation.name)
-        )
+            self.say(f"task {fitted.task.name} has changed since that run: texts shown may be newer", "yellow")
+        self.say(f"ask, or /help; other methods: {others or 'none'}")
         while True:
             try:
                 line = self._read(f"{self.conversation.name}> ").strip()
@@ -242,7 +239,7 @@ def show_help() -> None:
     from tasks.registry import TASKS
 
     folders = sorted(file.parent for file in Path("runs").glob("*/*/run.json") if not file.parents[1].is_symlink())
-    lines = [f"  {folder.parent.name}/{folder.name}  {', '.join(_fits(folder))}" for folder in folders]
+    lines = [f"  {folder.parent.name}/{folder.name}  {', '.join(_fits(folder))}\n" for folder in folders]
     sys.stdout.write(
         HELP.format(
             methods=", ".join(NAMES),

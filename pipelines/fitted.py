@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from methods.answering import stream_answer
@@ -19,10 +20,10 @@ from methods.arms import borrows_from
 from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded
 from methods.registry import NAMES
-from pipelines.config import resolve
+from pipelines.config import CompareConfig, resolve
 from pipelines.progress import Display
 from pipelines.results import read_json
-from tasks.base import Memory, Message
+from tasks.base import Memory, Message, TaskError
 
 
 class FittedRun:
@@ -35,7 +36,12 @@ class FittedRun:
         version = raw.pop("data_version", "")
         if device:
             raw["device"] = device
-        self.config = resolve(OmegaConf.create(raw))
+        try:  # settings that are younger than the run take their defaults
+            self.config = resolve(OmegaConf.merge(OmegaConf.structured(CompareConfig), raw))
+        except (TaskError, OmegaConfBaseException) as error:
+            raise MethodError(
+                f"{folder / 'config.json'}: was written by another version ({error}); make the run again"
+            ) from error
         files = list(folder.glob("fits/*/*/fit.json"))
         if not files:
             raise MethodError(

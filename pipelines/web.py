@@ -25,7 +25,7 @@ from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
-from werkzeug.serving import make_server
+from werkzeug.serving import BaseWSGIServer, make_server
 
 from methods.answering import AnswerPieces, stream_answer
 from methods.base import Answer, Context, MethodError, RecallSwitch
@@ -244,29 +244,31 @@ def check_columns(fitted: FittedRun, names: Sequence[str]) -> None:
         raise MethodError(f"method={','.join(names)}: name up to {MOST_COLUMNS} different methods for the page")
 
 
-def _listener(port: int) -> socket.socket:
+def open_server(app: Flask, port: int) -> BaseWSGIServer:
+    """Listens on this machine alone; port 0: any that is free. Raises MethodError where that cannot be."""
     try:
-        return socket.create_server((HOST, port))
+        listener = socket.create_server((HOST, port))
     except OSError as error:
         raise MethodError(
             f"port={port}: cannot be opened on {HOST} ({error.strerror}); name another, or 0 for any that is free"
         ) from error
+    with listener:  # the server has a copy of its own
+        return make_server(HOST, port, app, threaded=True, fd=listener.fileno())
 
 
 def serve(fitted: FittedRun, names: Sequence[str], port: int) -> None:
     """Until Ctrl-C. Every method is loaded before the page is announced."""
     check_columns(fitted, names)
-    with _listener(port) as listener:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
+    answers = Answers(fitted)
+    server = open_server(make_app(fitted, names, answers), port)
+    try:
         for name in names:
             sys.stderr.write(f"loading {name}\n")
             fitted.method(name)
-        answers = Answers(fitted)
-        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request
-        server = make_server(HOST, port, make_app(fitted, names, answers), threaded=True, fd=listener.fileno())
         sys.stdout.write(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)\n")
         sys.stdout.flush()
-        try:
-            server.serve_forever()
-        finally:
-            answers.close()
-            server.server_close()
+        server.serve_forever()
+    finally:
+        answers.close()
+        server.server_close()

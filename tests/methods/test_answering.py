@@ -1,0 +1,151 @@
+"""An answer that is streamed is the answer, and nothing is streamed where nobody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from model_script import says, scripted
+
+from methods.answering import AnswerPieces, TextStream, stream_answer
+from methods.backbone import Backbone
+from methods.base import Answer, Context, Method
+from methods.decode import generate, listening
+from methods.rag import RagMethod
+from methods.recall.method import RecallMethod
+from methods.setup import MethodSetup
+from methods.sft import SftMethod
+from tasks.base import Message, TaskData
+
+NAMES = ("recall", "sft", "rag")
+
+
+@pytest.fixture
+def asked(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dict[str, Method]]:
+    """The methods without training: enough to look up and to answer."""
+    monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
+    setup = MethodSetup(pristine_lively.clone(), folder=tmp_path)
+    recall, rag = RecallMethod(setup), RagMethod(setup)
+    recall.bank = recall._make_bank(regs.memories, [])
+    rag.retriever.upsert(regs.memories)
+    yield {"recall": recall, "sft": SftMethod(setup), "rag": rag}
+
+
+def content(answer: Answer) -> tuple[Any, ...]:
+    return answer.raw, answer.think, answer.final, answer.lookups, answer.finished, answer.usage.new_tokens
+
+
+def well_formed(backbone: Backbone) -> dict[tuple[int, int], int]:
+    ids = backbone.ids
+    script = says(
+        backbone, ids.think, "\n", ids.recall, "?", "Süd 🦊", ids.recall_end, "\n", ids.think_end, "\n42"
+    )
+    return script | {(-1, len(script)): ids.eos}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("formed", [True, False])
+def test_streamed_text_is_the_raw_text(asked: dict[str, Method], name: str, formed: bool) -> None:
+    method = asked[name]
+    backbone = method.backbone  # type: ignore[attr-defined]
+    ctx = Context((Message("user", "How much is paid per night in Lisbon?"),), 40)
+    answers, pieces = [], list[str]()
+    for stream in (True, False):
+        with scripted(backbone, well_formed(backbone)) if formed else nullcontext():
+            if stream:
+                answers.append(stream_answer(method, ctx, backbone.tokenizer, pieces.append))
+            else:
+                answers.append(method.answer(ctx))
+    streamed, plain = answers
+    assert content(streamed) == content(plain)
+    assert "".join(pieces) == streamed.raw
+    assert len(pieces) > 5
+    assert streamed.finished is formed
+    assert bool(streamed.lookups) is (name == "rag" or (name == "recall" and formed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stopped_answer_leaves_nothing_behind(asked: dict[str, Method], name: str) -> None:
+    method = asked[name]
+    backbone = method.backbone  # type: ignore[attr-defined]
+    ctx = Context((Message("user", "How much?"),), 12)
+    before = method.answer(ctx)
+    seen: list[str] = []
+
+    def stop(text: str) -> None:
+        seen.append(text)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream_answer(method, ctx, backbone.tokenizer, stop)
+    assert len(seen) == 1
+    assert content(method.answer(ctx)) == content(before)
+    assert len(seen) == 1  # nobody listens any more
+
+
+def test_a_listener_hears_every_step_of_a_batch(lively: Backbone) -> None:
+    prompts = [[5, 6, 7], [8, 9]]
+    heard: list[torch.Tensor] = []
+    with listening(heard.append):
+        inside = generate(lively, prompts, 6)
+    assert inside == generate(lively, prompts, 6)
+    assert [tuple(column.tolist()) for column in torch.stack(heard, dim=1)] == [g.token_ids for g in inside]
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.binary(max_size=4))
+def test_characters_come_whole(pristine: Backbone, text: str, broken: bytes) -> None:
+    """Bytes one by one, valid or not: what is sent never changes afterwards, and nothing is lost."""
+    tokenizer = pristine.tokenizer
+    letters = {token: i for token, i in tokenizer.get_vocab().items() if len(token) == 1}
+    whole = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    ids = whole + [sorted(letters.values())[byte] for byte in broken]
+    pieces: list[str] = []
+    stream = TextStream(tokenizer, pieces.append)
+    for i in ids:
+        stream.add(torch.tensor([i]))
+    if not broken and "\ufffd" not in text:
+        assert not any("\ufffd" in piece for piece in pieces)
+    stream.send(tokenizer.decode(ids, skip_special_tokens=False))
+    assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def pieces_of(*texts: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    pieces = AnswerPieces("<eos>", lambda kind, text: found.append((kind, text)))
+    for text in texts:
+        pieces.add(text)
+    return found
+
+
+def test_pieces_say_what_they_are() -> None:
+    assert pieces_of(
+        "<think>", "\n", "<recall>", "<|memory_pad|>", "Rule", " one.", "</recall>", " So", "</think>", "\n42<eos>"
+    ) == [
+        ("control", "<think>"),
+        ("think", "\n"),
+        ("control", "<recall>"),
+        ("control", "<|memory_pad|>"),
+        ("recalled", "Rule"),
+        ("recalled", " one."),
+        ("control", "</recall>"),
+        ("think", " So"),
+        ("control", "</think>"),
+        ("answer", "\n42"),
+    ]
+
+
+def test_without_an_end_all_is_think() -> None:
+    assert pieces_of("no", " tags", "<eos>") == [("think", "no"), ("think", " tags")]
+    assert pieces_of("<recall>", "a") == [("control", "<recall>"), ("recalled", "a")]
+
+
+def test_tokens_behind_the_think_change_nothing() -> None:
+    assert pieces_of("</think>a<recall>b</recall>c")[1::2] == [("answer", "a"), ("answer", "b"), ("answer", "c")]
