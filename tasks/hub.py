@@ -274,8 +274,8 @@ def _local_files(card: Card, folder: Path) -> dict[str, list[str]]:
     inside = {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
     found = {}
     for part, pattern in card.files.items():
-        wanted = pattern.rpartition(".")[0].removeprefix("**/")
-        placed = [file for file in files if fnmatch.fnmatch(inside[file], wanted)]
+        wanted = f"/{pattern.rpartition('.')[0]}".replace("/**/", "*/")
+        placed = [file for file in files if fnmatch.fnmatch(f"/{inside[file]}", wanted)]
         loose = [file for file in files if len(card.files) == 1 or part in inside[file]]
         found[part] = [str(file) for file in placed or loose]
         if not found[part]:
@@ -313,14 +313,25 @@ def _read_local(card: Card, file: str) -> list[Row]:
             datasets.enable_progress_bars()
 
 
-def _read_hub(card: Card, pattern: str) -> list[Row]:
+def _read_hub(card: Card, part: str) -> list[Row]:
+    """File by file, since files of one set may differ in their columns."""
+    from huggingface_hub import HfFileSystem
+
+    place = f"the data set {card.repo} at {card.revision}"
     try:
-        return _read(f"hf://datasets/{card.repo}@{card.revision}/{pattern}", None)
+        files = HfFileSystem().glob(f"datasets/{card.repo}@{card.revision}/{card.files[part]}")
+        tables = [_read(f"hf://{file}", None) for file in sorted(files)]
     except Exception as error:  # network clients raise their own kinds; all mean the same to a person
         raise TaskError(
-            f"task hub/{card.name}: the data set {card.repo} at {card.revision} cannot be read from the Hub "
-            f"({_said(error)}); connect to a network, or give a local copy of its files with path=<folder>"
+            f"task hub/{card.name}: {place} cannot be read from the Hub ({_said(error)}); connect to a network, "
+            "or give a local copy of its files with path=<folder>"
         ) from error
+    if not tables:
+        raise TaskError(
+            f"task hub/{card.name}: {place} has no file {card.files[part]} any more; "
+            "give a local copy of its files with path=<folder>"
+        )
+    return [row for table in tables for row in _checked(card, part, table, card.repo)]
 
 
 def _said(error: Exception) -> str:
@@ -346,8 +357,7 @@ def read_parts(card: Card, path: str = "") -> dict[str, list[Row]]:
         for part, files in _local_files(card, Path(path)).items():
             parts[part] = [row for file in files for row in _checked(card, part, _read_local(card, file), file)]
     else:
-        for part, pattern in card.files.items():
-            parts[part] = _checked(card, part, _read_hub(card, pattern), card.repo)
+        parts = {part: _read_hub(card, part) for part in card.files}
     return parts
 
 

@@ -449,7 +449,7 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
         facts=facts,
         licence=card.licence,
         source=card.source,
-        description=card.asked,
+        description=f"{card.asked} Left out: {' '.join(card.left_out)}",
         version=digest.hexdigest()[:12],
         notes=tuple(notes),
     )

@@ -161,28 +161,77 @@ def test_of_a_clone_only_the_sets_own_files_are_read(tmp_path: Path) -> None:
     assert load("techqa", tmp_path) == load("techqa")
 
 
-def test_the_hub_is_read_at_the_pinned_revision_by_generic_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+@pytest.mark.parametrize("inside", ["", "data", "a/b"])
+def test_files_of_a_pattern_are_found_at_any_depth(inside: str, tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "1.json").write_text('[{"ID": "1"}]', encoding="utf-8")
+    shutil.copytree(FILES / "obliqa", tmp_path / inside, dirs_exist_ok=True)
+    assert load("obliqa", tmp_path) == load("obliqa")
 
-    calls: list[tuple[str, dict[str, Any]]] = []
 
-    def load_dataset(reader: str, **options: Any) -> Any:
-        calls.append((reader, options))
-        raise ConnectionError("no route to host")
+class Hub:
+    """Stands in for the Hub: its files by name, or no network at all."""
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    for name, card in CARDS.items():
-        calls.clear()
-        with pytest.raises(TaskError) as caught:
-            hub.load(name)
-        said = str(caught.value)
-        assert f"hub/{name}" in said and card.repo in said and card.revision in said
-        assert "no route to host" in said and "path=<folder>" in said and "\n" not in said
-        ((reader, options),) = calls
-        assert reader in ("parquet", "json")
-        assert "trust_remote_code" not in options
-        (file,) = options["data_files"]["rows"]
-        assert file.startswith(f"hf://datasets/{card.repo}@{card.revision}/")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path | None, cache: Path | None = None) -> None:
+        import datasets
+        import huggingface_hub
+
+        self.folder, self.cache = folder, cache
+        self.patterns: list[str] = []
+        self.readers: list[str] = []
+        self.really = datasets.load_dataset
+        monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: self)
+        monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
+
+    def glob(self, pattern: str) -> list[str]:
+        self.patterns.append(pattern)
+        if self.folder is None:
+            raise ConnectionError("no route to host")
+        root, _, inside = pattern.partition("@")
+        revision, _, wanted = inside.partition("/")
+        found = self.folder.glob(wanted)
+        return [f"{root}@{revision}/{file.relative_to(self.folder).as_posix()}" for file in found]
+
+    def load_dataset(self, reader: str, data_files: dict[str, list[str]], **options: Any) -> Any:
+        assert options == {"split": "rows", "cache_dir": None}, "nothing that could run a data set's code"
+        self.readers.append(reader)
+        (file,) = data_files["rows"]
+        assert file.startswith("hf://datasets/") and self.folder is not None
+        local = self.folder / file.partition("@")[2].partition("/")[2]
+        return self.really(reader, data_files={"rows": [str(local)]}, split="rows", cache_dir=str(self.cache))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_a_network_one_sentence_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = CARDS[name]
+    offline = Hub(monkeypatch, None)
+    with pytest.raises(TaskError) as caught:
+        hub.load(name)
+    said = str(caught.value)
+    assert f"hub/{name}" in said and card.repo in said and card.revision in said
+    assert "no route to host" in said and "path=<folder>" in said and "\n" not in said
+    assert offline.patterns[0].startswith(f"datasets/{card.repo}@{card.revision}/")
+
+
+@pytest.mark.parametrize("name", ["knowedit", "longmemeval", "squad_v2"])
+def test_the_hub_is_read_file_by_file_at_the_pinned_revision(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = FILES / name
+    if name == "squad_v2":
+        folder = tmp_path / "copy"
+        as_parquet(name, folder / "squad_v2")
+    wanted = load(name)
+    online = Hub(monkeypatch, folder, tmp_path / "cache")
+    assert hub.load(name, num_train=60, num_heldout=60) == wanted
+    assert set(online.readers) <= {"parquet", "json"}
+    assert len(online.readers) == len([f for f in folder.rglob("*") if f.suffix in hub.READERS])
+
+
+def test_a_set_whose_files_are_gone_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Hub(monkeypatch, tmp_path)
+    with pytest.raises(TaskError, match=r"rajpurkar/squad_v2 at .* has no file squad_v2/validation-"):
+        hub.load("squad_v2")
 
 
 def bad_folder(folder: Path, case: str) -> Path:
