@@ -35,6 +35,20 @@ def spelled_out(word: str) -> str:
     return f"task.path='{quoted}'"
 
 
+def one_run(words: list[str]) -> list[str]:
+    """`--multirun seed=0,1,2` is `seed=0 seeds=3` here: one run in which the seeds are aggregated."""
+    kept = [word for word in words if word not in ("-m", "--multirun")]
+    if kept == words:
+        return words
+    swept = [word for word in kept if re.fullmatch(r"seed=\d+(,\d+)*", word)]
+    seeds = sorted({int(seed) for word in swept for seed in word.removeprefix("seed=").split(",")})
+    if len(swept) != 1 or seeds != list(range(seeds[0], seeds[0] + len(seeds))):
+        fail("--multirun goes over seeds that follow each other, in one word, e.g. --multirun seed=0,1,2")
+    if any(word.startswith("seeds=") for word in kept):
+        fail("--multirun and seeds=... both say how many seeds to run; leave one of them out")
+    return [*(word for word in kept if word not in swept), f"seed={seeds[0]}", f"seeds={len(seeds)}"]
+
+
 def compose_config(name: str, overrides: list[str]) -> Any:
     """The configuration from conf/<name>.yaml and command-line words; `path=` is short for `task.path=`."""
     overrides = [spelled_out(word) for word in overrides]
@@ -86,7 +100,7 @@ HELP = """usage: python -m pipelines.{name} [key=value ...]
   evaluation=...   {evaluations}
   run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods}
   model=...        {packaged} (packaged), a folder, or a Hub id
-  seed=0 seeds=1 device=auto dtype=auto mlflow=true runs_dir=runs
+  seed=0 seeds=1 (or --multirun seed=0,1,2) device=auto dtype=auto mlflow=true runs_dir=runs
 
 Everything else that can be set, with its default (e.g. methods.rag.top_k=5):
 
@@ -123,7 +137,7 @@ def main_of(name: str, run: Callable[[Any], None]) -> None:
     if any(word in ("-h", "--help") for word in words):
         show_help(name)
         return
-    config = compose_config(name, words)
+    config = compose_config(name, one_run(words))
     quiet_libraries()
     guarded(lambda: run(config))
 
