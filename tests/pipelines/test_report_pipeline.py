@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SMALL, run_command, run_folders, use
+from commands import Finished, run_folders
 
 from eval.records import AbilityRecord, EditRecord, RecordWriter
-from methods.backbone import Backbone
 from pipelines import report
 from reports.base import TaskFacts
+from reports.text import md
 from tasks.registry import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,21 +41,10 @@ def refused(patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *word
     return line
 
 
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone) -> Iterator[tuple[Path, str]]:
-    """(runs_dir, what the screen showed) of a finished comparison."""
-    runs, shown = tmp_path_factory.mktemp("report") / "runs", io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        use(patch, pristine_lively)
-        with contextlib.redirect_stdout(shown):
-            run_command(patch, *SMALL, f"runs_dir={runs}", "run_methods=[recall,rag]", "mlflow=false")
-    yield runs, shown.getvalue()
-
-
 @pytest.fixture
-def runs(first: tuple[Path, str], tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    shutil.copytree(first[0], tmp_path / "runs", symlinks=True)
+def runs(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of a runs folder with one finished comparison in it, which a test may change."""
+    shutil.copytree(finished.folder.parent.parent, tmp_path / "runs", symlinks=True)
     return tmp_path / "runs"
 
 
@@ -70,34 +57,36 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_everything_comes_out_as_the_first_time(first: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Byte for byte: summary, pages, tables and figures; and so does the screen."""
-    runs, screen = first
+def test_everything_comes_out_as_the_first_time(
+    finished: Finished, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Byte for byte: summary, pages, tables and figures; and the table on the screen. Only the path is new."""
     folder = only(runs)
     before = files_of(folder)
     assert set(WRITTEN) <= set(before)
     for name in before:
         if name.startswith(("summary", "report.", "tables/", "figures/")):
             (folder / name).unlink()
+    for name, shown in (("report.html", str), ("report.md", md)):
+        old, new = (shown(str(path)).encode() for path in (finished.folder, folder))
+        before[name] = before[name].replace(old, new)
     monkeypatch.setattr("methods.backbone.load_backbone", None)
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown):
-        reported(monkeypatch, "run=latest", f"runs_dir={runs}")
+    reported(monkeypatch, "run=latest", f"runs_dir={runs}")
     after = files_of(folder)
     assert set(after) == set(before)
     assert [name for name in before if before[name] != after[name]] == []
-    assert shown.getvalue() == screen
-    assert "report.html" in screen and "report.md" in screen
+    table, _, closing = capsys.readouterr().out.partition("report: ")
+    assert table == finished.shown.partition("report: ")[0] != ""
+    assert closing.split()[0] == str(folder / "report.html") and "report.md" in closing
 
 
-def test_the_wall_time_is_the_runs_own(first: tuple[Path, str]) -> None:
-    folder = only(first[0])
-    summary, state = (json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("summary", "run"))
-    assert summary["wall_s"] == state["wall_s"] > 0
+def test_the_wall_time_is_the_runs_own(finished: Finished) -> None:
+    state = json.loads((finished.folder / "run.json").read_text(encoding="utf-8"))
+    assert finished.summary["wall_s"] == state["wall_s"] > 0
 
 
-def test_the_task_is_kept_with_the_run(first: tuple[Path, str]) -> None:
-    body = json.loads((only(first[0]) / "task.json").read_text(encoding="utf-8"))
+def test_the_task_is_kept_with_the_run(finished: Finished) -> None:
+    body = json.loads((finished.folder / "task.json").read_text(encoding="utf-8"))
     assert TaskFacts.from_json(body) == TaskFacts.of(load_task("regs", 6, 0))
 
 
