@@ -12,6 +12,7 @@ from typing import Literal
 
 Split = Literal["train", "dev", "test"]
 Role = Literal["system", "user", "assistant"]
+Language = Literal["en", "zh"]  # of the clauses and the questions
 QuestionKind = Literal["single", "two_clause", "unanswerable", "revised"]
 TurnKind = Literal[
     "first_ask",  # a clause's fact is asked for the first time in this dialogue
@@ -29,6 +30,10 @@ TurnKind = Literal[
 # What a method is trained to say, and must say, where no clause covers the question.
 NO_CLAUSE_THINK = "No clause of the handbook covers this question."
 NO_CLAUSE_ANSWER = "The handbook does not say."
+NO_CLAUSE: dict[Language, tuple[str, str]] = {  # language -> think, answer
+    "en": (NO_CLAUSE_THINK, NO_CLAUSE_ANSWER),
+    "zh": ("手册里没有条款涉及这个问题。", "手册没有说明。"),
+}
 
 
 class TaskError(ValueError):
@@ -128,6 +133,7 @@ class TaskData:
     description: str = ""
     version: str = ""  # hash of the data files
     machine_made: bool = False  # the held-out questions were made by rule, not by a person
+    language: Language = "en"
     notes: tuple[str, ...] = ()  # what a reader of the figures must know, one sentence each
 
     def memory(self, memory_id: str) -> Memory:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.base import QA, Dialogue, Memory, Split, TaskData, TaskError, Turn, TurnKind
+from tasks.base import QA, Dialogue, Language, Memory, Split, TaskData, TaskError, Turn, TurnKind
 from tasks.handbook import rivals_of
 from tasks.think_sft import Filler, filler_exchanges
 
@@ -28,19 +28,36 @@ PATTERNS: tuple[tuple[TurnKind, ...], ...] = (
     ("follow_up",),
     ("contradiction", "near_miss"),
 )
-RE_ASKS = (
-    "Could you remind me: {question}",
-    "Sorry, once more: {question}",
-    "I did not write it down. {question}",
-    "Let me ask that again. {question}",
-    "Just to be sure: {question}",
-)
-CONTRADICTIONS = (
-    "I was told it is {rival}. {question}",
-    "A colleague says it is {rival}. {question}",
-    "I had {rival} in mind. {question}",
-    "Somebody told me {rival}. {question}",
-)
+RE_ASKS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "Could you remind me: {question}",
+        "Sorry, once more: {question}",
+        "I did not write it down. {question}",
+        "Let me ask that again. {question}",
+        "Just to be sure: {question}",
+    ),
+    "zh": (
+        "麻烦再提醒我一下：{question}",
+        "抱歉，再问一遍：{question}",
+        "我没有记下来。{question}",
+        "让我再问一次。{question}",
+        "只是想确认一下：{question}",
+    ),
+}
+CONTRADICTIONS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "I was told it is {rival}. {question}",
+        "A colleague says it is {rival}. {question}",
+        "I had {rival} in mind. {question}",
+        "Somebody told me {rival}. {question}",
+    ),
+    "zh": (
+        "有人告诉我是{rival}。{question}",
+        "一位同事说是{rival}。{question}",
+        "我印象里是{rival}。{question}",
+        "我听说是{rival}。{question}",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -101,7 +118,7 @@ def _re_ask(qa: QA, clauses: _Clauses, rng: random.Random) -> tuple[QA, str]:
     for other in clauses.asked[qa.memory_ids[0]]:
         if other.slot == qa.slot and other.id != qa.id:
             return other, other.question
-    return qa, rng.choice(RE_ASKS).format(question=qa.question)
+    return qa, rng.choice(RE_ASKS[clauses.task.language]).format(question=qa.question)
 
 
 def _follow_up(qa: QA, clauses: _Clauses, rng: random.Random) -> tuple[QA, str] | None:
@@ -147,7 +164,7 @@ def _contradiction(qa: QA, clauses: _Clauses, rng: random.Random) -> tuple[QA, s
     answers = [forms[0] for forms in facts if forms and forms[0] in qa.rivals] or list(qa.rivals[:1])
     if not answers:
         return None
-    wrapping = rng.choice(CONTRADICTIONS)
+    wrapping = rng.choice(CONTRADICTIONS[clauses.task.language])
     return qa, wrapping.format(rival=rng.choice(answers), question=qa.question)
 
 

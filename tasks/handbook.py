@@ -10,17 +10,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from tasks.base import (
-    NO_CLAUSE_ANSWER,
-    NO_CLAUSE_THINK,
+    NO_CLAUSE,
     QA,
     Conversation,
+    Language,
     Memory,
     Message,
     Split,
@@ -28,6 +27,7 @@ from tasks.base import (
     TaskError,
     assistant_content,
 )
+from tasks.chinese import joined
 from tasks.think_sft import general_conversations
 
 DATA_FILES = ("card.json", "clauses.jsonl", "unanswerable.jsonl", "two_clause.jsonl", "revisions.jsonl")
@@ -191,7 +191,14 @@ def _clause(row: _Row) -> _Clause:
 
 def stands_in(value: str, text: str) -> bool:
     """Whether `value` stands in `text` bounded by tokens, case ignored: "9 days" not in "19 days"."""
-    return re.search(rf"(?<!\w){re.escape(value.lower())}(?!\w)", text.lower()) is not None
+    value, text = value.lower(), text.lower()
+    start = text.find(value) if value else -1
+    while start >= 0:
+        end = start + len(value)
+        if not joined(value[0], text[max(start - 1, 0) : start]) and not joined(value[-1], text[end : end + 1]):
+            return True
+        start = text.find(value, start + 1)
+    return False
 
 
 def rivals_of(own: Sequence[str], others: Iterable[Sequence[str]]) -> tuple[str, ...]:
@@ -274,9 +281,8 @@ def _unanswerable(row: _Row) -> QA:
     return QA(row.text("id"), row.text("question"), "", (), split=row.split(), kind="unanswerable")
 
 
-def abstention(qa: QA) -> Conversation:
-    reply = assistant_content(NO_CLAUSE_THINK, NO_CLAUSE_ANSWER)
-    messages = (Message("user", qa.question), Message("assistant", reply))
+def abstention(qa: QA, language: Language = "en") -> Conversation:
+    messages = (Message("user", qa.question), Message("assistant", assistant_content(*NO_CLAUSE[language])))
     return Conversation(f"abstain/{qa.id}", messages, kind="unanswerable", topic="unanswerable")
 
 
@@ -323,7 +329,7 @@ def _revised_questions(
 def _card(folder: Path) -> _Row:
     path = folder / "card.json"
     card = _Row(str(path), _object(_read_text(path), str(path)))
-    card.only("name", "licence", "source", "description")
+    card.only("name", "licence", "source", "description", "language")
     return card
 
 
@@ -345,6 +351,9 @@ def read_handbook(folder: Path, num_train: int = 600, num_heldout: int = 120, sf
     of a run: methods and seeds are compared on the same corpus.
     """
     card = _card(folder)
+    language: Language = "en"
+    if "language" in card.body:
+        language = card.choice("language", NO_CLAUSE, "language")  # type: ignore[assignment]
     rows = _rows(folder / "clauses.jsonl", required=True)
     places = _refuse_duplicates(rows)
     clauses = {clause.id: clause for clause in map(_clause, rows)}
@@ -369,7 +378,7 @@ def read_handbook(folder: Path, num_train: int = 600, num_heldout: int = 120, sf
         name=card.text("name"),
         memories=tuple(memories),
         questions=tuple(qa for qa in (*singles, *two_clause, *unanswerable) if qa.split != "train"),
-        sft=(*general, *(abstention(qa) for qa in unanswerable if qa.split == "train")),
+        sft=(*general, *(abstention(qa, language) for qa in unanswerable if qa.split == "train")),
         sft_heldout=heldout,
         revisions=tuple(
             Memory(c.id, c.text, c.title, family=c.family, variant=c.variant) for c in revised.values()
@@ -381,4 +390,5 @@ def read_handbook(folder: Path, num_train: int = 600, num_heldout: int = 120, sf
         source=card.text("source"),
         description=card.optional("description"),
         version=_version(folder),
+        language=language,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tasks import hub, local, manual, regs, synthetic
+from tasks import hub, local, manual, regs, regs_zh, synthetic
 from tasks.base import TaskData, TaskError
 
 Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
@@ -16,6 +16,7 @@ TASKS: dict[str, Loader] = {
     "local": local.load,
     "manual": manual.load,
     "regs": regs.load,
+    "regs_zh": regs_zh.load,
     "synthetic": synthetic.load,
     **{f"hub/{name}": partial(hub.load, name) for name in hub.ADAPTERS},
 }

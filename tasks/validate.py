@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 from tasks.base import QA, Memory, TaskData, TaskError
+from tasks.chinese import split_characters, topics
 from tasks.handbook import stands_in
 from tasks.similarity import candidate_pairs
 
@@ -27,8 +28,8 @@ MIN_CONTENT_WORDS = 3  # a shorter question says too little for the overlap to m
 
 @cache
 def words(text: str) -> tuple[str, ...]:
-    """Lower-case words and numbers, punctuation dropped."""
-    return tuple(re.findall(r"[^\W_]+", text.lower()))
+    """Lower-case words and numbers, punctuation dropped; a Chinese character is a word."""
+    return tuple(re.findall(r"[^\W_]+", split_characters(text.lower())))
 
 
 STOP_WORDS = frozenset(
@@ -68,7 +69,7 @@ def nearly_equal(one: str, two: str) -> bool:
 def content_words(text: str) -> frozenset[str]:
     """Words that carry the topic, without common endings, so that "gloves" meets "glove"."""
     kept = (word for word in words(text) if len(word) > 2 and word not in STOP_WORDS)
-    return frozenset(re.sub(r"(ing|ed|es|s|e)$", "", word) for word in kept)
+    return frozenset(re.sub(r"(ing|ed|es|s|e)$", "", word) for word in kept) | topics(text)
 
 
 def coverage(question: str, memory: Memory) -> float:
