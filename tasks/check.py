@@ -15,8 +15,8 @@ from typing import Any
 from tasks import local
 from tasks.base import TaskData, TaskError
 from tasks.cutting import CLAUSE_WORDS, num_words
-from tasks.documents import Problem
 from tasks.registry import TASKS, load_task
+from tasks.sections import Problem
 from tasks.similarity import candidate_pairs
 from tasks.validate import NEAR_JACCARD, problems, remarks, words
 

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tasks.documents import Problem, Section, Unit
+from tasks.sections import Problem, Section, Unit
 from tasks.similarity import candidate_pairs, components
 
 CLAUSE_WORDS = (25, 80)

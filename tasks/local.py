@@ -29,9 +29,11 @@ from pathlib import Path
 
 from tasks.base import QA, Conversation, Memory, Split, TaskData, TaskError
 from tasks.cutting import Clause, Cut, cut
-from tasks.documents import Folder, Problem, Row, Unreadable, clean, read_folder, read_rows
+from tasks.documents import Folder, read_folder
 from tasks.handbook import abstention, rivals_of, stands_in
+from tasks.row_files import Row, read_rows
 from tasks.rule_questions import facts, make
+from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
 from tasks.think_problems import DATA

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base import TaskError
-from tasks.documents import MAX_LINE_BYTES, Document, Folder, Section, Unreadable, clean, read_folder, read_rows
+from tasks.documents import Folder, read_folder
+from tasks.row_files import read_rows
+from tasks.sections import MAX_LINE_BYTES, Document, Section, Unreadable, clean
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +308,7 @@ def test_deep_nesting_ends(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_docx(tmp_path / "a.docx")
-    monkeypatch.setattr("tasks.documents.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("tasks.page_files.MAX_TEXT_BYTES", 1000)
     (skipped,) = read_folder(tmp_path).skipped
     assert "unpacks to more than" in str(skipped)
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from methods.examples import self_made_cues
 from tasks.base import QA, TaskError
 from tasks.cutting import Clause, cut, ends_sentence, num_words, pieces
-from tasks.documents import Passage, Section
 from tasks.local import Local, load, read
 from tasks.rule_questions import by_gap, by_keywords, facts, make
+from tasks.sections import Passage, Section
 from tasks.validate import nearly_equal, problems, remarks
 
 LISBON, CORK, GATES = (
