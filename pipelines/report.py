@@ -38,26 +38,34 @@ class Options:
     mlflow: bool = False
 
 
+def saved_runs(runs_dir: Path) -> dict[str, Path]:
+    """`task/name` -> the folder, for every run below `runs_dir`; a task's name may hold a slash (hub/obliqa)."""
+    files = sorted(file for pattern in ("*/*/run.json", "*/*/*/run.json") for file in runs_dir.glob(pattern))
+    folders = (file.parent for file in files)
+    found = {folder.relative_to(runs_dir).as_posix(): folder for folder in folders}
+    return {name: folder for name, folder in found.items() if not (runs_dir / name.split("/")[0]).is_symlink()}
+
+
 def find_run(run: str, runs_dir: Path) -> Path:
     """The folder of a run. Raises ReportError naming the nearest ids where there is none."""
-    folders = sorted(file.parent for file in runs_dir.glob("*/*/run.json") if not file.parents[1].is_symlink())
     if run == "latest":
         link = runs_dir / "latest"
         if link.is_dir():
             return runs_dir / os.readlink(link) if link.is_symlink() else link
     elif Path(run).is_dir():
         return Path(run)
-    found = [folder for folder in folders if run in (folder.name, f"{folder.parent.name}/{folder.name}")]
-    if len(found) == 1:
-        return found[0]
+    folders = saved_runs(runs_dir)
     if not folders:
         raise ReportError(
             f"run={run}: runs_dir={runs_dir} holds no run; make one with python -m pipelines.compare"
         )
-    ids = {name: folder for folder in folders for name in (folder.name, f"{folder.parent.name}/{folder.name}")}
-    nearest = [ids[name] for name in get_close_matches(run, ids, n=6, cutoff=0.0)]
-    shown = dict.fromkeys(f"{folder.parent.name}/{folder.name}" for folder in found or nearest)
-    raise ReportError(f"run={run}: no such run in {runs_dir}; the nearest are: {', '.join(list(shown)[:3])}")
+    found = [name for name, folder in folders.items() if run in (name, folder.name)]
+    if len(found) == 1:
+        return folders[found[0]]
+    names = {short: name for name, folder in folders.items() for short in (name, folder.name)}
+    nearest = (names[short] for short in get_close_matches(run, names, n=6, cutoff=0.0))
+    shown = list(dict.fromkeys(found or nearest))[:3]
+    raise ReportError(f"run={run}: no such run in {runs_dir}; the nearest are: {', '.join(shown)}")
 
 
 def check_finished(folder: Path) -> None:

@@ -119,6 +119,23 @@ def test_a_run_is_found_by_folder_id_and_latest(runs: Path, word: str) -> None:
     assert found.resolve() == folder.resolve()
 
 
+def test_a_task_with_a_slash_in_its_name_has_runs_too(runs: Path) -> None:
+    folder = runs / "hub" / "obliqa" / "20300101-000000-99999999"
+    shutil.copytree(only(runs), folder)
+    assert report.find_run("hub/obliqa/20300101-000000-99999999", runs) == folder
+    assert report.find_run(folder.name, runs) == folder
+    assert set(report.saved_runs(runs).values()) == {folder, *runs.glob("regs/*")}
+
+
+def test_an_id_that_two_tasks_share_is_not_guessed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = only(runs)
+    shutil.copytree(folder, runs / "manual" / folder.name)
+    line = refused(monkeypatch, capsys, f"run={folder.name}", f"runs_dir={runs}")
+    assert f"manual/{folder.name}, regs/{folder.name}" in line
+
+
 def test_an_unknown_run_lists_the_nearest(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from report_fixtures import METHODS, ODD, make_comparison, make_turns
 from methods.base import FitReport
 from reports import mlflow_log
 from reports.base import Comparison, LoggedRun, ReportError, estimate
+from reports.html import write_html
 from reports.markdown import write_report
 from reports.text import md
 
@@ -37,6 +38,7 @@ def logged(store: Path) -> tuple[Comparison, LoggedRun]:
     comparison = make_comparison(store)
     (comparison.run_dir / "summary.json").write_text(json.dumps(comparison.summary), encoding="utf-8")
     write_report(comparison)
+    write_html(comparison)
     return comparison, mlflow_log.log_comparison(comparison, max_traces=6)
 
 
@@ -113,7 +115,7 @@ def test_the_data_is_an_input(client: MlflowClient, logged: tuple[Comparison, Lo
 def test_artifacts_and_tables(client: MlflowClient, logged: tuple[Comparison, LoggedRun]) -> None:
     comparison, run = logged
     names = {entry.path for entry in client.list_artifacts(run.run_id)}
-    assert names == {"report.md", "summary.json", "figures", "tables", "metrics.json"}
+    assert names == {"report.html", "report.md", "summary.json", "figures", "tables", "metrics.json"}
     report = Path(client.download_artifacts(run.run_id, "report.md")).read_text(encoding="utf-8")
     assert md(ODD) in report
     turns = client.load_table(run.experiment_id, "turns.json", [run.method_run_ids["recall"]])
