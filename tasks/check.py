@@ -67,10 +67,10 @@ def folder_lines(found: local.Local) -> Iterator[str]:
         in_pdf = f", {pages} PDF pages" if pages else ""
         yield f"           {_kinds(document.file for document in folder.documents)}{in_pdf}"
     yield f"Sections   {len(folder.sections)} under headings"
-    total = len(pieces.clauses) + len(pieces.duplicates) + len(pieces.too_short)
+    total = len(pieces.clauses) + len(pieces.duplicates) + len(pieces.too_short) + len(pieces.too_long)
     yield (
         f"Clauses    {total} cut = {len(pieces.clauses)} used + {len(pieces.duplicates)} exact duplicates "
-        f"+ {len(pieces.too_short)} too short"
+        f"+ {len(pieces.too_short)} too short + {len(pieces.too_long)} too long"
     )
 
 
@@ -138,6 +138,13 @@ def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
                 for c in pieces.too_short
             ],
         ),
+        (
+            "Too long, left out",
+            [
+                Problem(c.file, c.place, c.unit, f"one sentence of {num_words(c.text)} words; break it up")
+                for c in pieces.too_long
+            ],
+        ),
         ("Questions refused", [*drawn.refused]),
         ("About the questions file", list(drawn.notes)),
     ]
@@ -169,6 +176,13 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
     for heading, listed in (("Problems", unsound), ("Remarks", remarks(task))):
         if listed:
             lines += ["", f"{heading} ({len(listed)}):", *_some(listed, everything or heading == "Problems")]
+    families: dict[str, list[str]] = {}
+    for memory in task.memories:
+        if memory.family:
+            families.setdefault(memory.family, []).append(memory.id)
+    near = [" ~ ".join(ids) for ids in families.values() if len(ids) > 1]
+    if near and found is not None:
+        lines += ["", f"Near duplicates, asked for as near misses ({len(near)}):", *_some(near, everything)]
     if show in ("clauses", "all"):
         lines += ["", "Clauses:"]
         lines += [f"  {memory.id}  {memory.title}\n    {memory.text}" for memory in task.memories]

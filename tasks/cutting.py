@@ -21,6 +21,7 @@ from tasks.similarity import candidate_pairs, components
 
 CLAUSE_WORDS = (25, 80)
 LEAST_WORDS = 4  # shorter leftovers of a section say nothing by themselves
+MOST_WORDS = 240  # one sentence of more is a list or a table without stops, and no clause
 NEAR_DUPLICATE = 0.6  # clauses with this share of common words (numbers aside) are siblings ...
 MAX_FAMILY = 8  # ... unless so many are that it is a form, and not a choice
 _ABBREVIATION = re.compile(
@@ -49,11 +50,12 @@ class Clause:
 
 @dataclass(frozen=True)
 class Cut:
-    """Pieces cut = clauses + duplicates + too short."""
+    """Pieces cut = clauses + duplicates + too short + too long."""
 
     clauses: tuple[Clause, ...]
     duplicates: tuple[tuple[Clause, Clause], ...]  # (left out, the one that says the same)
     too_short: tuple[Clause, ...]
+    too_long: tuple[Clause, ...] = ()
     notes: tuple[Problem, ...] = ()  # row ids that could not be kept
 
 
@@ -103,6 +105,7 @@ def cut(sections: Iterable[Section]) -> Cut:
     kept: list[Clause] = []
     duplicates: list[tuple[Clause, Clause]] = []
     too_short: list[Clause] = []
+    too_long: list[Clause] = []
     seen: dict[str, Clause] = {}
     counts: Counter[str] = Counter()
     row_ids: dict[str, str] = {}  # id -> file
@@ -141,10 +144,12 @@ def cut(sections: Iterable[Section]) -> Cut:
                 duplicates.append((clause, seen[key]))
             elif num_words(text) < LEAST_WORDS:
                 too_short.append(clause)
+            elif num_words(text) > MOST_WORDS:
+                too_long.append(clause)
             else:
                 seen[key] = clause
                 kept.append(clause)
-    return Cut(_with_families(kept), tuple(duplicates), tuple(too_short), tuple(notes))
+    return Cut(_with_families(kept), tuple(duplicates), tuple(too_short), tuple(too_long), tuple(notes))
 
 
 def _with_families(clauses: Sequence[Clause]) -> tuple[Clause, ...]:

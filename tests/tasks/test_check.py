@@ -32,6 +32,7 @@ def make_trouble(folder: Path) -> None:
     folder.mkdir()
     (folder / "handbook.md").write_text(MARKDOWN + "\n## Crumb\n\nSee there.\n", encoding="utf-8")
     (folder / "copy.md").write_text(MARKDOWN, encoding="utf-8")
+    (folder / "list.txt").write_text("item " * 300)
     (folder / "empty.txt").write_text("")
     (folder / "latin.md").write_bytes("\nFu\u00dfg\u00e4nger\n".encode("latin-1"))
     (folder / "prices.csv").write_text("name,price\nx,1\n")
@@ -67,15 +68,17 @@ def test_every_problem_is_named_and_the_counts_add_up(tmp_path: Path, capsys: py
         "loop: is a link to a folder",
         "handbook.md:5: says the same as copy.md#meal-allowance-lisbon (copy.md:5)",
         "'See there.' under the heading 'Crumb'",
+        "list.txt:1: one sentence of 300 words; break it up",
+        "copy.md#meal-allowance-lisbon ~ copy.md#meal-allowance-cork",
         "questions.jsonl:3: names the clause 'gone'",
         "questions.jsonl:4: broken JSON",
     ):
         assert said in out
     found, read, skipped, questions = numbers(line_of(out, "Files"))
-    assert found == read + skipped + questions == 8
-    cut, used, duplicates, short = numbers(line_of(out, "Clauses  "))
-    assert cut == used + duplicates + short
-    assert (duplicates, short) == (3, 1)
+    assert found == read + skipped + questions == 9
+    cut, used, duplicates, short, long = numbers(line_of(out, "Clauses  "))
+    assert cut == used + duplicates + short + long
+    assert (duplicates, short, long) == (3, 1, 1)
     rows, asked, refused = numbers(line_of(out, "Questions  "))
     assert rows == asked + refused == 4
     assert asked == 2

@@ -129,6 +129,12 @@ def test_what_is_cut_adds_up() -> None:
     assert [clause.text for clause in found.too_short] == ["Yes."]
 
 
+def test_a_sentence_without_end_is_named_and_left_out() -> None:
+    found = cut([section("word " * 241), section("word " * 240, title="Just so")])
+    assert [num_words(clause.text) for clause in found.too_long] == [241]
+    assert [num_words(clause.text) for clause in found.clauses] == [240]
+
+
 def test_near_duplicates_are_families_with_variants(tmp_path: Path) -> None:
     task = with_questions(tmp_path, []).task
     lisbon, cork, gates = (task.memory(i) for i in (LISBON, CORK, GATES))
