@@ -172,8 +172,15 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
     lines.append(f"Source     {task.source} (version {task.version})")
     if found is not None:
         lines += problem_lines(found, everything)
-    unsound = problems(task)
-    for heading, listed in (("Problems", unsound), ("Remarks", remarks(task))):
+    unsound, remarked = problems(task), remarks(task)
+    if found is not None:  # documents say much that nobody asks for
+        untested = [remark for remark in remarked if remark.endswith("it has no test question; write one")]
+        remarked = [remark for remark in remarked if remark not in untested]
+        if untested:
+            remarked.append(
+                f"{len(untested)} clauses have no test question; they stay as clauses to be told apart"
+            )
+    for heading, listed in (("Problems", unsound), ("Remarks", remarked)):
         if listed:
             lines += ["", f"{heading} ({len(listed)}):", *_some(listed, everything or heading == "Problems")]
     families: dict[str, list[str]] = {}

@@ -43,14 +43,18 @@ _COUNT = (
 _NO_UNIT = (
     r"(?!(?:and|or|on|by|to|of|at|in|for|from|per|before|after|until|with|is|are|a|an|the|as|if|than|that)\b)"
 )
+_SYMBOL = (
+    "(?:km/h|[mcdk]?m[²³]?|[mk]?g|[mc]?l|[mk]?W|kWh|[mk]?V|m?A|[kMG]?Hz|m?bar|Nm|rpm|[kMGT]B|°C|°F|dB|h|min"
+    "|people|feet)"
+)
 _KINDS = (
     ("percentage", rf"\b{_NUMBER}\s?(?:%|per\s?cent\b)"),
     ("amount", rf"(?<!\w){_CURRENCY}\s?{_NUMBER}(?!\w)|\b{_NUMBER}\s?{_CURRENCY}(?!\w)"),
     ("date", rf"\b\d{{1,2}}(?:st|nd|rd|th)? {_MONTH}(?: \d{{4}})?\b|\b{_MONTH} \d{{1,2}}(?:, \d{{4}})?\b"),
     ("date", r"\b\d{4}-\d{2}-\d{2}\b"),
-    ("time", r"\b\d{1,2}[:.]\d{2}(?:\s?(?:am|pm|h))?\b(?![.,]?\d)|\b\d{1,2}\s?(?:am|pm)\b"),
+    ("time", r"\b\d{1,2}:\d{2}(?:\s?(?:am|pm|h))?\b(?![.,:]?\d)|\b\d{1,2}(?:[:.]\d{2})?\s?(?:am|pm)\b"),
     ("code", r"\b[A-Z]{1,4}-?\d{2,}[A-Z\d-]*\b"),
-    ("unit", rf"\b(?:{_NUMBER}|{_COUNT})\s+{_NO_UNIT}(?P<unit>[a-zµ°][a-zA-Z°²³/-]*)"),
+    ("unit", rf"\b(?:{_NUMBER}|{_COUNT})\s+{_NO_UNIT}(?P<unit>{_SYMBOL}|[a-z][a-z-]+s)(?![\w/-])"),
     ("name", r"\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"),
 )
 _FACT = re.compile("|".join(f"(?P<{kind}{n}>{pattern})" for n, (kind, pattern) in enumerate(_KINDS)))

@@ -168,6 +168,20 @@ def test_facts_of_every_kind_are_found() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "answers"),
+    [
+        ("The share is 0.94 of all.", []),
+        ("They asked 600 generated turns.", []),
+        ("It takes 12 Nm and 3 km/h at 20 °C.", ["12 Nm", "3 km/h", "20 °C"]),
+        ("Doors open at 9.30 am, ratio 16:9.", ["9.30 am"]),
+    ],
+)
+def test_what_is_no_fact_is_not_asked_for(text: str, answers: list[str]) -> None:
+    clause = Clause("x", text, "", "f", 1)
+    assert [fact.answer for fact in facts(clause)] == answers
+
+
 def test_questions_are_worded_by_what_stands_around() -> None:
     fact = facts(CLAUSE)[0]
     assert by_keywords(fact, "Leave") == (
