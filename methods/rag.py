@@ -29,7 +29,7 @@ from methods.examples import (
     reading_examples,
     unanswerable_examples,
 )
-from methods.recall.mixed_dataset import conversation_sample
+from methods.samples import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.train import length_grouped, merge_adapters, train_lora

@@ -8,13 +8,20 @@ from typing import Any
 from methods import arms
 from methods.base import Method, MethodError
 from methods.rag import RagConfig, RagMethod
-from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall.method import RecallConfig, RecallMethod, SilentRecallConfig
+from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
 from methods.setup import MethodSetup
 from methods.sft import SftConfig, SftMethod
 
 # name -> config class; a method without settings of its own has none
-CONFIGS: dict[str, type] = {"recall": RecallConfig, "sft": SftConfig, "rag": RagConfig}
-NAMES = ("recall", "sft", "rag", *arms.ARMS)
+CONFIGS: dict[str, type] = {
+    "recall": RecallConfig,
+    "recall_spec": SpecRecallConfig,
+    "recall_silent": SilentRecallConfig,
+    "sft": SftConfig,
+    "rag": RagConfig,
+}
+NAMES = (*CONFIGS, *arms.ARMS)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -35,6 +42,10 @@ def build_method(
     check_names([name])
     builders: dict[str, Callable[[], Method]] = {
         "recall": lambda: RecallMethod(setup, configs.get("recall")),
+        "recall_spec": lambda: SpecRecallMethod(setup, configs.get("recall_spec")),
+        "recall_silent": lambda: RecallMethod(
+            setup, configs.get("recall_silent") or SilentRecallConfig(), "recall_silent"
+        ),
         "sft": lambda: SftMethod(setup, configs.get("sft")),
         "rag": lambda: RagMethod(setup, configs.get("rag")),
         "none": lambda: arms.none(setup),

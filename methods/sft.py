@@ -20,7 +20,7 @@ from methods.examples import (
     general,
     unanswerable_examples,
 )
-from methods.recall.mixed_dataset import conversation_sample, think_pieces
+from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message

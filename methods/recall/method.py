@@ -15,14 +15,23 @@ from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError
 from methods.decode import Generated, generate
 from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
-from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig
 from methods.recall.stage1 import query_epochs, train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.setup import MethodSetup
-from methods.train import QUERY_VALUE, merge_adapters
+from methods.train import QUERY_VALUE, LoraTrainConfig, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory
+
+
+@dataclass(frozen=True)
+class StageLogs:
+    """What a recipe's two steps left behind."""
+
+    step1: TrainLog
+    step2: TrainLog
+    notes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,17 @@ class RecallConfig:
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
+
+
+@dataclass(frozen=True)
+class SilentRecallConfig(RecallConfig):
+    """`recall_silent`: the calibrated recipe without recitation.
+
+    Reading passages are left out of Step 2: their vectors are not decodable, so nothing could be read from
+    them in silence.
+    """
+
+    mixture: MixtureConfig = field(default_factory=lambda: MixtureConfig(silent=True, reading=0.0))
 
 
 class RecallMethod:
@@ -57,6 +77,8 @@ class RecallMethod:
         self.setup = setup
         self.backbone = setup.backbone
         self.config = config or RecallConfig()
+        self.recall = self.config.recall
+        self.test_context = self.config.test_context
         self.bank: MemoryBank | None = None
 
     # fitting
@@ -80,15 +102,43 @@ class RecallMethod:
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
+        logs = self._train(memories, sft)
+        bank = self._bank()
+        verbatim = test_memory_recall(self.backbone, bank, self.test_context)
+        curves = {f"step1/{k}": tuple(v) for k, v in logs.step1.losses.items()}
+        curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
+        return FitReport(
+            seconds=time.perf_counter() - started,
+            forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
+            optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
+            bytes_stored=bank.num_bytes,
+            curves=curves,
+            notes={
+                "step1_s": logs.step1.seconds,
+                "step2_s": logs.step2.seconds,
+                "verbatim_from_true_vector": verbatim,
+                **logs.notes,
+            },
+        )
+
+    def _budgets(self, step1_share: float) -> tuple[LoraTrainConfig, LoraTrainConfig]:
+        """The token budget of both steps; Step 1 trains Q and V only (specification 4.2)."""
+        train = self.setup.train
+        tokens = round(train.max_tokens * step1_share)
+        return (
+            replace(train, target_modules=QUERY_VALUE, max_tokens=tokens),
+            replace(train, max_tokens=train.max_tokens - tokens),
+        )
+
+    def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
+        """Makes the bank and trains both steps of the recipe."""
         config, setup = self.config, self.setup
         examples = clause_examples(memories, setup.examples)
         conversations = general(sft)
         unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
         passages = {e.memory_id: Memory(e.memory_id, e.clause) for e in reading}
         bank = self.bank = self._make_bank(memories, list(passages.values()))
-        budget = setup.train.max_tokens
-        step1 = replace(setup.train, target_modules=QUERY_VALUE, max_tokens=round(budget * config.step1_share))
-        step2 = replace(setup.train, max_tokens=budget - step1.max_tokens)
+        step1, step2 = self._budgets(config.step1_share)
         queries = query_epochs(
             self.backbone,
             bank,
@@ -100,9 +150,8 @@ class RecallMethod:
             step1.batch_tokens,
             step1.seed,
         )
-        adapters = setup.adapters
-        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress, adapters / "step1")
-        dataset = MixedMemorySFTDataset(
+        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress, setup.adapters / "step1")
+        dataset = CalibratedDataset(
             self.backbone,
             bank,
             memories,
@@ -122,20 +171,10 @@ class RecallMethod:
             step2,
             setup.progress,
             config.train_values,
-            adapters / "step2",
+            setup.adapters / "step2",
         )
         bank.forget(list(passages))  # they were there to train on
-        verbatim = test_memory_recall(self.backbone, bank, config.test_context)
-        curves = {f"step1/{k}": tuple(v) for k, v in log1.losses.items()}
-        curves |= {f"step2/{k}": tuple(v) for k, v in log2.losses.items()}
-        return FitReport(
-            seconds=time.perf_counter() - started,
-            forward_tokens=log1.forward_tokens + log2.forward_tokens,
-            optimizer_steps=log1.optimizer_steps + log2.optimizer_steps,
-            bytes_stored=bank.num_bytes,
-            curves=curves,
-            notes={"step1_s": log1.seconds, "step2_s": log2.seconds, "verbatim_from_true_vector": verbatim},
-        )
+        return StageLogs(log1, log2)
 
     # answering
 
@@ -147,9 +186,9 @@ class RecallMethod:
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
         bank = self._bank()
         recall = replace(
-            self.config.recall,
+            self.recall,
             logit_scale=self._logit_scale,
-            enabled=self.config.recall.enabled and self._recall_enabled,
+            enabled=self.recall.enabled and self._recall_enabled,
         )
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
         interceptor = RecallInterceptor(bank, self.backbone.ids, recall, forced)
@@ -229,7 +268,8 @@ class RecallMethod:
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""
         self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)
-        merge_adapters(self.backbone, [path / "adapters" / "step1", path / "adapters" / "step2"])
+        step1, step2 = path / "adapters" / "step1", path / "adapters" / "step2"
+        merge_adapters(self.backbone, [step1, step2] if step1.exists() else [step2])  # an ablation has no Step 1
 
     def borrow(self, fitted: Method, path: Path) -> None:
         """Answers with the weights of another recall method and the bank that it saved under `path`."""

@@ -1,15 +1,13 @@
-"""Step 2's data, drawn afresh every epoch (specification 4.3, 5.2).
+"""Step 2's data as the specification writes it (4.3 and 5.2), drawn afresh every epoch.
 
-    memory_front   random context + <recall> <|memory_pad|> TEXT </recall>
-                   the vector must win over any context
-    memory_full    question + <think> <recall> <|memory_pad|> TEXT </recall> reasoning </think> answer
-                   recall inside real reasoning
+    memory_front   random context, <think> + <recall> <|memory_pad|> TEXT </recall>
+    memory_full    SFT prefix up to <think> + <recall> <|memory_pad|> TEXT </recall> + the rest of that sample
     sft_only       an ordinary conversation, no memory token
-                   nothing else is forgotten
 
-Labels: the pad is -100 (its embedding is the memory vector), prompts are -100, the rest of the target is
-learnt. <recall> is labelled where recalling is right; after an unrelated context it is not, or the model
-would learn to recall on small talk.
+Labels: <recall> its own id in both memory types, the pad -100 (its embedding is the memory vector), TEXT
+and </recall> learnt, the SFT suffix of memory_full learnt, everything before <recall> -100; sft_only learns
+the assistant's message. The memory and the conversation have nothing to do with each other: that is the
+specification's design, and what `methods.recall.calibrated` changes.
 """
 
 from __future__ import annotations
@@ -17,186 +15,145 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import get_args
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import (
-    IGNORE,
-    Piece,
-    Sample,
-    answer_pieces,
-    encode_pieces,
-    encode_prompt,
-    split_think,
-    supervised,
-)
-from methods.examples import Example, ExampleConfig, augmented, plain_messages
-from methods.recall.bank import NULL_ID, MemoryBank
+from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
+from methods.examples import plain_messages
+from methods.recall.bank import MemoryBank
+from methods.samples import MemorySampleKind, conversation_sample, recall_pieces
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
 log = logging.getLogger(__name__)
 
+SAMPLE_TYPES: tuple[str, ...] = get_args(MemorySampleKind)
+
 
 @dataclass(frozen=True)
-class MixtureConfig:
-    """Samples an epoch, as multiples of the number of memories."""
+class SpecMixture:
+    """What an epoch holds."""
 
-    memory_front: float = 1.0
-    memory_full: float = 1.5
-    sft_only: float = 0.75
-    reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
-    unanswerable: float = 0.15
-    front_other_question: float = 0.5  # memory_front contexts that are another clause's question
+    sample_types: tuple[str, ...] = SAMPLE_TYPES  # equal parts of each; fewer for an ablation
+    ratio: float = 1.5  # samples an epoch, per memory
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
 
-
-def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sample:
-    """The last assistant message is learnt; system, user and history are not. No think in the history."""
-    think, answer = split_think(conversation.messages[-1].content)
-    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
-    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
-    return supervised(prompt, target, "sft_only")
-
-
-def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) -> list[Piece]:
-    """The answer format with the clause recalled or quoted; it ends with the clause where no answer is given."""
-    if not example.answer:
-        return [backbone.ids.think, "\n", *clause]
-    rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
-    return answer_pieces(backbone, [*clause, *rest], example.answer)
+    def __post_init__(self) -> None:
+        for name in self.sample_types:
+            if name not in SAMPLE_TYPES:
+                raise MethodError(
+                    f"sample_types: {name!r} is no sample type; choose from: {', '.join(SAMPLE_TYPES)}"
+                )
+        if not self.sample_types:
+            raise MethodError(f"sample_types is empty; choose from: {', '.join(SAMPLE_TYPES)}")
 
 
-def recall_pieces(backbone: Backbone, text: str) -> list[Piece]:
-    """What a recall looks like in the token stream."""
-    ids = backbone.ids
-    return [ids.recall, ids.memory_pad, text, ids.recall_end]
-
-
-class MixedMemorySFTDataset:
-    """Draws Step 2's samples. One `refresh_epoch_data()` an epoch."""
+class SftSampler:
+    """Conversations within the token limit, freshly shuffled at every draw (specification 5.2)."""
 
     def __init__(
-        self,
-        backbone: Backbone,
-        bank: MemoryBank,
-        memories: Sequence[Memory],
-        examples: dict[str, list[Example]],
-        unanswerable: Sequence[Example],
-        reading: Sequence[Example],
-        conversations: Sequence[Conversation],
-        mixture: MixtureConfig,
-        augmentation: ExampleConfig,
-        batch_tokens: int,
-        seed: int,
+        self, backbone: Backbone, conversations: Sequence[Conversation], max_tokens: int, rng: random.Random
     ) -> None:
-        self.backbone, self.bank = backbone, bank
-        self.memories = list(memories)
-        self.examples = {key: list(found) for key, found in examples.items()}
-        self.unanswerable = list(unanswerable)
-        self.reading = list(reading)
-        self.conversations = list(conversations)
-        self.mixture = mixture
-        self.augmentation = augmentation
-        self.batch_tokens = batch_tokens
-        self.rng = random.Random(seed)
-        self._decks: dict[str, list[Example]] = {}
+        self.backbone, self.conversations, self.max_tokens, self.rng = backbone, conversations, max_tokens, rng
 
-    def _is_sft_within_token_limit(self, conversation: Conversation) -> bool:
-        return len(conversation_sample(self.backbone, conversation)) <= self.mixture.sft_max_tokens
+    def _is_sft_within_token_limit(self, conversation: Conversation) -> tuple[bool, int]:
+        """Whether it fits, and its tokens under the chat template."""
+        seq_len = len(conversation_sample(self.backbone, conversation))
+        return seq_len <= self.max_tokens, seq_len
 
     def _sample_sft_for_epoch(self, total_target: int) -> list[int]:
-        """Indices of conversations within the token limit, freshly shuffled. Too few is an error."""
+        """Indices of `total_target` conversations. Too few within the limit is a MethodError."""
         candidate_indices = list(range(len(self.conversations)))
         self.rng.shuffle(candidate_indices)
         chosen: list[int] = []
         for index in candidate_indices:
             if len(chosen) == total_target:
                 break
-            if self._is_sft_within_token_limit(self.conversations[index]):
+            within_limit, _seq_len = self._is_sft_within_token_limit(self.conversations[index])
+            if within_limit:
                 chosen.append(index)
         if len(chosen) < total_target:
             raise MethodError(
-                f"Step 2 needs {total_target} SFT conversations of at most {self.mixture.sft_max_tokens} tokens "
-                f"an epoch and found {len(chosen)} of {len(self.conversations)}; add conversations or raise "
+                f"Step 2 needs {total_target} SFT conversations of at most {self.max_tokens} tokens an epoch "
+                f"and found {len(chosen)} of {len(self.conversations)}; add conversations or raise "
                 "sft_max_tokens"
             )
         return chosen
 
-    def _augmented(self, example: Example) -> Example:
-        return augmented(example, self.conversations, self.augmentation, self.rng)
 
-    def _next_example(self, memory_id: str) -> Example:
-        """A clause's examples in turn: each is seen before any is seen again."""
-        deck = self._decks.setdefault(memory_id, [])
-        if not deck:
-            deck += self.rng.sample(self.examples[memory_id], len(self.examples[memory_id]))
-        return self._augmented(deck.pop())
+class MixedMemorySFTDataset:
+    """The three sample types in equal parts. One `refresh_epoch_data()` an epoch."""
 
-    def memory_full(self, example: Example, decode: bool = True) -> Sample:
-        """A question, its memory recalled inside the think, the answer.
-
-        decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
-        look for and how to go on, and takes no room among those that must be known by heart.
-        """
-        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, example.clause), example)
-        prompt = encode_prompt(self.backbone, example.messages)
-        target = encode_pieces(self.backbone.tokenizer, pieces)
-        ids = self.backbone.ids
-        recall, end = target.index(ids.recall), target.index(ids.recall_end)
-        index = self.bank.index(example.memory_id or NULL_ID)
-        sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
-        if decode:
-            return sample
-        text = range(len(prompt) + recall + 2, len(prompt) + end)
-        labels = [IGNORE if i in text else label for i, label in enumerate(sample.labels)]
-        return replace(sample, labels=tuple(labels))
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: MemoryBank,
+        memories: Sequence[Memory],
+        conversations: Sequence[Conversation],
+        mixture: SpecMixture,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        self.backbone, self.bank = backbone, bank
+        self.memories, self.conversations = list(memories), list(conversations)
+        self.mixture = mixture
+        self.batch_tokens = batch_tokens
+        self.rng = random.Random(seed)
+        self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng)
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
-        """Another clause's question, or an unrelated conversation, then this memory.
+        """Random context, then the memory: whatever stands before, the vector is decoded."""
+        return self._spliced(memory, conversation, "memory_front", suffix=False)
 
-        Whatever stands before, the vector decides what is recited.
-        """
-        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
-        if others and self.rng.random() < self.mixture.front_other_question:
-            messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
-        else:
-            messages = plain_messages(conversation)[:-1]
-        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+    def memory_full(self, memory: Memory, conversation: Conversation) -> Sample:
+        """The memory between `<think>` and the rest of a conversation: recalling does not end the answer."""
+        return self._spliced(memory, conversation, "memory_full", suffix=True)
+
+    def _spliced(self, memory: Memory, conversation: Conversation, kind: MemorySampleKind, suffix: bool) -> Sample:
+        ids = self.backbone.ids
+        prefix = encode_prompt(self.backbone, plain_messages(conversation)[:-1])
+        pieces = [ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        if suffix:
+            think, answer = split_think(conversation.messages[-1].content)
+            pieces = answer_pieces(
+                self.backbone, [*recall_pieces(self.backbone, memory.text), "\n" + think], answer
+            )
         target = encode_pieces(self.backbone.tokenizer, pieces)
-        recall = target.index(self.backbone.ids.recall)
+        recall = target.index(ids.recall)
         return supervised(
-            encode_prompt(self.backbone, messages),
+            prefix,
             target,
-            "memory_front",
+            kind,
             pad=recall + 1,
             memory_index=self.bank.index(memory.id),
-            target_loss_from=recall + 1,
+            target_loss_from=recall,  # the label of <recall> is <recall>
         )
 
     def refresh_epoch_data(self) -> list[Sample]:
-        """One epoch's samples. Original indices of the conversations drawn are logged."""
-        size = len(self.memories)
-        num_front = round(size * self.mixture.memory_front)
-        num_full = round(size * self.mixture.memory_full)
-        num_pure = round(size * self.mixture.sft_only)
-        num_null = round(size * self.mixture.unanswerable)
-        prefix = self._sample_sft_for_epoch(num_front)
-        pure = self._sample_sft_for_epoch(num_pure)
-        log.debug("prefix indices %s, pure SFT indices %s", prefix, pure)
-        order = self.rng.sample(self.memories, size)
-        front = [order[i % size] for i in range(num_front)]
-        asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
-        full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
-        nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
-        samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
-        samples += [self.memory_full(self._next_example(m.id)) for m in full]
-        samples += [self.memory_full(self._augmented(e)) for e in nulls]
-        num_read = min(len(self.reading), round(size * self.mixture.reading))
-        read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
-        samples += [self.memory_full(e, decode=False) for e in read]
-        samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
+        """One epoch: memories x 1.5 conversations, in equal parts; memories dealt out in shuffled order."""
+        types = self.mixture.sample_types
+        total = max(len(types), round(len(self.memories) * self.mixture.ratio))
+        chosen = self.sampler._sample_sft_for_epoch(total)
+        bounds = [round(total * n / len(types)) for n in range(len(types) + 1)]
+        parts = {name: chosen[bounds[n] : bounds[n + 1]] for n, name in enumerate(types)}
+        for name, indices in parts.items():
+            log.debug("%s original indices %s", name, indices)
+        order = self.rng.sample(self.memories, len(self.memories))
+        dealt = (order[n % len(order)] for n in range(total))
+        samples: list[Sample] = []
+        for name, indices in parts.items():
+            for index in indices:
+                memory, conversation = next(dealt), self.conversations[index]
+                if name == "memory_front":
+                    samples.append(self.memory_front(memory, conversation))
+                elif name == "memory_full":
+                    samples.append(self.memory_full(memory, conversation))
+                else:
+                    samples.append(conversation_sample(self.backbone, conversation))
+        for sample in samples:
+            log.debug("%s: memory at %d, %d tokens", sample.kind, sample.pad_position, len(sample))
         return samples
 
     def epochs(self) -> Iterator[list[list[Sample]]]:

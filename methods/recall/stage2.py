@@ -18,15 +18,17 @@ from methods.train import LoraTrainConfig, Progress, TrainLog, train_lora
 from tasks.base import Message
 
 
-def test_memory_recall(backbone: Backbone, bank: MemoryBank, context: str, max_new_tokens: int = 96) -> float:
-    """Share of memories recited word for word from their true vectors, free-running and greedy.
+def test_memory_recall(
+    backbone: Backbone, bank: MemoryBank, context: str, max_new_tokens: int = 96, limit: int | None = None
+) -> float:
+    """Share of memories (the first `limit`) recited word for word from their true vectors, free-running, greedy.
 
     The prompt ends in <recall>, so the forced pad stands at `len(full_input_tokens) - 1`, as specified.
     """
     ids = backbone.ids
     prompt = encode_prompt(backbone, [Message("user", context)])
     prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
-    rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID]
+    rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID][:limit]
     interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall(), force_memory=rows)
     outputs = generate(backbone, [prompt] * len(rows), max_new_tokens, interceptor=interceptor)
     exact = 0

@@ -24,8 +24,9 @@ from methods.examples import (
     unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.mixed_dataset import MixedMemorySFTDataset, MixtureConfig, conversation_sample
+from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.stage1 import query_epochs
+from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
 
 MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
@@ -50,8 +51,8 @@ def dataset_of(
     history: float = 0.0,
     config: ExampleConfig | None = None,
     conversations: list[Conversation] | None = None,
-) -> MixedMemorySFTDataset:
-    return MixedMemorySFTDataset(
+) -> CalibratedDataset:
+    return CalibratedDataset(
         backbone,
         bank_of(backbone, task),
         task.memories,
@@ -81,7 +82,7 @@ def of_kind(samples: list[Sample], kind: str) -> list[Sample]:
     return found
 
 
-def about(data: MixedMemorySFTDataset, task: TaskData, sample: Sample) -> str:
+def about(data: CalibratedDataset, task: TaskData, sample: Sample) -> str:
     """What the sample's memory is."""
     if sample.memory_index < 0:
         return "nothing"
@@ -133,6 +134,18 @@ def test_a_self_made_question_teaches_no_answer(pristine: Backbone, regs: TaskDa
         for example in found:
             last = data.memory_full(example).input_ids[-1]
             assert last == (pristine.ids.eos if example.answer else pristine.ids.recall_end)
+
+
+def test_silent_recall_keeps_everything_but_the_text(pristine: Backbone, regs: TaskData) -> None:
+    """The answer follows from the vector; memory_front still learns to decode it."""
+    silent = dataset_of(pristine, regs, replace(MIXTURE, silent=True, reading=0.0))
+    ids = pristine.ids
+    for sample in of_kind(silent.refresh_epoch_data(), "memory_full"):
+        pad = sample.pad_position
+        assert sample.input_ids[pad - 1 : pad + 2] == (ids.recall, ids.memory_pad, ids.recall_end)
+        assert sample.labels[pad - 1 : pad + 2] == (ids.recall, IGNORE, ids.recall_end)
+    for sample in of_kind(silent.refresh_epoch_data(), "memory_front"):
+        assert recalled_text(pristine, sample) == silent.bank.texts[sample.memory_index]
 
 
 def test_memory_front(pristine: Backbone, regs: TaskData) -> None:
@@ -249,7 +262,7 @@ def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData)
         pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900] * 12)
     )
     for _ in range(5):
-        chosen = data._sample_sft_for_epoch(12)
+        chosen = data.sampler._sample_sft_for_epoch(12)
         assert sorted(chosen) == list(range(0, 24, 2))
         assert all(len(s) <= 120 for s in of_kind(data.refresh_epoch_data(), "sft_only"))
 
@@ -268,7 +281,7 @@ def test_too_few_samples_is_an_error_with_the_numbers(pristine: Backbone, regs: 
 
 
 def test_original_indices_are_logged(pristine: Backbone, regs: TaskData, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "methods.recall.mixed_dataset"):
+    with caplog.at_level(logging.DEBUG, "methods.recall.calibrated"):
         dataset_of(pristine, regs).refresh_epoch_data()
     assert "indices [" in caplog.text
 

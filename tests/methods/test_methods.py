@@ -19,7 +19,7 @@ from tasks.base import Memory, Message, TaskData
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
 BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each
-RECALLS = ("recall", "oracle_vector", "random_vector")
+RECALLS = ("recall", "recall_spec", "recall_silent", "oracle_vector", "random_vector")
 LOOK_UP = (*RECALLS, "rag", "oracle_text")
 
 

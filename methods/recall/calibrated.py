@@ -1,0 +1,155 @@
+"""Step 2's data of the calibrated recipe: the specification's sample types, on questions that need the memory.
+
+    memory_front   another clause's question or a conversation, then <recall> <|memory_pad|> TEXT </recall>
+    memory_full    question + <think> <recall> <|memory_pad|> TEXT </recall> reasoning </think> answer
+    sft_only       an ordinary conversation, no memory token
+
+What differs from `mixed_dataset`: memory_full's question is one that its memory answers, and the state at
+<recall> learns to find it; <recall> has no label after an unrelated context, or the model would learn to
+recall on small talk; questions on the corpus's reading passages and questions that no clause covers are
+mixed in. Silent: no TEXT in memory_full, the answer follows from the vector.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from methods.backbone import Backbone
+from methods.chat import IGNORE, Sample, encode_pieces, encode_prompt, supervised
+from methods.examples import Example, ExampleConfig, augmented, plain_messages
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.mixed_dataset import SftSampler
+from methods.samples import conversation_sample, recall_pieces, think_pieces
+from methods.train import length_grouped
+from tasks.base import Conversation, Memory
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Samples an epoch, as multiples of the number of memories."""
+
+    memory_front: float = 1.0
+    memory_full: float = 1.5
+    sft_only: float = 0.75
+    reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
+    unanswerable: float = 0.15
+    front_other_question: float = 0.5  # memory_front contexts that are another clause's question
+    sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
+    silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
+
+
+class CalibratedDataset:
+    """Draws Step 2's samples. One `refresh_epoch_data()` an epoch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: MemoryBank,
+        memories: Sequence[Memory],
+        examples: dict[str, list[Example]],
+        unanswerable: Sequence[Example],
+        reading: Sequence[Example],
+        conversations: Sequence[Conversation],
+        mixture: MixtureConfig,
+        augmentation: ExampleConfig,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        self.backbone, self.bank = backbone, bank
+        self.memories = list(memories)
+        self.examples = {key: list(found) for key, found in examples.items()}
+        self.unanswerable = list(unanswerable)
+        self.reading = list(reading)
+        self.conversations = list(conversations)
+        self.mixture = mixture
+        self.augmentation = augmentation
+        self.batch_tokens = batch_tokens
+        self.rng = random.Random(seed)
+        self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng)
+        self._decks: dict[str, list[Example]] = {}
+
+    def _augmented(self, example: Example) -> Example:
+        return augmented(example, self.conversations, self.augmentation, self.rng)
+
+    def _next_example(self, memory_id: str) -> Example:
+        """A clause's examples in turn: each is seen before any is seen again."""
+        deck = self._decks.setdefault(memory_id, [])
+        if not deck:
+            deck += self.rng.sample(self.examples[memory_id], len(self.examples[memory_id]))
+        return self._augmented(deck.pop())
+
+    def memory_full(self, example: Example, decode: bool = True) -> Sample:
+        """A question, its memory recalled inside the think, the answer.
+
+        decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
+        look for and how to go on, and takes no room among those that must be known by heart.
+        """
+        text = "" if self.mixture.silent else example.clause
+        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, text), example)
+        prompt = encode_prompt(self.backbone, example.messages)
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        ids = self.backbone.ids
+        recall, end = target.index(ids.recall), target.index(ids.recall_end)
+        index = self.bank.index(example.memory_id or NULL_ID)
+        sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
+        if decode:
+            return sample
+        recited = range(len(prompt) + recall + 2, len(prompt) + end)
+        labels = [IGNORE if i in recited else label for i, label in enumerate(sample.labels)]
+        return replace(sample, labels=tuple(labels))
+
+    def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
+        """Another clause's question, or an unrelated conversation, then this memory.
+
+        Whatever stands before, the vector decides what is recited.
+        """
+        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
+        if others and self.rng.random() < self.mixture.front_other_question:
+            messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
+        else:
+            messages = plain_messages(conversation)[:-1]
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        recall = target.index(self.backbone.ids.recall)
+        return supervised(
+            encode_prompt(self.backbone, messages),
+            target,
+            "memory_front",
+            pad=recall + 1,
+            memory_index=self.bank.index(memory.id),
+            target_loss_from=recall + 1,
+        )
+
+    def refresh_epoch_data(self) -> list[Sample]:
+        """One epoch's samples. Original indices of the conversations drawn are logged."""
+        size = len(self.memories)
+        num_front = round(size * self.mixture.memory_front)
+        num_full = round(size * self.mixture.memory_full)
+        num_pure = round(size * self.mixture.sft_only)
+        num_null = round(size * self.mixture.unanswerable)
+        prefix = self.sampler._sample_sft_for_epoch(num_front)
+        pure = self.sampler._sample_sft_for_epoch(num_pure)
+        log.debug("prefix indices %s, pure SFT indices %s", prefix, pure)
+        order = self.rng.sample(self.memories, size)
+        front = [order[i % size] for i in range(num_front)]
+        asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
+        full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
+        nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
+        samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
+        samples += [self.memory_full(self._next_example(m.id)) for m in full]
+        samples += [self.memory_full(self._augmented(e)) for e in nulls]
+        num_read = min(len(self.reading), round(size * self.mixture.reading))
+        read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
+        samples += [self.memory_full(e, decode=False) for e in read]
+        samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
+        return samples
+
+    def epochs(self) -> Iterator[list[list[Sample]]]:
+        """Endless epochs of length-grouped batches."""
+        while True:
+            yield length_grouped(self.refresh_epoch_data(), self.batch_tokens, self.rng)
