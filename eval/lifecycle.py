@@ -43,7 +43,7 @@ from eval.stats import (
     sample,
 )
 from methods.base import Answer, Context, FitReport, Method, RecallSwitch, RefitNeeded
-from tasks.base import QA, Memory, Message, Split, TaskData
+from tasks.base import QA, Memory, Message, Split, TaskData, TaskError
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 Refit = Callable[[Sequence[Memory]], tuple[Method, FitReport]]
@@ -86,6 +86,8 @@ def plan_lifecycle(
     task: TaskData, whole: TaskData, seed: int, options: LifecycleOptions, split: Split = "test"
 ) -> LifecyclePlan:
     """A seeded plan. task: what the methods were fitted on; whole: the task that it is a slice of.
+
+    Raises TaskError for a revised question whose old value is not told.
 
     Where nothing was left out of the fit, nothing can be written. Distractors are the clauses that are left,
     then passages of the general corpus that was kept back.
@@ -152,8 +154,19 @@ def plan_lifecycle(
             "update": drawn(about(beside(task.revisions), singles), options.num_neighbours),
             "forget": drawn(about(beside(forgotten), singles), options.num_neighbours),
         },
-        old={qa.id: task.facts[f"{qa.memory_ids[0]}/{qa.slot}"] for qa in updated},
+        old={qa.id: _old_value(task, qa) for qa in updated},
     )
+
+
+def _old_value(task: TaskData, qa: QA) -> tuple[str, ...]:
+    """The forms of a fact before its revision."""
+    fact = f"{qa.memory_ids[0]}/{qa.slot}"
+    if fact not in task.facts:
+        raise TaskError(
+            f"task {task.name}: question {qa.id!r} asks for a revised value, and `facts` lacks the old one; "
+            f"add {fact!r}, or leave the question out"
+        )
+    return task.facts[fact]
 
 
 # --- the pass -----------------------------------------------------------------------------------
@@ -240,7 +253,8 @@ class _Pass:
         """Each question is asked once, for all steps together: the batches are the same after an interruption."""
         if not self._before:
             fitted = {memory.id for memory in self.plan.memories}
-            asked = [qa for step in STEPS[:3] for _, qa in self._asked(step) if qa.memory_ids[0] in fitted]
+            steps = [step for step in STEPS[:3] if self.plan.targets[step]]
+            asked = [qa for step in steps for _, qa in self._asked(step) if qa.memory_ids[0] in fitted]
             self._before = dict(
                 zip((qa.question for qa in asked), self._ask(self.method, asked, "before a change"), strict=True)
             )

@@ -26,7 +26,7 @@ from eval.lifecycle import (
 from eval.records import EditRecord, LifecycleRecord, RecordWriter, read_all_records
 from eval.stats import Estimate
 from methods.base import Answer, Context, FitReport, Lookup, RefitNeeded, WriteReport
-from tasks.base import QA, Memory, TaskData
+from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.regs import load
 
 WRITE_S = 2.5
@@ -513,6 +513,11 @@ def test_without_siblings_nothing_is_forgotten() -> None:
     assert plan.forgotten == ()
     metrics = metrics_of(run(Planted(), plan)[0])
     assert metrics["lifecycle/forget_abstention"].reason == "no clause was forgotten"
+
+
+def test_an_old_value_that_nobody_tells_is_an_error() -> None:
+    with pytest.raises(TaskError, match=r"'c10/test1/revised' asks for a revised value.* add 'c10/amount'"):
+        plan_lifecycle(replace(TASK, facts={}), WHOLE, 0, LifecycleOptions())
 
 
 def test_no_records_no_resamples() -> None:
