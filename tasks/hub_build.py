@@ -429,15 +429,14 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
         if row not in rows.used:
             rows.why.setdefault(row, "its clause has no held-out question left")
 
-    notes = [
-        f"Data set {card.repo}, {card.size}.",
-        *rows.notes(),
-        *(f"Left out: {said}" for said in card.left_out),
-    ]
+    notes = []
+    if card.keys_by_rule:
+        notes.append("The keys were picked by rule from longer reference answers.")
     if num_made:
         notes.append(f"{num_made} training questions were made by rule: a sentence of the clause with a gap.")
     if few:
         notes.append("Unanswerable questions were made by rule: the set has too few of its own.")
+    notes += [*rows.notes(), f"The set's size as stated: {card.size}."]
     digest = hashlib.sha256(f"{card.repo} {card.revision}".encode())
     digest.update(repr((memories, singles, held_out, trained)).encode())
     return TaskData(

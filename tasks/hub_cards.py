@@ -23,6 +23,7 @@ class Card:
     asked: str  # what becomes a clause, a question and a key
     left_out: tuple[str, ...]  # what is dropped on purpose, and why
     verified: bool = False  # whether the revision was looked up on the Hub
+    keys_by_rule: bool = False  # the set's own answers are too long to be keys
     seen: str = ""  # short hash of the state that the page showed, where `revision` is a branch
 
     @property
@@ -59,8 +60,9 @@ def _ragbench(name: str, size: str, original: str) -> Card:
         asked=f"A clause is the part of a document with the sentences marked relevant. {_BY_RULE}",
         left_out=(
             "Second responses to one question: they ask the same thing again.",
-            "Documents that nobody asks about: every clause here has a test question.",
+            "Documents that nobody asks about: every clause here has a question.",
         ),
+        keys_by_rule=True,
     )
 
 
@@ -107,6 +109,7 @@ CARDS: dict[str, Card] = {
                 "Later turns of a dialogue: they lean on the turns before.",
                 "The main branch holds a loading script only; the Hub's own Parquet copy is read instead.",
             ),
+            keys_by_rule=True,
         ),
         Card(
             name="longmemeval",

@@ -304,6 +304,15 @@ def test_neighbours_of_a_document_are_families_with_one_uncued_clause() -> None:
         assert sum(not memory.cued for memory in members) == 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_made_by_rule_is_said(name: str) -> None:
+    notes = load(name).notes
+    assert any(note.startswith("The keys were picked by rule") for note in notes) == CARDS[name].keys_by_rule
+    assert any("training questions were made by rule" in note for note in notes) == any(
+        cue.question.startswith("Which words are missing here") for m in load(name).memories for cue in m.cues
+    )
+
+
 def asked(number: int, question: str, answer: str, passage: str, document: str = "one") -> Asked:
     return Asked(f"r{number}", question, answer, passage, document)
 
