@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
@@ -37,7 +37,9 @@ class FittedRun:
         if device:
             raw["device"] = device
         try:  # settings that are younger than the run take their defaults
-            self.config = resolve(OmegaConf.merge(OmegaConf.structured(CompareConfig), raw))
+            merged = OmegaConf.merge(OmegaConf.structured(CompareConfig), OmegaConf.create(raw))
+            assert isinstance(merged, DictConfig)
+            self.config = resolve(merged)
         except (TaskError, OmegaConfBaseException) as error:
             raise MethodError(
                 f"{folder / 'config.json'}: was written by another version ({error}); make the run again"
@@ -123,10 +125,7 @@ class Conversation:
             for edit in missed:
                 _apply(method, edit)
         except RefitNeeded:
-            return (
-                f"{name} keeps its knowledge in weights: the {len(missed)} changes made in this chat are not "
-                "known to it"
-            )
+            return f"{name} keeps its knowledge in weights: it does not know this chat's changes ({len(missed)})"
         self._known[name] = len(self._edits)
         return ""
 

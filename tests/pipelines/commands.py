@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from eval.records import CostRecord, TurnRecord
 from eval.runner import Footprint
-from methods.backbone import Backbone
+from methods.backbone import Backbone, resolve_device
 from pipelines import compare
 from pipelines.cli import main_of
 
@@ -59,3 +60,36 @@ def use(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
 
 def run_folders(runs_dir: Path) -> list[Path]:
     return sorted(folder for folder in runs_dir.glob("*/*") if folder.is_dir() and not folder.parent.is_symlink())
+
+
+def said_by_every_method(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
+    """Fitted methods load a model that says, whatever it is asked: a think, one recall, the answer 42."""
+    ids, letters = backbone.ids, backbone.tokenizer.get_vocab()
+    script = [ids.think, ids.recall, None, letters["R"], ids.recall_end, ids.think_end, letters["4"], letters["2"]]
+    script.append(ids.eos)
+    talker = backbone.clone()
+    step = 0
+
+    def begin(_module: Any, args: tuple[Tensor, ...]) -> None:
+        nonlocal step
+        if args[0].shape[1] > 1:  # a prompt
+            step = 0
+
+    def push(_module: Any, _args: Any, logits_BTV: Tensor) -> Tensor:
+        nonlocal step
+        token = script[step] if step < len(script) else None
+        step += 1
+        if token is not None:
+            logits_BTV = logits_BTV.clone()
+            logits_BTV[:, -1, token] = 1e6
+        return logits_BTV
+
+    talker.model.get_input_embeddings().register_forward_pre_hook(begin)
+    talker.model.get_output_embeddings().register_forward_hook(push)
+    monkeypatch.setattr("pipelines.fitted.load_backbone", lambda _name, device, _dtype: checked(talker, device))
+    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: backbone.clone())
+
+
+def checked(backbone: Backbone, device: str) -> Backbone:
+    resolve_device(device)
+    return backbone.clone()
