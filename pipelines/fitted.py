@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,11 +19,14 @@ from methods.answering import stream_answer
 from methods.arms import borrows_from
 from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded
+from methods.chat import encode_text
 from methods.registry import NAMES
 from pipelines.config import CompareConfig, resolve
 from pipelines.progress import Display
 from pipelines.results import read_json
 from tasks.base import Memory, Message, TaskError
+
+ROOM_TOKENS = 64  # kept for the chat template beside a question
 
 
 class FittedRun:
@@ -55,7 +58,7 @@ class FittedRun:
         if self.seed not in seeds:
             raise MethodError(f"seed={seed}: {folder} has fits of seed {', '.join(map(str, seeds))} only")
         saved = {file.parts[-2] for file in files if int(file.parts[-3]) == self.seed}
-        self.names = tuple(name for name in NAMES if name in saved)
+        self.names = tuple(name for name in dict.fromkeys([*self.config.run_methods, *NAMES]) if name in saved)
         self.task = self.config.task.load(self.seed)
         self.changed = self.seed == self.config.seed and version not in ("", self.task.version)
         self.tokenizer: Any = None
@@ -98,6 +101,16 @@ class FittedRun:
             self._methods[name] = method
         return self._methods[name]
 
+    def context(self, messages: Sequence[Message]) -> Context:
+        """For a method that was loaded. Raises MethodError for a question that the model's window cannot hold."""
+        assert self._backbone is not None
+        max_new_tokens = self.config.evaluation.max_new_tokens
+        room = self._backbone.context_length - max_new_tokens - ROOM_TOKENS
+        tokens = len(encode_text(self.tokenizer, messages[-1].content))
+        if tokens > room:
+            raise MethodError(f"the question has {tokens} tokens, and {room} fit the model's window; ask in fewer")
+        return Context(tuple(messages), max_new_tokens)
+
 
 class Conversation:
     """Questions and answers with one method at a time; clauses written or forgotten go with it to the next one."""
@@ -132,7 +145,7 @@ class Conversation:
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer:
         """Adds the question and its final answer to the history; an answer that was cut short leaves neither."""
         asked = [*self.history, Message("user", question)]
-        ctx = Context(tuple(asked), self.fitted.config.evaluation.max_new_tokens)
+        ctx = self.fitted.context(asked)
         self.last = stream_answer(self.method, ctx, self.fitted.tokenizer, on_text)
         self.history = [*asked, Message("assistant", self.last.final)]
         return self.last

@@ -20,7 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from flask import Flask, Response, jsonify, render_template, request
@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from methods.answering import AnswerPieces, stream_answer
-from methods.base import Answer, Context, MethodError, RecallSwitch
+from methods.base import Answer, MethodError, RecallSwitch
 from pipelines.fitted import FittedRun
 from reports.text import visible
 from tasks.base import Message
@@ -110,8 +110,7 @@ class Answers:
             tokenizer.eos_token, lambda kind, text: send({"type": "piece", "kind": kind, "text": text})
         )
         add("")
-        ctx = Context(tuple(messages), self.fitted.config.evaluation.max_new_tokens)
-        answer = stream_answer(method, ctx, tokenizer, add)
+        answer = stream_answer(method, self.fitted.context(messages), tokenizer, add)
         verb = "recalled" if isinstance(method, RecallSwitch) else "retrieved"
         return {"type": "answer", **as_event(answer, self.fitted), "verb": verb}
 
@@ -268,7 +267,8 @@ def serve(fitted: FittedRun, names: Sequence[str], port: int) -> None:
             fitted.method(name)
         sys.stdout.write(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)\n")
         sys.stdout.flush()
-        server.serve_forever()
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
     finally:
         answers.close()
         server.server_close()

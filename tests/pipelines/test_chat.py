@@ -226,6 +226,12 @@ def test_sft_cannot_be_written_to(fitted: FittedRun) -> None:
     assert conversation.switch("rag") == ""
 
 
+def test_a_question_over_the_window_is_refused(fitted: FittedRun) -> None:
+    shown = talk(fitted, "x" * 3000, "How much?")
+    assert "the question has 3000 tokens, and 1974 fit the model's window; ask in fewer" in shown
+    assert "42" in shown
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
