@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 
+from eval import scoring_zh
 from tasks.base import QA
+from tasks.chinese import has_chinese
 
 
 class ScoringError(ValueError):
@@ -213,8 +215,11 @@ def tokenize(text: str) -> tuple[str, ...]:
     Lower case; punctuation and articles gone; number words as digits, without thousands separators or
     trailing zeros; currency signs and codes and "%" as unit words behind their number; units in one
     spelling; simple plurals and possessives cut; hyphens opened; clock times as HH:MM; "1 March" and
-    "March 1st" alike; "a day", "each day", "daily" and "/day" as "per day".
+    "March 1st" alike; "a day", "each day", "daily" and "/day" as "per day". For Chinese see scoring_zh.
     """
+    chinese = has_chinese(text)
+    if chinese:
+        text = scoring_zh.in_figures(text)
     raw = re.findall(r"\d\d:\d\d|\d+(?:\.\d+){2,}|\d+\.\d+|[^\W_]+", _surface(text))
     numbered: list[str] = []
     i = 0
@@ -247,7 +252,7 @@ def tokenize(text: str) -> tuple[str, ...]:
                 tokens.append("1")
         elif token == "half" and following in TIME_UNITS:
             tokens.append("0.5")
-        elif token in ARTICLES:
+        elif token in ARTICLES and not chinese:
             continue
         elif singular in ABBREVIATIONS and (_is_number(before) or before == "per"):
             tokens.append(ABBREVIATIONS[singular])
@@ -355,6 +360,7 @@ def held_values(final: str, qa: QA) -> tuple[bool, tuple[str, ...]]:
 
 
 _DENIALS = {("not",), ("isnt",), ("arent",), ("wasnt",), ("rather", "than"), ("instead", "of")}
+_DENIALS |= scoring_zh.DENIALS
 
 
 def _check(qa: QA) -> None:
@@ -466,7 +472,7 @@ _LOOSE_ABSTENTIONS = re.compile(
 
 @lru_cache(maxsize=65536)
 def is_abstention(final: str) -> bool:
-    """Does the answer say that the handbook does not tell? By pattern, in English, no judge model.
+    """Does the answer say that the handbook does not tell? By pattern, in English or Chinese, no judge model.
 
     Covers "The handbook does not say", "This is not covered", "There is no clause about that", "I don't
     know" and their like. Bare phrases ("not covered") count only in an answer without any figure, since
@@ -475,7 +481,10 @@ def is_abstention(final: str) -> bool:
     text = _for_patterns(final)
     if _PLAIN_ABSTENTIONS.search(text) or _ABSTENTIONS.search(text):
         return True
-    return bool(_LOOSE_ABSTENTIONS.search(text)) and not any(map(_is_number, tokenize(final)))
+    has_figure = any(map(_is_number, tokenize(final)))
+    if has_chinese(final) and scoring_zh.abstains(final, has_figure):
+        return True
+    return bool(_LOOSE_ABSTENTIONS.search(text)) and not has_figure
 
 
 def _for_patterns(final: str) -> str:
@@ -496,14 +505,24 @@ def abstains(final: str, qa: QA) -> bool:
         return is_abstention(final)
     if any(is_abstention(value) for value in (qa.answer, *qa.aliases)):
         return False
-    return _PLAIN_ABSTENTIONS.search(_for_patterns(final)) is not None
+    return _PLAIN_ABSTENTIONS.search(_for_patterns(final)) is not None or scoring_zh.plainly_abstains(final)
 
 
 def verbatim(text: str, memory_text: str) -> bool:
-    """Is the text the memory's text, character by character, whitespace runs and ends aside?"""
+    """Is the text the memory's text, character by character, whitespace runs and ends aside?
+
+    In Chinese all whitespace is put aside, and the width of characters and punctuation.
+    """
+    if has_chinese(memory_text):
+        return scoring_zh.folded(text) == scoring_zh.folded(memory_text)
     return bool(memory_text.strip()) and " ".join(text.split()) == " ".join(memory_text.split())
 
 
 def recites(think: str, memory_text: str) -> bool:
-    """Does the memory's text stand in the think, character by character, whitespace runs aside?"""
+    """Does the memory's text stand in the think, character by character, whitespace runs aside?
+
+    Chinese text is compared as by `verbatim`.
+    """
+    if has_chinese(memory_text):
+        return scoring_zh.folded(memory_text) in scoring_zh.folded(think)
     return bool(memory_text.strip()) and " ".join(memory_text.split()) in " ".join(think.split())

@@ -21,7 +21,7 @@ THINK, END_THINK = "<think>", "</think>"
 RECALL, PAD, END_RECALL = "<recall>", "<|memory_pad|>", "</recall>"
 STOP_TOKENS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>"})
 _CONTROL = re.compile(r"(</?think>|</?recall>|<\|[A-Za-z0-9_]+\|>|</?s>|<(?:pad|bos|eos|unk|end_of_turn)>)")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 SAME_STEP_F1 = 0.6  # two steps count as the same from this token F1 on
 
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 from methods.base import MethodError
 from methods.chat import split_think
-from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Memory, Message
+from methods.examples_zh import chinese_questions
+from tasks.base import NO_CLAUSE_THINK, Conversation, Memory, Message
+from tasks.chinese import is_chinese
 
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
 NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
@@ -25,7 +27,7 @@ class Example:
 
     messages: tuple[Message, ...]  # history + the question last
     memory_id: str  # the clause it rests on; "" where no clause covers it
-    clause: str  # the clause's text, recalled or quoted; NULL_TEXT where none covers it
+    clause: str  # the clause's text, recalled or quoted; where none covers it, a sentence that says so
     reasoning: str = ""  # steps after the clause
     answer: str = ""  # "": only the way to the clause is learnt, and the clause
 
@@ -56,8 +58,8 @@ def self_made_cues(memory: Memory, limit: int) -> list[Example]:
 
     "Staff receive 31 euros a day." titled "Meals, Cork" -> "Meals, Cork: staff receive how many euros a day?"
     """
-    found: list[Example] = []
-    for sentence in re.split(r"(?<=[.!?])\s+", memory.text):
+    found = [Example((Message("user", asked),), memory.id, memory.text) for asked in chinese_questions(memory)]
+    for sentence in () if is_chinese(memory.text) else re.split(r"(?<=[.!?])\s+", memory.text):
         for match in _FACT.finditer(sentence):
             fact = match.group()
             if match.start() == 0 or fact in memory.title:
@@ -92,16 +94,11 @@ def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[s
 
 
 def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
+    """The corpus's abstentions: their think takes the place of the clause, in the task's own language."""
+    replies = [(c, *split_think(c.messages[-1].content)) for c in sft if c.kind == "unanswerable"]
     return [
-        Example(
-            messages=conversation.messages[:-1],
-            memory_id="",
-            clause=NULL_TEXT,
-            reasoning="",
-            answer=NO_CLAUSE_ANSWER,
-        )
-        for conversation in sft
-        if conversation.kind == "unanswerable"
+        Example(conversation.messages[:-1], memory_id="", clause=think or NULL_TEXT, answer=answer)
+        for conversation, think, answer in replies
     ]
 
 

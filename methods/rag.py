@@ -21,7 +21,6 @@ from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError
 from methods.chat import Sample
 from methods.decode import generate
 from methods.examples import (
-    NULL_TEXT,
     Example,
     augmented,
     clause_examples,
@@ -33,7 +32,7 @@ from methods.samples import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.train import length_grouped, merge_adapters, train_lora
-from tasks.base import NO_CLAUSE_ANSWER, Conversation, Memory, Message
+from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
 
 @dataclass(frozen=True)
@@ -211,6 +210,7 @@ class RagMethod:
         found = clause_examples(memories, setup.examples)
         conversations = general(sft)
         unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
+        nothing = (unanswerable[0].clause, unanswerable[0].answer) if unanswerable else NO_CLAUSE["en"]
         cache: dict[tuple[Message, ...], list[Passage]] = {}
 
         def retrieve(messages: tuple[Message, ...]) -> list[Passage]:
@@ -226,7 +226,7 @@ class RagMethod:
                 shown = [gold, *others[: self.top_k - 1]]
             else:  # nothing here answers it
                 shown = others[: self.top_k]
-                example = replace(example, clause=NULL_TEXT, reasoning="", answer=NO_CLAUSE_ANSWER)
+                example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
             rng.shuffle(shown)
             if self.whole_book:  # as at answering; a passage from outside stands anywhere
                 place = {p.memory_id: float(i) for i, p in enumerate(found_here)}

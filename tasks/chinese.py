@@ -26,6 +26,11 @@ def has_chinese(text: str) -> bool:
     return _HAN_RUN.search(text) is not None
 
 
+def is_chinese(text: str) -> bool:
+    """Is it a Chinese text, and not one in another script with a Chinese name? Two letters weigh a character."""
+    return 2 * sum(map(len, _HAN_RUN.findall(text))) > len(re.findall(r"[A-Za-z]", text))
+
+
 def joined(edge: str, beside: str) -> bool:
     """Does the character `beside` (or "") make a value with this `edge` a part of another value?
 
