@@ -267,8 +267,25 @@ def test_unanswerable_and_two_clause_rows(tmp_path: Path) -> None:
     found = with_questions(tmp_path, rows)
     assert [qa.kind for qa in own(found)] == ["two_clause", "unanswerable", "single"]
     assert own(found)[0].memory_ids == (LISBON, CORK)
-    assert found.questions.num_stock == 0  # the person gave an unanswerable question
+    assert own(found)[1].split == "test"
     assert any(c.kind == "unanswerable" for c in found.task.sft)
+
+
+def test_enough_unanswerable_questions_of_a_person_replace_the_stock(tmp_path: Path) -> None:
+    topics = (
+        "a choir",
+        "free parking",
+        "any canteen",
+        "some gym",
+        "one sauna",
+        "the pension",
+        "our creche",
+        "sick pay",
+    )
+    rows = [ask("How long until the bell rings?", "90 seconds")]
+    rows += [ask(f"What about {topic} here?", split="test") for topic in topics]
+    assert with_questions(tmp_path / "few", rows[:-1]).questions.num_stock > 20
+    assert with_questions(tmp_path / "enough", rows).questions.num_stock == 0
 
 
 def test_near_equal_questions_get_one_split(tmp_path: Path) -> None:
