@@ -12,7 +12,7 @@ from tasks.chinese import has_chinese, joined
 from tasks.dialogues import build_dialogues
 from tasks.handbook import stands_in
 from tasks.registry import load_task
-from tasks.validate import content_words, coverage, nearly_equal, words
+from tasks.validate import content_words, coverage, nearly_equal, problems, remarks, words
 
 REGS, ZH = load_task("regs"), load_task("regs_zh")
 PAIRS = list(zip(REGS.memories, ZH.memories, strict=True))
@@ -40,6 +40,12 @@ def test_every_clause_of_regs_is_there_with_the_same_facts_and_cues() -> None:
     for one, two in PAIRS:
         assert one.cued == two.cued, one.id
         assert [_shape(cue) for cue in one.cues] == [_shape(cue) for cue in two.cues]
+
+
+def test_it_is_sound_and_says_what_is_not_in_chinese() -> None:
+    assert problems(ZH) == remarks(ZH) == []
+    assert (ZH.language, REGS.language) == ("zh", "en")
+    assert ["English" in note for note in ZH.notes] == [True]
 
 
 def test_families_have_the_same_members() -> None:
