@@ -161,6 +161,7 @@ class Terminal:
         title, colon, text = (part.strip() for part in rest.partition(":"))
         if not (title and colon and text):
             raise MethodError("/write needs a title and a text: /write <title>: <text>")
+        self.say(f"writing {one_line(title)} ...", "dim")  # recall may optimise a vector for it
         self.say(self.conversation.write(title, text), "green")
 
     def forget(self, rest: str) -> None:

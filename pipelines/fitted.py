@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from methods.answering import stream_answer
 from methods.arms import borrows_from
 from methods.backbone import Backbone, load_backbone
-from methods.base import Answer, Context, Method, MethodError, RefitNeeded
+from methods.base import Answer, Context, Method, MethodError, RefitNeeded, WriteReport
 from methods.chat import encode_text
 from methods.registry import NAMES
 from pipelines.config import CompareConfig, resolve
@@ -164,33 +163,33 @@ class Conversation:
             raise MethodError(f"{len(found)} clauses have the title {title!r}: write to one of the ids: {ids}")
         new = Memory(_slug(title, self.clauses), text, title)
         memory = replace(found[0], text=text, cues=()) if found else new
-        started = time.perf_counter()
-        self._change(memory)
+        report = self._change(memory)
+        assert report is not None
         self.clauses[memory.id] = memory
-        done = "replaced" if found else "wrote"
-        return f"{done} {memory.id} in {time.perf_counter() - started:.2f} s"
+        trained = f", {report.trained_tokens} tokens of training" if report.trained_tokens else ""
+        return f"{'replaced' if found else 'wrote'} {memory.id} in {report.seconds:.2f} s{trained}"
 
     def forget(self, memory_id: str) -> str:
         """Removes a clause. Raises MethodError with the nearest ids for one that is not there."""
         if memory_id not in self.clauses:
             nearest = ", ".join(get_close_matches(memory_id, self.clauses, n=3, cutoff=0.0))
             raise MethodError(f"no clause has the id {memory_id!r}; the nearest are: {nearest or 'none'}")
-        started = time.perf_counter()
         self._change(memory_id)
         del self.clauses[memory_id]
-        return f"forgot {memory_id} in {time.perf_counter() - started:.2f} s"
+        return f"forgot {memory_id}"
 
-    def _change(self, edit: Memory | str) -> None:
-        _apply(self.method, edit)
+    def _change(self, edit: Memory | str) -> WriteReport | None:
+        report = _apply(self.method, edit)
         self._edits.append(edit)
         self._known[self.name] = len(self._edits)
+        return report
 
 
-def _apply(method: Method, edit: Memory | str) -> None:
+def _apply(method: Method, edit: Memory | str) -> WriteReport | None:
     if isinstance(edit, Memory):
-        method.write([edit])
-    else:
-        method.forget([edit])
+        return method.write([edit])
+    method.forget([edit])
+    return None
 
 
 def _slug(title: str, taken: dict[str, Memory]) -> str:

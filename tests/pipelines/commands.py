@@ -72,14 +72,14 @@ def said_by_every_method(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) ->
 
     def begin(_module: Any, args: tuple[Tensor, ...]) -> None:
         nonlocal step
-        if args[0].shape[1] > 1:  # a prompt
+        if args[0].dim() == 2 and args[0].shape[1] > 1:  # a prompt
             step = 0
 
     def push(_module: Any, _args: Any, logits_BTV: Tensor) -> Tensor:
         nonlocal step
         token = script[step] if step < len(script) else None
         step += 1
-        if token is not None:
+        if token is not None and logits_BTV.dim() == 3 and not logits_BTV.requires_grad:  # in generation alone
             logits_BTV = logits_BTV.clone()
             logits_BTV[:, -1, token] = 1e6
         return logits_BTV
