@@ -10,6 +10,7 @@ from methods.base import Method, MethodError
 from methods.rag import RagConfig, RagMethod
 from methods.recall.method import RecallConfig, RecallMethod, SilentRecallConfig
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
+from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod
 from methods.setup import MethodSetup
 from methods.sft import SftConfig, SftMethod
 
@@ -18,6 +19,7 @@ CONFIGS: dict[str, type] = {
     "recall": RecallConfig,
     "recall_spec": SpecRecallConfig,
     "recall_silent": SilentRecallConfig,
+    "recall_written": WrittenRecallConfig,
     "sft": SftConfig,
     "rag": RagConfig,
 }
@@ -46,6 +48,7 @@ def build_method(
         "recall_silent": lambda: RecallMethod(
             setup, configs.get("recall_silent") or SilentRecallConfig(), "recall_silent"
         ),
+        "recall_written": lambda: WrittenRecallMethod(setup, configs.get("recall_written")),
         "sft": lambda: SftMethod(setup, configs.get("sft")),
         "rag": lambda: RagMethod(setup, configs.get("rag")),
         "none": lambda: arms.none(setup),

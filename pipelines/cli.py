@@ -107,7 +107,8 @@ Everything else that can be set, with its default (e.g. methods.rag.top_k=5):
 {config}"""
 
 
-def show_help(name: str) -> None:
+def show_help(name: str, extra: str = "") -> None:
+    """Prints what can be set. extra: lines on words of the command's own."""
     from omegaconf import OmegaConf
 
     from methods.backbone import PACKAGED_LM
@@ -124,9 +125,9 @@ def show_help(name: str) -> None:
         evaluations=choices("evaluation"),
         methods=", ".join(NAMES),
         packaged=PACKAGED_LM,
-        config=OmegaConf.to_yaml(compose_config(name, [])),
+        config=OmegaConf.to_yaml(compose_config("compare", [])),
     )
-    sys.stdout.write(text)
+    sys.stdout.write(extra + text)
 
 
 def main_of(name: str, run: Callable[[Any], None]) -> None:

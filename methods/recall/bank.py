@@ -22,6 +22,16 @@ from methods.base import MethodError
 NULL_ID = ""  # the null memory: "no clause covers this"
 
 
+def check_entries(ids: Sequence[str], texts: Sequence[str]) -> None:
+    """Raises MethodError for two memories with one id or a memory without text: before anything is trained."""
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if list(ids).count(i) > 1)
+        raise MethodError(f"memory bank: two memories have the id {twice!r}; give each its own id")
+    for memory_id, text in zip(ids, texts, strict=True):
+        if not text.strip():
+            raise MethodError(f"memory bank: memory {memory_id!r} has no text; remove it or fill it in")
+
+
 class MemoryBank:
     """Memory ids, texts, unit key vectors (M, D) and injected value vectors (M, D), in one order.
 
@@ -62,12 +72,8 @@ class MemoryBank:
 
         Raises MethodError for an empty text, two memories with one id, a wrong width, or NaN.
         """
-        if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if list(ids).count(i) > 1)
-            raise MethodError(f"memory bank: two memories have the id {twice!r}; give each its own id")
-        for memory_id, text, key_D, value_D in zip(ids, texts, keys_ND, values_ND, strict=True):
-            if not text.strip():
-                raise MethodError(f"memory bank: memory {memory_id!r} has no text; remove it or fill it in")
+        check_entries(ids, texts)
+        for memory_id, key_D, value_D in zip(ids, keys_ND, values_ND, strict=True):
             for vector_D in (key_D, value_D):
                 if vector_D.shape != self.center_D.shape:
                     raise MethodError(
@@ -101,6 +107,17 @@ class MemoryBank:
         self.ids = [self.ids[row] for row in keep]
         self.texts = [self.texts[row] for row in keep]
         self.keys_MD, self.values_MD = self.keys_MD[keep], self.values_MD[keep]
+
+    def nearest_values(self, keys_ND: Tensor, least_cosine: float) -> Tensor:
+        """(N, D): for each key the value of the memory with the nearest one, or the key itself where none is near.
+
+        The null memory does not count.
+        """
+        real = [row for row, memory_id in enumerate(self.ids) if memory_id != NULL_ID]
+        if not real:
+            return keys_ND.clone()
+        best_N, index_N = (keys_ND @ self.keys_MD[real].T).max(dim=-1)
+        return torch.where((best_N >= least_cosine)[:, None], self.values_MD[real][index_N], keys_ND)
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
         """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class MixtureConfig:
     """Samples an epoch, as multiples of the number of memories."""
 
-    memory_front: float = 1.0
+    memory_front: float = 1.25
     memory_full: float = 1.5
     sft_only: float = 0.75
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded

@@ -8,21 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Generated, generate
 from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
-from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.embed import _batch_extract_embeddings
+from methods.recall.export import export_model
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
 from methods.recall.stage1 import query_epochs, train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
+from methods.recall.writing import WriteConfig, optimise_values, query_states
 from methods.setup import MethodSetup
 from methods.train import QUERY_VALUE, LoraTrainConfig, TrainLog, merge_adapters
-from tasks.base import Conversation, Memory
+from tasks.base import Conversation, Memory, Message
+
+# Conversations in which a memory may be recalled though they are not about it: as in memory_front.
+GENERIC: list[tuple[Message, ...]] = [
+    (Message("user", text),)
+    for text in ("What does the handbook say?", "Can you help me?", "Please tell me what you know.", "And now?")
+]
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,16 @@ class RecallConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
+    step2_retrieval_weight: float = 1.0  # of the contrastive loss, kept on in Step 2
     centre: bool = True  # subtract the mean memory vector before normalising
     # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
     summary_prompt: str = ' This sentence means in one word: "'
+    train_keys: bool = True  # keys start at their texts' vectors and learn in both steps
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
+    value_spread: float = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
+    write: WriteConfig = field(default_factory=WriteConfig)  # writing after the fit, weights frozen
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class RecallMethod:
         self.config = config or RecallConfig()
         self.recall = self.config.recall
         self.test_context = self.config.test_context
+        self.write_config = self.config.write
         self.bank: MemoryBank | None = None
 
     # fitting
@@ -92,8 +106,15 @@ class RecallMethod:
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
         bank = MemoryBank(center_D, self.config.gain * self.backbone.embedding_norm, self.backbone.fingerprint)
         keys_ND = bank.normalise(raw_ND)
-        bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, keys_ND)
+        values_ND = self._spread(keys_ND) if self.config.value_spread else keys_ND
+        bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, values_ND)
         return bank
+
+    def _spread(self, keys_ND: torch.Tensor) -> torch.Tensor:
+        """Values that near-miss clauses do not share: the keys plus seeded random directions."""
+        generator = torch.Generator().manual_seed(self.setup.train.seed)
+        noise_ND = F.normalize(torch.randn(keys_ND.shape, generator=generator), dim=-1).to(keys_ND)
+        return F.normalize(keys_ND + self.config.value_spread * noise_ND, dim=-1)
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D) of titled texts under the summary prompt."""
@@ -139,6 +160,7 @@ class RecallMethod:
         passages = {e.memory_id: Memory(e.memory_id, e.clause) for e in reading}
         bank = self.bank = self._make_bank(memories, list(passages.values()))
         step1, step2 = self._budgets(config.step1_share)
+        step2 = replace(step2, retrieval_weight=step2.retrieval_weight * config.step2_retrieval_weight)
         queries = query_epochs(
             self.backbone,
             bank,
@@ -170,8 +192,9 @@ class RecallMethod:
             dataset.epochs(),
             step2,
             setup.progress,
-            config.train_values,
             setup.adapters / "step2",
+            config.train_keys,
+            config.train_values,
         )
         bank.forget(list(passages))  # they were there to train on
         return StageLogs(log1, log2)
@@ -244,18 +267,44 @@ class RecallMethod:
     # after the fit
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
-        """Adds or replaces memories with every weight frozen: key and value are one forward pass.
+        """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Vectors come from the untouched base model, as at the fit; it is loaded for the moment.
-
-        Found at once by its key; whether its text decodes from an unoptimised vector is another matter.
+        Keys come from the untouched base model, as at the fit; it is loaded for the moment. A value starts at
+        the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own text's.
         """
         started = time.perf_counter()
-        bank = self._bank()
+        bank, options = self._bank(), self.write_config
+        check_entries([m.id for m in memories], [m.text for m in memories])
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
         keys_ND = bank.normalise(self._extract(untouched, memories))
-        bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, keys_ND)
-        return WriteReport(time.perf_counter() - started, len(memories), 0, bank.num_bytes)
+        del untouched
+        values_ND, tokens = keys_ND, 0
+        if options.max_steps:
+            asked = [self._questions(m) for m in memories]
+            contexts = [[*own, *GENERIC] for own in asked]
+            start_ND = bank.nearest_values(keys_ND, options.warm_start_cosine)
+            written = optimise_values(
+                self.backbone,
+                memories,
+                start_ND,
+                contexts,
+                bank.gain,
+                options,
+                seed=self.setup.train.seed,
+                progress=self.setup.progress,
+            )
+            values_ND, tokens = written.values_ND, written.forward_tokens
+            if options.query_weight:
+                means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
+                keys_ND = F.normalize(keys_ND + options.query_weight * torch.stack(means), dim=-1)
+        bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, values_ND)
+        return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
+
+    def _questions(self, memory: Memory) -> list[tuple[Message, ...]]:
+        """Conversations that ask for this memory: its cues, questions made from its text, its title."""
+        examples = clause_examples([memory], self.setup.examples)[memory.id]
+        subject = memory.title or " ".join(memory.text.split()[:6])
+        return [e.messages for e in examples] + [(Message("user", f"What is the rule on: {subject}?"),)]
 
     def forget(self, ids: Sequence[str]) -> None:
         self._bank().forget(ids)
@@ -264,6 +313,10 @@ class RecallMethod:
         """The adapters of both steps and the bank; the base weights are not copied."""
         self.setup.copy_adapters(path)
         self._bank().save(path / "bank")
+
+    def export(self, folder: Path) -> None:
+        """Writes an ordinary model folder with its bank and `custom_generate/generate.py`."""
+        export_model(self.backbone, self._bank(), folder)
 
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""

@@ -28,6 +28,7 @@ from methods.recall.mixed_dataset import MixedMemorySFTDataset, SpecMixture
 from methods.recall.segments import ThinkSegment, sample_think_segments, segment_epochs, segment_sample
 from methods.recall.stage1 import train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
+from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
 from methods.train import TrainLog
 from tasks.base import Conversation, Memory
@@ -57,6 +58,7 @@ class SpecRecallMethod(RecallMethod):
         self.spec = config or SpecRecallConfig()
         self.recall = self.spec.recall
         self.test_context = self.spec.test_context
+        self.write_config = WriteConfig(max_steps=0)  # the vector of the text, as specified
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text."""
@@ -99,7 +101,6 @@ class SpecRecallMethod(RecallMethod):
             dataset.epochs(),
             step2,
             setup.progress,
-            False,
             setup.adapters / "step2",
             on_epoch_end=self._test_epoch if spec.test_memories else None,
         )

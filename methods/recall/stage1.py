@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
@@ -64,23 +65,37 @@ def train_recall_token(
     config: LoraTrainConfig,
     progress: Progress,
     adapter_to: Path | None = None,
+    train_keys: bool = False,
 ) -> TrainLog:
-    """Trains the query. The bank's vectors stay as they are."""
-    memory = memory_term(bank, config, train_values=False)
-    return train_lora(
+    """Trains the query. train_keys: the bank's keys move towards the queries; else they stay as they are."""
+    memory = memory_term(bank, config, train_keys=train_keys)
+    log = train_lora(
         backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress, adapter_to=adapter_to
     )
+    take_vectors(bank, memory)
+    return log
 
 
-def memory_term(bank: MemoryBank, config: LoraTrainConfig, train_values: bool) -> MemoryTerm:
+def memory_term(
+    bank: MemoryBank, config: LoraTrainConfig, *, train_keys: bool = False, train_values: bool = False
+) -> MemoryTerm:
     """The bank as training sees it. Training passages of one kind are no negatives for each other."""
     kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
     twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
     return MemoryTerm(
-        bank.memory_head,
+        bank.keys_MD,
         bank.values_MD,
         bank.gain,
         config.retrieval_temperature,
-        train_values,
-        torch.tensor(twins, device=bank.keys_MD.device),
+        train_keys=train_keys,
+        train_values=train_values,
+        twins_MM=torch.tensor(twins, device=bank.keys_MD.device),
     )
+
+
+def take_vectors(bank: MemoryBank, memory: MemoryTerm) -> None:
+    """Gives the bank the vectors that were trained."""
+    if memory.keys_MD.requires_grad:
+        bank.keys_MD = F.normalize(memory.keys_MD.detach(), dim=-1)
+    if memory.values_MD.requires_grad:
+        bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from torch.nn import functional as F
-
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt
 from methods.decode import generate
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.stage1 import memory_term
+from methods.recall.stage1 import memory_term, take_vectors
 from methods.train import LoraTrainConfig, Progress, TrainLog, train_lora
 from tasks.base import Message
 
@@ -48,15 +46,17 @@ def train_memory_decoding(
     epochs: Iterator[list[list[Sample]]],
     config: LoraTrainConfig,
     progress: Progress,
-    train_values: bool,
     adapter_to: Path | None = None,
+    train_keys: bool = False,
+    train_values: bool = False,
     on_epoch_end: Callable[[Any, int], None] | None = None,
 ) -> TrainLog:
     """Trains decoding and retrieval together; the LoRA is merged at the end.
 
-    train_values: the injected vectors learn with the weights, untied from their keys; the bank gets them.
+    train_keys, train_values: the vectors that are matched and those that are injected learn with the weights,
+    untied from each other; the bank gets them.
     """
-    memory = memory_term(bank, config, train_values)
+    memory = memory_term(bank, config, train_keys=train_keys, train_values=train_values)
     log = train_lora(
         backbone,
         epochs,
@@ -67,5 +67,5 @@ def train_memory_decoding(
         on_epoch_end=on_epoch_end,
         adapter_to=adapter_to,
     )
-    bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)
+    take_vectors(bank, memory)
     return log

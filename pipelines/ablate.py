@@ -1,0 +1,234 @@
+"""Ablate the recall recipes: `python -m pipelines.ablate task=regs rows=section_4_4`.
+
+Every row is a method with some settings changed, fitted on the same clauses and asked the same `dev`
+questions; `test` is never read. A run that was cut goes on where it stopped, row by row. The literal recipe
+passes a gate first, on data that it may overfit, so that a bug is never reported as a refuted specification.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from eval import ledger
+from eval.runner import run_retention
+from eval.stats import Estimate, resamples_for
+from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
+from methods.backbone import Backbone, load_backbone
+from methods.base import FitReport, Method, MethodError
+from pipelines.cli import compose_config, guarded, one_run, show_help
+from pipelines.compare import make_method
+from pipelines.config import Resolved, resolve
+from pipelines.progress import Display, quiet_libraries
+from pipelines.rows import SETS, AblationRow, chosen_rows
+from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
+from reports.base import TaskFacts
+from tasks.base import TaskData
+from tasks.dialogues import build_dialogues
+from tasks.validate import check
+
+GATE_SEGMENTS = 0.9  # hit@1 on trained segments
+GATE_VERBATIM = 0.95  # from the true vector
+GATE_CLAUSES = 6
+COLUMNS = {
+    "hit@1": "ledger/hit_at_1",
+    "verbatim": "ledger/verbatim",
+    "right, cued": "retention/first_ask_cued",
+    "right, uncued": "retention/first_ask_uncued",
+    "abstained": "abstention/recall",
+    "stopped after recall": "structure/stopped_after_recall",
+    "false recall": "ledger/false_recall",
+    "well-formed": "structure/well_formed",
+    "ordinary chain kept": "structure/chain_kept",
+}
+
+
+def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> dict[str, float]:
+    """Fits `recall_spec` on a few clauses, as long as the rows, and checks that it learnt what it trained on.
+
+    Raises MethodError with the figures where it did not.
+    """
+    folder = run.fit_folder(config.seed, "gate")
+    report = load_fit(folder)
+    if report is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        display.say("gate: recall_spec must learn what it is trained on")
+        task = config.task.load(config.seed)
+        method = make_method(config, "recall_spec", task, config.seed, backbone.clone(), display, folder)
+        report = method.fit(task.memories[:GATE_CLAUSES], task.sft)
+        save_fit(folder, report)
+    found = {key: report.notes[key] for key in ("segment_hit_at_1", "verbatim_from_true_vector")}
+    if found["segment_hit_at_1"] < GATE_SEGMENTS or found["verbatim_from_true_vector"] < GATE_VERBATIM:
+        raise MethodError(
+            f"gate: recall_spec found {found['segment_hit_at_1']:.2f} of its trained segments (needs "
+            f"{GATE_SEGMENTS}) and recited {found['verbatim_from_true_vector']:.2f} of its memories from their "
+            f"vectors (needs {GATE_VERBATIM}); its rows would mean nothing: raise train.max_tokens"
+        )
+    return found
+
+
+def fit_row(
+    row: AblationRow, config: Resolved, run: Run, task: TaskData, seed: int, backbone: Backbone, display: Display
+) -> tuple[Method, FitReport]:
+    """The row's method, fitted, restored, or with another row's fit; it answers under the row's name."""
+    folder = run.fit_folder(seed, row.fit_of or row.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    method = make_method(config, row.method, task, seed, backbone.clone(), display, folder)
+    report = load_fit(folder)
+    if report is None:
+        report = method.fit(task.memories, task.sft)
+        method.save(folder)
+        save_fit(folder, report)
+        run.finish_stage(f"fit {row.name} seed {seed}")
+    else:
+        method.load(folder)
+    method.name = row.name
+    return method, report
+
+
+def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> Path:
+    """Fits and asks every row; returns the run folder with ablation.csv and ablation.md."""
+    base = resolve(compose_config("compare", words))
+    configs = {row.name: resolve(compose_config("compare", [*words, *row.overrides])) for row in rows}
+    seeds = range(base.seed, base.seed + base.seeds)
+    tasks = {seed: base.task.load(seed) for seed in seeds}
+    check(tasks[base.seed])
+    backbone = load_backbone(base.model, base.device, base.dtype)
+    asked = {"ablation": [asdict(row) for row in rows], "data_version": tasks[base.seed].version}
+    run = open_run({**base.raw, **asked})
+    display.say(f"run folder: {run.folder}")
+    try:
+        write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
+        write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
+        passed = None
+        if any(row.method == "recall_spec" for row in rows):
+            passed = gate(base, run, backbone, display)
+        fits: dict[str, list[FitReport]] = {row.name: [] for row in rows}
+        for seed, task in tasks.items():
+            dialogues = build_dialogues(task, seed, "dev", base.dialogues)
+            for row in rows:
+                method, report = fit_row(row, configs[row.name], run, task, seed, backbone, display)
+                fits[row.name].append(report)
+                done = {(r.dialogue_id, r.turn): r for r in run.turns if (r.method, r.seed) == (row.name, seed)}
+                for records in run_retention(
+                    method,
+                    task,
+                    dialogues,
+                    seed=seed,
+                    max_new_tokens=base.evaluation.max_new_tokens,
+                    batch_size=base.evaluation.batch_size,
+                    done=done,
+                    progress=display,
+                ):
+                    run.add(records)
+                run.finish_stage(f"dialogues {row.name} seed {seed}")
+        run.stop_clock()
+        write_table(run, rows, fits, passed, base)
+    except BaseException as error:
+        run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    run.close("finished")
+    return run.folder
+
+
+def row_metrics(run: Run, base: Resolved) -> dict[str, dict[str, Estimate]]:
+    """Row -> metric -> estimate, over the same resamples for every row."""
+    resamples = resamples_for(run.turns, np.random.default_rng(base.seed), base.evaluation.bootstrap_resamples)
+    found: dict[str, dict[str, Estimate]] = {}
+    for name, records in by_method(run.turns).items():
+        metrics = retention_metrics(records, resamples)
+        metrics |= ledger_metrics(records, ledger.memory_path(records), resamples)
+        found[name] = metrics | structure_metrics(records, resamples)
+    return found
+
+
+def cell(estimate: Estimate) -> str:
+    """`0.83 [0.70, 0.92]`, or a dash."""
+    if estimate.value is None:
+        return "—"
+    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}{interval}"
+
+
+def write_table(
+    run: Run,
+    rows: Sequence[AblationRow],
+    fits: dict[str, list[FitReport]],
+    passed: dict[str, float] | None,
+    base: Resolved,
+) -> None:
+    """ablation.json and ablation.csv hold every figure, ablation.md the table that people read."""
+    metrics = row_metrics(run, base)
+    body = {
+        "rows": {
+            row.name: {
+                "what": row.what,
+                "against": row.against,
+                "metrics": {key: found.as_dict() for key, found in metrics[row.name].items()},
+                "fit": [{"seconds": f.seconds, "tokens": f.forward_tokens, **f.notes} for f in fits[row.name]],
+            }
+            for row in rows
+        },
+        "gate": passed,
+        "split": "dev",
+        "wall_s": run.wall_s,
+    }
+    write_json(run.folder / "ablation.json", body)
+    table = pd.DataFrame(
+        [
+            {
+                "row": row.name,
+                "what": row.what,
+                **{title: cell(metrics[row.name][key]) for title, key in COLUMNS.items()},
+                "fit, s": f"{np.mean([f.seconds for f in fits[row.name]]):.0f}",
+            }
+            for row in rows
+        ]
+    )
+    table.to_csv(run.folder / "ablation.csv", index=False)
+    header = "| " + " | ".join(table.columns) + " |"
+    rule = "|" + "---|" * len(table.columns)
+    lines = [header, rule, *("| " + " | ".join(map(str, line)) + " |" for line in table.itertuples(index=False))]
+    gated = "" if passed is None else ", ".join(f"{key} {value:.2f}" for key, value in passed.items())
+    counts = next(iter(metrics.values()))
+    note = (
+        f"dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
+        f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {base.seed} to "
+        f"{base.seed + base.seeds - 1}; intervals: bootstrap over clauses."
+    )
+    text = "\n".join(["# Ablation", "", note, *([f"Gate passed: {gated}."] if gated else []), "", *lines, ""])
+    (run.folder / "ablation.md").write_text(text, encoding="utf-8")
+
+
+def run_and_show(words: list[str], rows: Sequence[AblationRow]) -> None:
+    """Runs the rows and prints the table."""
+    with Display() as display:
+        folder = ablate(words, rows, display)
+    sys.stdout.write((folder / "ablation.md").read_text(encoding="utf-8"))
+    sys.stdout.write(f"\nevery figure: {folder / 'ablation.json'}\n")
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help") for word in words):
+        show_help("ablate", f"rows=...: a set ({', '.join(SETS)}) or row names, with commas\n\n")
+        return
+    picked = [word for word in words if word.startswith("rows=")]
+    names = picked[-1].removeprefix("rows=").strip("[]").split(",") if picked else ["section_4_4"]
+    rest = one_run([word for word in words if word not in picked])
+
+    def start() -> None:
+        rows = chosen_rows([name for name in names if name])
+        quiet_libraries()
+        run_and_show(rest, rows)
+
+    guarded(start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The rows of the ablation: what is changed, and against which row it is read.
+
+Section 4.4 of the specification claims that Step 1 is needed, that memory_front alone makes the model stop
+after recalling, and that sft_only keeps ordinary ability; the first six rows test that. The others take one
+choice of the calibrated recipe back at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.base import TaskError
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """One row: a method with some settings changed.
+
+    fit_of: the row whose fit is used, where only decoding differs.
+    """
+
+    name: str
+    method: str
+    what: str
+    overrides: tuple[str, ...] = ()
+    against: str = ""
+    fit_of: str = ""
+
+
+SECTION_4_4 = (
+    AblationRow("recall_spec", "recall_spec", "the specification to the letter"),
+    AblationRow(
+        "recall_spec/no_step1",
+        "recall_spec",
+        "Step 1 left out, its tokens given to Step 2",
+        ("methods.recall_spec.step1=false",),
+        "recall_spec",
+    ),
+    AblationRow(
+        "recall_spec/memory_front",
+        "recall_spec",
+        "memory_front only",
+        ("methods.recall_spec.mixture.sample_types=[memory_front]",),
+        "recall_spec",
+    ),
+    AblationRow(
+        "recall_spec/no_sft_only",
+        "recall_spec",
+        "no sft_only",
+        ("methods.recall_spec.mixture.sample_types=[memory_front,memory_full]",),
+        "recall_spec",
+    ),
+    AblationRow("recall", "recall", "calibrated", (), "recall_spec"),
+    AblationRow(
+        "recall/sampled",
+        "recall",
+        "tokens and memories sampled, not greedy",
+        ("methods.recall.recall.autorecall_use_sampling=true", "sampling.do_sample=true"),
+        "recall",
+        "recall",
+    ),
+)
+
+NOT_FRONT = ("memory_full", "sft_only", "reading", "unanswerable")
+CALIBRATED = tuple(
+    AblationRow(f"recall/{name}", "recall", what, overrides, "recall")
+    for name, what, overrides in (
+        ("no_step1", "Step 1 left out, its tokens given to Step 2", ("methods.recall.step1_share=0.0",)),
+        (
+            "memory_front",
+            "memory_front only",
+            tuple(
+                f"methods.recall.mixture.{n}=0.0" for n in ("memory_full", "sft_only", "reading", "unanswerable")
+            ),
+        ),
+        ("no_sft_only", "no sft_only", ("methods.recall.mixture.sft_only=0.0",)),
+        ("no_reading", "no questions on reading passages", ("methods.recall.mixture.reading=0.0",)),
+        ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
+        ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
+        ("fixed_values", "injected vectors stay their texts' vectors", ("methods.recall.train_values=false",)),
+        ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
+        ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
+        ("tau_0.1", "training temperature 0.1, was 0.05", ("train.retrieval_temperature=0.1",)),
+        ("gain_4", "injected vectors four times as long", ("methods.recall.gain=4.0",)),
+        ("noise_0.1", "noise on injected vectors in training", ("train.vector_noise=0.1",)),
+        ("lora_qv", "LoRA on Q and V only, in both steps", ("train.target_modules=[q_proj,v_proj]",)),
+    )
+)
+
+RECIPES = (
+    AblationRow("recall_silent", "recall_silent", "answers from the vector, without reciting", (), "recall"),
+    AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
+)
+
+ALL = (*SECTION_4_4, *CALIBRATED, *RECIPES)
+SETS = {"section_4_4": SECTION_4_4, "calibrated": (SECTION_4_4[4], *CALIBRATED, *RECIPES), "all": ALL}
+
+
+def chosen_rows(words: list[str]) -> list[AblationRow]:
+    """Rows by set or by name, in the order of the table. Raises TaskError for an unknown word."""
+    by_name = {row.name: row for row in ALL}
+    wanted: set[str] = set()
+    for word in words:
+        if word in SETS:
+            wanted |= {row.name for row in SETS[word]}
+        elif word in by_name:
+            wanted |= {word} | ({by_name[word].fit_of} - {""})
+        else:
+            raise TaskError(
+                f"rows: no row is called {word!r}; choose from the sets {', '.join(SETS)} or the rows "
+                f"{', '.join(by_name)}"
+            )
+    if not wanted:
+        raise TaskError(f"rows is empty; choose from the sets {', '.join(SETS)} or name rows")
+    return [row for row in ALL if row.name in wanted]

@@ -1,0 +1,107 @@
+"""The ablation: rows are named, resumable, asked dev questions only, and gated."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from commands import SMALL, run_folders, use
+
+from eval.records import read_records
+from methods.backbone import Backbone
+from pipelines import ablate
+from pipelines.cli import compose_config
+from pipelines.config import resolve
+from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
+from tasks.base import TaskError
+from tasks.registry import load_task
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablate", *words])
+    ablate.main()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, pristine_lively: Backbone) -> None:
+    use(monkeypatch, pristine_lively)
+    monkeypatch.setattr(ablate, "load_backbone", lambda *_args: pristine_lively.clone())
+
+
+@pytest.mark.parametrize("row", ALL, ids=lambda row: row.name)
+def test_every_rows_overrides_change_the_configuration(row: ablate.AblationRow) -> None:
+    base = resolve(compose_config("compare", []))
+    changed = resolve(compose_config("compare", list(row.overrides)))
+    assert (base.raw == changed.raw) == (not row.overrides)
+    assert row.method in base.method_configs
+    assert row.against in {"", *(other.name for other in ALL)}
+
+
+def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
+    assert tuple(chosen_rows(["section_4_4"])) == SECTION_4_4
+    assert [row.name for row in chosen_rows(["recall/sampled"])] == ["recall", "recall/sampled"]  # its fit
+    assert tuple(chosen_rows(["all"])) == ALL
+    for words in (["nothing"], []):
+        with pytest.raises(TaskError, match="section_4_4"):
+            chosen_rows(words)
+    assert len({row.name for row in ALL}) == len(ALL)
+    assert set(SETS) == {"section_4_4", "calibrated", "all"}
+
+
+def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*SMALL, f"runs_dir={tmp_path}", "rows=recall/sampled,recall_silent"]
+    ask = ablate.run_retention
+    asked: list[str] = []
+
+    def cut(method: object, *args: object, **settings: object) -> object:
+        asked.append(method.name)  # type: ignore[attr-defined]
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(method, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ablate, "run_retention", cut)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *words)
+    assert stopped.value.code == 130
+    run(monkeypatch, *words)
+    (folder,) = run_folders(tmp_path)
+    turns, costs = read_records(folder / "records.jsonl")
+    assert {r.method for r in turns} == {"recall", "recall/sampled", "recall_silent"}
+    assert not costs
+    dev = {qa.id for qa in load_task("regs", 6, 0).questions if qa.split == "dev"}
+    scored = [r.qa for r in turns if r.qa is not None and r.kind == "first_ask"]
+    assert scored
+    assert all(qa.id in dev for qa in scored)
+    body = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    assert list(body["rows"]) == ["recall", "recall/sampled", "recall_silent"]
+    assert body["rows"]["recall"]["fit"] == body["rows"]["recall/sampled"]["fit"]
+    shown = capsys.readouterr().out
+    for column in ("hit@1", "verbatim", "stopped after recall", "false recall", "well-formed"):
+        assert column in shown
+    assert "| recall/sampled |" in shown
+
+
+def test_a_recipe_that_learnt_nothing_does_not_pass_the_gate(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *SMALL, f"runs_dir={tmp_path}", "rows=recall_spec")
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "gate: recall_spec" in said
+    assert "needs 0.9" in said
+    (folder,) = run_folders(tmp_path)
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "failed"
+
+
+def test_unknown_rows_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, "rows=everything")
+    assert stopped.value.code == 2
+    assert "no row is called 'everything'" in capsys.readouterr().err
