@@ -49,7 +49,7 @@ class Evaluation:
 
     name: str = "core"
     max_new_tokens: int = 192
-    batch_size: int = 40  # dialogues generated together
+    batch_size: int = 32  # dialogues generated together
     timed_questions: int = 12
     timed_rounds: int = 1
     bootstrap_resamples: int = 10_000
