@@ -265,9 +265,9 @@ def serve(fitted: FittedRun, names: Sequence[str], port: int) -> None:
         for name in names:
             sys.stderr.write(f"loading {name}\n")
             fitted.method(name)
-        sys.stdout.write(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)\n")
-        sys.stdout.flush()
         with suppress(KeyboardInterrupt):
+            sys.stdout.write(f"http://{HOST}:{server.port}/ (Ctrl-C ends it)\n")
+            sys.stdout.flush()
             server.serve_forever()
     finally:
         answers.close()
