@@ -12,7 +12,7 @@ import math
 import re
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ from reports.text import one_line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "+++", "//////")
-_LINES = ("-", "--", "-.", ":")
+LINES = ("-", "--", "-.", ":")
 ByTurn = Mapping[str, Mapping[int, Estimate]]  # method -> turn -> share right
 _WIDTH, _WIDE = 5.6, 6.4  # inches
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text: small files, searchable
     "svg.hashsalt": "recallbench",
@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def retention_by_distance(summary: Summary) -> Figure | None:
     """Share right (with its interval) against d, a line a method. None where no distance was measured."""
     by_distance = {d: row.key for kind, d, row in distances(summary) if not kind}
@@ -56,7 +56,7 @@ def retention_by_distance(summary: Summary) -> Figure | None:
     )
     if not measured:
         return None
-    figure, axes = _axes(
+    figure, axes = axes_of(
         "turns of other talk before the question (d)",
         "first asks right (share, 95% interval)",
         _size(summary["methods"]),
@@ -71,14 +71,14 @@ def retention_by_distance(summary: Summary) -> Figure | None:
             _draw(axes, index, _label(name, [cell for _, cell in points]), points)
     axes.set_xticks(range(len(places)), [str(d) for d in places])
     axes.set_ylim(-0.02, 1.02)
-    _legend(figure)
+    legend_below(figure)
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def cost_against_retention(summary: Summary) -> Figure | None:
     """Share right against median seconds for a whole answer; up and left is better."""
-    figure, axes = _axes(
+    figure, axes = axes_of(
         "seconds for a whole answer (median, batch 1)",
         "answers right (share, 95% interval)",
         _size(summary["methods"]),
@@ -89,12 +89,12 @@ def cost_against_retention(summary: Summary) -> Figure | None:
         seconds = estimate(summary, name, "cost/latency_p50_s")
         if right.value is None or seconds.value is None:
             continue
-        label = f"{_plain(name)} ({right.n} answers, {seconds.n} timings)"
+        label = f"{plain_name(name)} ({right.n} answers, {seconds.n} timings)"
         axes.errorbar(
             [seconds.value],
             [right.value],
-            xerr=_spread([seconds]),
-            yerr=_spread([right]),
+            xerr=spread([seconds]),
+            yerr=spread([right]),
             **_look(index),
             linestyle="none",
             label=label,
@@ -108,7 +108,7 @@ def cost_against_retention(summary: Summary) -> Figure | None:
         axes.plot(*zip(*front, strict=True), color="#8C8C8C", linestyle=":", linewidth=1, zorder=0, label=label)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlim(left=0)
-    _legend(figure)
+    legend_below(figure)
     return figure
 
 
@@ -121,12 +121,12 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
     return front
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def retention_by_turn(by_turn: ByTurn) -> Figure | None:
     """Share right (with its interval) against the turn of the dialogue, a line a method."""
     if not any(cell.value is not None for cells in by_turn.values() for cell in cells.values()):
         return None
-    figure, axes = _axes(
+    figure, axes = axes_of(
         "turn of the dialogue (0 is the first)", "answers right (share, 95% interval)", _size(by_turn)
     )
     for index, (name, cells) in enumerate(by_turn.items()):
@@ -136,11 +136,11 @@ def retention_by_turn(by_turn: ByTurn) -> Figure | None:
             _draw(axes, index, _label(name, [cell for _, cell in points]), points)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(-0.02, 1.02)
-    _legend(figure)
+    legend_below(figure)
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def share_bars(summary: Summary, group: Group) -> Figure | None:
     """Every share of a group as bars, a bar a method, with its interval, value and n."""
     rows = [
@@ -154,7 +154,7 @@ def share_bars(summary: Summary, group: Group) -> Figure | None:
         return None
     names = list(summary["methods"])
     height = 0.16 * len(names) * len(rows) + 0.12 * len(rows) + 0.9
-    figure, axes = _axes("share (95% interval)", "", (_WIDE, height))
+    figure, axes = axes_of("share (95% interval)", "", (_WIDE, height))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", linewidth=0.5, alpha=0.4)
     step = 0.84 / len(names)
@@ -165,8 +165,8 @@ def share_bars(summary: Summary, group: Group) -> Figure | None:
             places,
             [cell.value or 0.0 for cell in cells],
             height=step * 0.92,
-            xerr=_spread(cells),
-            label=_plain(name),
+            xerr=spread(cells),
+            label=plain_name(name),
             **_fill(index),
             error_kw={"linewidth": 0.8, "capsize": 1.5, "ecolor": "#000000"},
         )
@@ -176,11 +176,11 @@ def share_bars(summary: Summary, group: Group) -> Figure | None:
     axes.set_xlim(0, 1.0)
     axes.set_yticks(range(len(rows)), [_bar_label(row) for row in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
-    _legend(figure, 4)
+    legend_below(figure, 4)
     return figure
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def latency_by_stage(summary: Summary) -> Figure | None:
     """Mean seconds of an answer, split into what they went into; a bar a method."""
     named = (key.removeprefix("cost/stage_").removesuffix("_s") for key in metric_keys(summary) if _is_stage(key))
@@ -191,23 +191,25 @@ def latency_by_stage(summary: Summary) -> Figure | None:
     timed = [name for name, cells in seconds.items() if any(cell.value is not None for cell in cells)]
     if not timed:
         return None
-    figure, axes = _axes("mean seconds of an answer (batch 1)", "", (_WIDE, 0.42 * len(timed) + 1.3))
+    figure, axes = axes_of("mean seconds of an answer (batch 1)", "", (_WIDE, 0.42 * len(timed) + 1.3))
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x", linewidth=0.5, alpha=0.4)
     ends = np.zeros(len(timed))
     for index, stage in enumerate(stages):
         widths = np.array([seconds[name][index].value or 0.0 for name in timed])
         if widths.any():
-            label = _plain(stage.replace("_", " "))
+            label = plain_name(stage.replace("_", " "))
             axes.barh(range(len(timed)), widths, left=ends, height=0.62, label=label, **_fill(index))
             ends += widths
     for place, end in enumerate(ends):
         axes.text(end, place, f" {format_number(float(end), 's')} s", va="center", fontsize=7.5)
     sizes = [max(cell.n for cell in seconds[name]) for name in timed]
     axes.set_xlim(0, float(ends.max()) * 1.14)
-    axes.set_yticks(range(len(timed)), [f"{_plain(n)} (n={size})" for n, size in zip(timed, sizes, strict=True)])
+    axes.set_yticks(
+        range(len(timed)), [f"{plain_name(n)} (n={size})" for n, size in zip(timed, sizes, strict=True)]
+    )
     axes.invert_yaxis()
-    _legend(figure, 3)
+    legend_below(figure, 3)
     return figure
 
 
@@ -215,14 +217,14 @@ def _is_stage(key: str) -> bool:
     return re.fullmatch(r"cost/stage_\w+_s", key) is not None
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
     """Seconds for one right answer against the questions that one fit serves; lines cross at the break-even."""
     keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
     crossings = [found.questions for found in break_evens(summary) if found.questions is not None]
     last = max([AMORTISED_OVER[-1], *(min(3 * k, 1e6) for k in crossings)])
     questions = np.geomspace(1, last, 80)
-    figure, axes = _axes(
+    figure, axes = axes_of(
         "questions served by one fit", "seconds for a right answer (95% interval)", _size(summary["methods"])
     )
     drawn = False
@@ -232,11 +234,11 @@ def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
             continue
         costs = [cost_of_pass(fit.value, latency.value, right.value, k) or 0.0 for k in questions]
         look = _look(index)
-        axes.plot(questions, costs, color=look["color"], linewidth=1.2, linestyle=_LINES[index % len(_LINES)])
+        axes.plot(questions, costs, color=look["color"], linewidth=1.2, linestyle=LINES[index % len(LINES)])
         points = [(float(k), estimate(summary, name, f"cost/per_correct_s_k{k}")) for k in AMORTISED_OVER]
         points = [(k, cell) for k, cell in points if cell.value is not None]
         if points:
-            label = f"{_plain(name)} ({right.n} answers, {latency.n} timings)"
+            label = f"{plain_name(name)} ({right.n} answers, {latency.n} timings)"
             _draw(axes, index, label, points, linestyle="none")
         drawn = True
     if not drawn:
@@ -245,7 +247,7 @@ def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
         axes.axvline(k, color="#8C8C8C", linestyle=":", linewidth=1, zorder=0)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    _legend(figure)
+    legend_below(figure)
     return figure
 
 
@@ -278,7 +280,7 @@ def save_figures(summary: Summary, folder: Path, by_turn: ByTurn | None = None) 
     return paths
 
 
-@rc_context(_STYLE)
+@rc_context(STYLE)
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG file; the same figure gives the same text."""
     buffer = io.StringIO()
@@ -329,7 +331,8 @@ def _size(lines: Collection[str]) -> tuple[float, float]:
     return _WIDTH, 3.5 + 0.17 * math.ceil(len(lines) / 2)
 
 
-def _axes(x_label: str, y_label: str, size: tuple[float, float]) -> tuple[Figure, Axes]:
+def axes_of(x_label: str, y_label: str, size: tuple[float, float] = (_WIDTH, 3.8)) -> tuple[Figure, Axes]:
+    """A figure of `size` inches with one pair of axes; draw inside rc_context(STYLE)."""
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x_label)
@@ -338,7 +341,7 @@ def _axes(x_label: str, y_label: str, size: tuple[float, float]) -> tuple[Figure
     return figure, axes
 
 
-def _legend(figure: Figure, columns: int = 2) -> None:
+def legend_below(figure: Figure, columns: int = 2) -> None:
     """Below the axes, where it covers no point."""
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
@@ -348,14 +351,14 @@ def _draw(axes: Axes, index: int, label: str, points: list[tuple[float, Estimate
     axes.errorbar(
         [x for x, _ in points],
         [cell.value or 0.0 for cell in cells],
-        yerr=_spread(cells),
+        yerr=spread(cells),
         label=label,
-        **{"linestyle": _LINES[index % len(_LINES)]} | _look(index) | look,
+        **{"linestyle": LINES[index % len(LINES)]} | _look(index) | look,
     )
 
 
 def _bar_label(row: Row) -> str:
-    return f"{_plain(row.label)} {'↓' * row.meaning.endswith('lower is better')}".rstrip()
+    return f"{plain_name(row.label)} {'↓' * row.meaning.endswith('lower is better')}".rstrip()
 
 
 def _fill(index: int) -> dict[str, Any]:
@@ -373,7 +376,7 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.2, "capsize": 2}
 
 
-def _spread(cells: list[Estimate]) -> list[list[float]]:
+def spread(cells: Sequence[Estimate]) -> list[list[float]]:
     """Distances from the value down to its low and up to its high end, as matplotlib wants them."""
     down, up = [], []
     for cell in cells:
@@ -386,9 +389,9 @@ def _spread(cells: list[Estimate]) -> list[list[float]]:
 def _label(name: str, cells: list[Estimate]) -> str:
     sizes = sorted({cell.n for cell in cells})
     text = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return f"{_plain(name)} (n={text} a point)"
+    return f"{plain_name(name)} (n={text} a point)"
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """A name as matplotlib must get it: `$` would start mathematics, a leading `_` hide the line."""
     return " " * name.startswith("_") + one_line(name).replace("$", r"\$")

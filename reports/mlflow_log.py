@@ -21,6 +21,7 @@ for _name, _value in {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # no lines about database migrations
     "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing leaves the machine
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ASYNC_TRACE_LOGGING_MAX_WORKERS": "1",  # ten of them wait for each other before an SQLite file
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # reports/terminal.py gives the address
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a dead server is reported in seconds, not minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -37,6 +38,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LiveSpan, Metric, P
 
 from eval import retention  # noqa: E402
 from eval.records import TurnRecord  # noqa: E402
+from eval.structure import RECALL  # noqa: E402
 from methods.base import FitReport, Lookup  # noqa: E402
 from reports import tables  # noqa: E402
 from reports.base import Comparison, LoggedRun, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
@@ -50,7 +52,7 @@ HEADLINE = (
     "structure/correct_and_well_formed",
     "cost/latency_p50_s",
 )
-MAX_TRACES = 40  # over all methods; the run folder holds every dialogue
+MAX_TRACES = 1000  # over all methods; the run folder holds every dialogue
 MAX_CURVE_POINTS = 500  # of one loss curve; the fit's own checkpoint holds every step
 _METRICS_A_CALL, _OTHERS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 6000, 8000, 250, 36
@@ -147,12 +149,15 @@ def _log(
         opened.append(run.info.run_id)
         return str(run.info.run_id)
 
+    data = _datasets(comparison)
     parent = begin(f"{preset} {comparison.run_dir.name}".strip() or "comparison", common)
     _log_parent(client, parent, comparison)
     children = {}
     for name in comparison.methods:
         children[name] = begin(name, {**common, "method": name, "mlflow.parentRunId": parent})
         _log_method(client, children[name], comparison, name)
+    for run_id in opened if data else ():
+        client.log_inputs(run_id, data)
     num_traces = log_traces(comparison, experiment_id, children, max_traces)
     _check_traces(client, experiment_id, children, num_traces)
     for run_id in opened:
@@ -172,7 +177,6 @@ def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> No
     if summary.get("wall_s") is not None:
         metrics.append(Metric("wall_s", float(summary["wall_s"]), _now_ms(), 0))
     batch(client, run_id, metrics, params, {"mlflow.note.content": note})
-    _log_dataset(client, run_id, comparison)
     frame = tables.metrics_frame(summary)
     client.log_table(run_id, frame.astype({"n": float}), "metrics.json")
     for name in ("report.html", "report.md", "summary.json", "config.yaml", "environment.json"):
@@ -222,21 +226,39 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {metric_name(key): storable(value, _TAG_LENGTH) for key, value in tags.items()}
 
 
-def _log_dataset(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
-    """The clauses as a dataset input; its digest is the data version."""
+def _datasets(comparison: Comparison) -> list[DatasetInput]:
+    """What was learnt (the clauses; their digest is the data version) and what was asked (the dialogues)."""
     data = comparison.data
-    if data is None or not data.memories:
-        return
-    frame = pd.DataFrame(
-        [(m.id, m.title, m.text, m.family, m.cued) for m in data.memories],
-        columns=["id", "title", "text", "family", "cued"],
+    if data is None:
+        return []
+    clauses = _texts(
+        ((m.id, m.title, m.text, m.family, m.cued) for m in data.memories),
+        ["id", "title", "text", "family", "cued"],
     )
-    digest = data.version[:_DIGEST_LENGTH] or None
+    asked = {
+        (turn.seed, turn.dialogue_id, turn.turn): turn for turn in comparison.turns
+    }  # of all methods the same
+    questions = _texts(
+        ((*place, turn.kind, turn.question, turn.qa.answer if turn.qa else "") for place, turn in asked.items()),
+        ["seed", "dialogue", "turn", "kind", "question", "key"],
+    )
     source = CodeDatasetSource({"mlflow.source.type": "LOCAL", "mlflow.source.name": data.source or data.name})
-    dataset = PandasDataset(frame, source, name=data.name, digest=digest)
-    entity = dataset._to_mlflow_entity()
-    assert isinstance(entity, Dataset)
-    client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "evaluation")])])
+    inputs = []
+    for frame, name, digest, context in (
+        (clauses, data.name, data.version[:_DIGEST_LENGTH] or None, "training"),
+        (questions, f"{data.name} dialogues", None, "evaluation"),
+    ):
+        if len(frame):
+            entity = PandasDataset(frame, source, name=name, digest=digest)._to_mlflow_entity()
+            assert isinstance(entity, Dataset)
+            inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+    return inputs
+
+
+def _texts(rows: Iterable[tuple[object, ...]], columns: list[str]) -> pd.DataFrame:
+    """Everything as text that MLflow can write: whole numbers would have it warn about missing ones."""
+    cells = [[storable(str(value), _CELL_LENGTH) for value in row] for row in rows]
+    return pd.DataFrame(cells, columns=columns, dtype=object)
 
 
 # --------------------------------------------------------------------------------------- metrics
@@ -277,12 +299,20 @@ def _headline_metrics(comparison: Comparison) -> list[Metric]:
 
 
 def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]) -> list[Metric]:
-    """Curves: accuracy by turn of the dialogue, accuracy by distance, seconds of each timed answer."""
+    """Curves: accuracy, tokens and lookups by turn, accuracy by distance, seconds of each timed answer."""
     now, metrics = _now_ms(), []
     for index, drawn in retention.by_turn(turns).items():
         if drawn.mean is not None:
             metrics.append(Metric("by_turn/accuracy", drawn.mean, now, index))
             metrics.append(Metric("by_turn/n", float(len(drawn)), now, index))
+    for index in sorted({turn.turn for turn in turns}):
+        answers = [turn.answer for turn in turns if turn.turn == index]
+        means = {
+            "prompt_tokens": sum(answer.usage.prompt_tokens for answer in answers) / len(answers),
+            "new_tokens": sum(answer.usage.new_tokens for answer in answers) / len(answers),
+            "looked_up": sum(bool(answer.lookups) for answer in answers) / len(answers),
+        }
+        metrics += [Metric(f"by_turn/{key}", value, now, index) for key, value in means.items()]
     for kind, d, row in tables.distances(comparison.summary):
         value = estimate(comparison.summary, name, row.key).value
         if value is not None:
@@ -448,7 +478,11 @@ def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, ses
 
 
 def _mark(turn: TurnRecord) -> str:
-    return {True: "✓", False: "✗", None: ""}[retention.correct(turn)]
+    return _sign(retention.correct(turn))
+
+
+def _sign(right: bool | None) -> str:
+    return {True: "✓", False: "✗", None: ""}[right]
 
 
 def _shown(turn: TurnRecord) -> str:
@@ -480,26 +514,47 @@ def _log_turn(turn: TurnRecord, root: LiveSpan, start_ns: int) -> int:
             },
         }
     )
+    verb = "recall" if RECALL in answer.raw else "retrieve"
     for lookup in answer.lookups:
-        _log_lookup(lookup, turn, span, start_ns)
+        _log_lookup(lookup, turn, span, start_ns, verb)
     outputs = {"answer": storable(answer.final, _CELL_LENGTH), "raw": storable(answer.raw, _CELL_LENGTH)}
     span.end(outputs=outputs, end_time_ns=end_ns)
     return end_ns
 
 
-def _log_lookup(lookup: Lookup, turn: TurnRecord, parent: LiveSpan, start_ns: int) -> None:
-    """A recalled or retrieved text, in the shape in which MLflow draws retrieved documents."""
+def _log_lookup(lookup: Lookup, turn: TurnRecord, parent: LiveSpan, start_ns: int, verb: str) -> None:
+    """A recalled or retrieved text, in the shape in which MLflow draws retrieved documents.
+
+    Its attributes say what else stood to choose from, with scores, and whether it is the right clause.
+    """
+    gold = turn.qa.memory_ids if turn.qa else ()
+    right = lookup.memory_id in gold if gold else None
     span = mlflow.start_span_no_context(
-        f"look up: {lookup.memory_id or '(null memory)'}",
+        f"{verb} {_named(lookup.memory_id)} {lookup.score:.2f} {_sign(right)}".rstrip(),
         span_type="RETRIEVER",
         parent_span=parent,
         inputs={"question": storable(turn.question, _CELL_LENGTH)},
         start_time_ns=start_ns,
     )
-    span.set_attributes({"score": lookup.score, "candidates": [list(pair) for pair in lookup.candidates]})
+    span.set_attributes(
+        {
+            "chosen": _named(lookup.memory_id),
+            "score": lookup.score,
+            "right_clause": right,
+            "right_clauses": list(gold),
+            "candidates": [
+                {"rank": rank, "memory": _named(memory_id), "score": round(score, 4)}
+                for rank, (memory_id, score) in enumerate(lookup.candidates, start=1)
+            ],
+        }
+    )
     document = {
         "page_content": storable(lookup.text, _CELL_LENGTH),
         "metadata": {"doc_uri": storable(lookup.memory_id, _KEY_LENGTH), "score": lookup.score},
         "id": storable(lookup.memory_id, _KEY_LENGTH),
     }
     span.end(outputs=[document], end_time_ns=start_ns + _UNTIMED_NS)
+
+
+def _named(memory_id: str) -> str:
+    return storable(memory_id, _KEY_LENGTH) or "(null memory)"

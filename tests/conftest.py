@@ -1,7 +1,10 @@
-"""What every test shares: no network, one thread, and a random model that is cheap to copy."""
+"""What every test shares: no network, one thread, a random model that is cheap to copy, one finished run."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -14,10 +17,18 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a busy machine: 80 times slower
 
 if TYPE_CHECKING:
+    from commands import Finished
+
     from methods.backbone import Backbone
 
 settings.register_profile("busy", deadline=None)  # the machine may be at work on something else
 settings.load_profile("busy")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("browser")
+    group.addoption("--screenshots", metavar="FOLDER", help="tests/browser: keep its screenshots here, as PNG")
+    group.addoption("--show-run", metavar="FOLDER", help="with --screenshots: of this finished run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -35,15 +46,9 @@ def pristine() -> Backbone:
 @pytest.fixture(scope="session")
 def pristine_lively(pristine: Backbone) -> Backbone:
     """The tiny model with large random weights: fresh from its start it only repeats its last token."""
-    import torch
+    from lively import enlivened
 
-    backbone = pristine.clone()
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for name, parameter in backbone.model.named_parameters():
-            if "layers" in name and parameter.dim() == 2:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * parameter.shape[1] ** -0.5)
-    return backbone
+    return enlivened(pristine)
 
 
 @pytest.fixture
@@ -56,3 +61,25 @@ def tiny(pristine: Backbone) -> Backbone:
 def lively(pristine_lively: Backbone) -> Backbone:
     """A copy of its own."""
     return pristine_lively.clone()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone) -> Finished:
+    """One finished comparison of three methods. Shared: never change its folder, copy it."""
+    from commands import METHODS, SMALL, Finished, run_command, run_folders, use
+
+    from eval.records import read_records
+
+    base = tmp_path_factory.mktemp("compare")
+    uri = f"sqlite:///{base.as_posix()}/mlflow.db"
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        patch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
+        patch.chdir(base)  # MLflow puts artifacts under the current folder
+        use(patch, pristine_lively)
+        with contextlib.redirect_stdout(shown):
+            run_command(patch, *SMALL, f"runs_dir={base / 'runs'}", f"run_methods=[{','.join(METHODS)}]")
+    (folder,) = run_folders(base / "runs")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return Finished(folder, summary, *read_records(folder / "records.jsonl"), shown.getvalue(), uri)

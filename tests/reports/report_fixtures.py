@@ -125,7 +125,7 @@ def make_turn(
         raw=f"<think>\n{text}\n</think>\n{final}",
         think=text if final else "",
         final=final,
-        lookups=tuple(Lookup(memory_id, 0.91, text) for memory_id in looked_up),
+        lookups=tuple(Lookup(memory_id, 0.91, text, ((memory_id, 0.91), ("odd", 0.4))) for memory_id in looked_up),
         usage=Usage(prompt_tokens=61, new_tokens=48),
         finished=bool(final),
     )

@@ -6,8 +6,6 @@ import dataclasses
 import io
 import json
 import re
-import sys
-import types
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import pytest
 from report_fixtures import METHODS, ODD, make_summary, make_turn
 from rich.cells import cell_len
 
-from eval.records import RecordWriter
 from eval.stats import Estimate
 from eval.summary import comparisons, summarise
 from eval.verdict import judge_all
@@ -174,8 +171,11 @@ def test_colours_are_apart_for_every_method_of_a_full_run() -> None:
 LOGGED = LoggedRun("sqlite:////elsewhere/mlflow.db", "7", "abc", {}, 0)
 
 
+ALL_ARMS = ("recall", "sft", "rag", "none", "full_context", "oracle_text", "oracle_vector", "random_vector")
+
+
 @pytest.mark.parametrize(
-    "methods", [METHODS, ("recall",), tuple(f"a_method_with_a_long_name_{i}" for i in range(7))]
+    "methods", [METHODS, ("recall",), ALL_ARMS, tuple(f"a_method_with_a_long_name_{i}" for i in range(7))]
 )
 @pytest.mark.parametrize("same_n", [True, False])
 def test_the_screen_is_100_columns_wide(tmp_path: Path, methods: tuple[str, ...], same_n: bool) -> None:
@@ -230,37 +230,3 @@ def test_the_command_opens_the_store_that_was_written(tmp_path: Path) -> None:
     server = dataclasses.replace(LOGGED, tracking_uri="https://me:secret@host/")
     assert terminal.ui_command(server.tracking_uri, tmp_path) == ""
     assert terminal.run_address(server) == "https://host/#/experiments/7/runs/abc"
-
-
-# -------------------------------------------------------------------------------------- notebook
-
-
-def test_the_notebook_is_clean_and_its_cells_run(
-    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = Path(figures.__file__).with_name("compare.ipynb")
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
-    cells = notebook["cells"]
-    assert len({cell["id"] for cell in cells}) == len(cells)
-    codes = [cell for cell in cells if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in codes)
-
-    (tmp_path / "pyproject.toml").touch()
-    (tmp_path / "runs" / "latest").symlink_to(comparison.run_dir, target_is_directory=True)
-    (comparison.run_dir / "summary.json").write_text(json.dumps(comparison.summary), encoding="utf-8")
-    writer = RecordWriter(comparison.run_dir / "records.jsonl")
-    writer.write([*comparison.turns, *comparison.costs])
-    writer.close()
-    shown: list[object] = []
-    fake = types.ModuleType("IPython.display")
-    fake.SVG = fake.Markdown = lambda data: data  # type: ignore[attr-defined]
-    fake.display = shown.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "IPython.display", fake)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.chdir(tmp_path)
-    space: dict[str, object] = {}
-    for cell in codes:
-        exec(compile("".join(cell["source"]), cell["id"], "exec"), space)
-    assert len(shown) == 4
-    assert "<svg" in str(shown[2]) and "<svg" in str(shown[3])

@@ -88,6 +88,8 @@ def test_curves_are_steps(client: MlflowClient, logged: tuple[Comparison, Logged
     assert history(client, run_id, "by_turn/accuracy") == [(0, 1.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0)]
     assert [step for step, _ in history(client, run_id, "by_distance/first_ask")] == [0, 1, 2, 4, 8]
     assert len(history(client, run_id, "by_timing/total_s")) == 4
+    assert history(client, run_id, "by_turn/looked_up") == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 0.0), (4, 1.0)]
+    assert history(client, run_id, "by_turn/prompt_tokens") == [(turn, 61.0) for turn in range(5)]
 
 
 def test_params_tags_and_description(client: MlflowClient, logged: tuple[Comparison, LoggedRun]) -> None:
@@ -107,9 +109,15 @@ def test_params_tags_and_description(client: MlflowClient, logged: tuple[Compari
 
 
 def test_the_data_is_an_input(client: MlflowClient, logged: tuple[Comparison, LoggedRun]) -> None:
-    (entry,) = client.get_run(logged[1].run_id).inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("regs", "v" * 36)
-    assert json.loads(entry.dataset.profile)["num_rows"] == 2
+    """Of the comparison and of every method: the clauses that were learnt, the turns that were asked."""
+    for run_id in (logged[1].run_id, *logged[1].method_run_ids.values()):
+        learnt, asked = sorted(
+            client.get_run(run_id).inputs.dataset_inputs, key=lambda entry: len(entry.dataset.name)
+        )
+        assert (learnt.dataset.name, learnt.dataset.digest) == ("regs", "v" * 36)
+        assert json.loads(learnt.dataset.profile)["num_rows"] == 2
+        assert (asked.dataset.name, json.loads(asked.dataset.profile)["num_rows"]) == ("regs dialogues", 15)
+        assert [tag.value for entry in (learnt, asked) for tag in entry.tags] == ["training", "evaluation"]
 
 
 def test_artifacts_and_tables(client: MlflowClient, logged: tuple[Comparison, LoggedRun]) -> None:
@@ -143,8 +151,13 @@ def test_traces_are_the_same_dialogues_for_every_method(
     turns = sorted((s for s in spans if s.span_type == "LLM"), key=lambda s: s.start_time_ns)
     assert [s.name for s in turns][:2] == ["turn 0: first ask ✓", "turn 1: first ask ✗"]
     assert turns[2].outputs["answer"] == ODD
-    lookup = next(s for s in spans if s.span_type == "RETRIEVER")
-    assert lookup.outputs[0]["metadata"]["score"] == pytest.approx(0.91)
+    lookups = sorted((s for s in spans if s.span_type == "RETRIEVER"), key=lambda s: s.start_time_ns)
+    assert lookups[0].outputs[0]["metadata"]["score"] == pytest.approx(0.91)
+    assert [s.name for s in lookups][:2] == ["retrieve per-diem-lisbon 0.91 ✓", "retrieve per-diem-porto 0.91 ✗"]
+    assert lookups[1].attributes["chosen"] == "per-diem-porto" and lookups[1].attributes["right_clause"] is False
+    assert lookups[1].attributes["right_clauses"] == ["per-diem-lisbon"]
+    assert lookups[1].attributes["candidates"][0] == {"rank": 1, "memory": "per-diem-porto", "score": 0.91}
+    assert lookups[-1].attributes["right_clause"] is None  # no clause answers the last turn
 
 
 def test_no_bound_of_mlflow_is_met_with_an_error(logged: tuple[Comparison, LoggedRun], tmp_path: Path) -> None:
