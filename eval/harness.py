@@ -276,8 +276,8 @@ def answer_freely(lm: Any, items: Sequence[Item], max_new_tokens: int) -> list[s
 def load_named_tasks(names: tuple[str, ...]) -> dict[str, Any]:
     """lm-eval tasks by name, their data from the Hub or its cache; a group gives all its tasks.
 
-    To call before anything is fitted, so that a wrong name costs nothing. Raises TaskError for an unknown name, for one whose data cannot be
-    reached, and for one without a score from 0 to 1 for each item.
+    To call before anything is fitted, so that a wrong name costs nothing. Raises TaskError for an unknown name,
+    for one whose data cannot be reached, and for one without a score from 0 to 1 for each item.
     """
     if not names:
         return {}

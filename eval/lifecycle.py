@@ -42,7 +42,7 @@ from eval.stats import (
     paired_difference,
     sample,
 )
-from methods.base import Answer, Context, FitReport, Method, RecallSwitch, RefitNeeded
+from methods.base import Answer, Context, FitReport, Indexer, Method, RecallSwitch, RefitNeeded
 from tasks.base import QA, Memory, Message, Split, TaskData, TaskError
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -330,7 +330,10 @@ class _Pass:
         bytes_before: int | None,
         num_added: int = 0,
     ) -> EditRecord:
-        report = changed.write(memories)
+        if step == "growth" and isinstance(changed, Indexer):  # distractors need not be answerable
+            report = changed.index(memories)
+        else:
+            report = changed.write(memories)
         return EditRecord(
             self.method.name,
             self.seed,

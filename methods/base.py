@@ -111,6 +111,13 @@ class RecallSwitch(Protocol):
 
 
 @runtime_checkable
+class Indexer(Protocol):
+    """A method that can add memories to what it searches at less cost than a write that makes them answerable."""
+
+    def index(self, memories: Sequence[Memory]) -> WriteReport: ...
+
+
+@runtime_checkable
 class FitBorrower(Protocol):
     """A control arm that can answer with another method's fit in place of one of its own."""
 

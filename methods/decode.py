@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -200,11 +200,13 @@ def generate(
     sampling: Sampling | None = None,
     timed: bool = False,
     on_token: OnToken | None = None,
+    token_bias: Mapping[int, float] | None = None,
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
 
     max_new_tokens: one cap, or one a row. timed: with batch 1, records when each token came and how long
     each stage took. on_token: as in `decode_loop`; without one, that of a `listening` block around the call.
+    token_bias: token id -> what is added to its logit at every step.
     """
     on_token = on_token or _listener.get()
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
@@ -226,6 +228,8 @@ def generate(
     }
     if sampling.do_sample:
         knobs |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    if token_bias:
+        knobs["sequence_bias"] = [[[token], float(bias)] for token, bias in token_bias.items()]
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from eval import ledger
 from eval.runner import run_retention
 from eval.stats import Estimate, resamples_for
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
+from eval.trigger import trigger_roc
 from methods.backbone import Backbone, load_backbone
 from methods.base import FitReport, Method, MethodError
+from methods.recall.trigger import recall_margins
 from pipelines.cli import compose_config, guarded, one_run, show_help
 from pipelines.compare import make_method
 from pipelines.config import Resolved, resolve
@@ -28,13 +31,14 @@ from pipelines.progress import Display, quiet_libraries
 from pipelines.rows import SETS, AblationRow, chosen_rows
 from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
 from reports.base import TaskFacts
-from tasks.base import TaskData
+from tasks.base import Message, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
 GATE_SEGMENTS = 0.9  # hit@1 on trained segments
 GATE_VERBATIM = 0.95  # from the true vector
 GATE_CLAUSES = 6
+BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
 COLUMNS = {
     "hit@1": "ledger/hit_at_1",
     "verbatim": "ledger/verbatim",
@@ -109,11 +113,14 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
         if any(row.method == "recall_spec" for row in rows):
             passed = gate(base, run, backbone, display)
         fits: dict[str, list[FitReport]] = {row.name: [] for row in rows}
+        triggers: dict[str, dict[str, Any]] = {}  # of the first seed
         for seed, task in tasks.items():
             dialogues = build_dialogues(task, seed, "dev", base.dialogues)
             for row in rows:
                 method, report = fit_row(row, configs[row.name], run, task, seed, backbone, display)
                 fits[row.name].append(report)
+                if row.name not in triggers:
+                    triggers[row.name] = trigger_of(method, task)
                 done = {(r.dialogue_id, r.turn): r for r in run.turns if (r.method, r.seed) == (row.name, seed)}
                 for records in run_retention(
                     method,
@@ -128,12 +135,27 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
                     run.add(records)
                 run.finish_stage(f"dialogues {row.name} seed {seed}")
         run.stop_clock()
-        write_table(run, rows, fits, passed, base)
+        write_table(run, rows, fits, triggers, passed, base)
     except BaseException as error:
         run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     run.close("finished")
     return run.folder
+
+
+def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:
+    """The trigger's ROC on the seed's dev questions (answerable or not) and held-out ordinary conversations."""
+    asked = [qa for kind in ("single", "unanswerable") for qa in task.held_out("dev", kind)]
+    ordinary = [c.messages[:1] for c in task.sft_heldout if not c.passage]
+    backbone = method.backbone  # type: ignore[attr-defined]
+    wanted = recall_margins(backbone, [(Message("user", qa.question),) for qa in asked]).tolist()
+    roc = trigger_roc(wanted, recall_margins(backbone, ordinary).tolist(), BIASES)
+    return {
+        "area": roc.area,
+        "asked": len(asked),
+        "ordinary": len(ordinary),
+        "points": [asdict(p) for p in roc.points],
+    }
 
 
 def row_metrics(run: Run, base: Resolved) -> dict[str, dict[str, Estimate]]:
@@ -159,6 +181,7 @@ def write_table(
     run: Run,
     rows: Sequence[AblationRow],
     fits: dict[str, list[FitReport]],
+    triggers: dict[str, dict[str, Any]],
     passed: dict[str, float] | None,
     base: Resolved,
 ) -> None:
@@ -170,6 +193,7 @@ def write_table(
                 "what": row.what,
                 "against": row.against,
                 "metrics": {key: found.as_dict() for key, found in metrics[row.name].items()},
+                "trigger": triggers[row.name],
                 "fit": [{"seconds": f.seconds, "tokens": f.forward_tokens, **f.notes} for f in fits[row.name]],
             }
             for row in rows
@@ -185,6 +209,7 @@ def write_table(
                 "row": row.name,
                 "what": row.what,
                 **{title: cell(metrics[row.name][key]) for title, key in COLUMNS.items()},
+                "trigger AUC": f"{triggers[row.name]['area']:.2f}",
                 "fit, s": f"{np.mean([f.seconds for f in fits[row.name]]):.0f}",
             }
             for row in rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from eval import retention
 from eval.records import CostRecord, TurnRecord
+from eval.stats import Sample
 from reports.base import Summary, estimate
 from reports.figures import COLOURS, LINES, MARKERS, STYLE, axes_of, legend_below, plain_name, spread
 
@@ -28,6 +30,11 @@ def by_seed(turns: Sequence[TurnRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index(["method", "seed"]).sort_index()
 
 
+def _means(samples: Iterable[Sample]) -> list[float]:
+    """Their means; a gap in the line where a sample is empty."""
+    return [math.nan if s.mean is None else s.mean for s in samples]
+
+
 @rc_context(STYLE)
 def seeds_by_turn(turns: Sequence[TurnRecord]) -> Figure | None:
     """Share right by turn of the dialogue: a thin line a seed, a thick one over all. None for none scored."""
@@ -39,13 +46,13 @@ def seeds_by_turn(turns: Sequence[TurnRecord]) -> Figure | None:
         colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
         for seed in seeds if len(seeds) > 1 else ():
             curve = retention.by_turn([turn for turn in own if turn.seed == seed])
-            axes.plot(list(curve), [s.mean for s in curve.values()], color=colour, linewidth=0.7, alpha=0.5)
+            axes.plot(list(curve), _means(curve.values()), color=colour, linewidth=0.7, alpha=0.5)
         curve = retention.by_turn(own)
         if curve:
             drawn = True
             label = f"{plain_name(method)} ({len(seeds)} seed{'s' * (len(seeds) > 1)}, n={len(own)} turns)"
             marker = MARKERS[index % len(MARKERS)]
-            means = [s.mean for s in curve.values()]
+            means = _means(curve.values())
             axes.plot(list(curve), means, color=colour, linestyle=line, marker=marker, linewidth=1.8, label=label)
     if not drawn:
         return None

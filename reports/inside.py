@@ -196,10 +196,15 @@ def map_figure(places: Floats, shares: Floats, family_of: Sequence[str]) -> Figu
         chosen = places[names == name]
         label = name.split("/")[-1].replace("$", r"\$")
         axes.scatter(
-            *chosen.T, s=26, color=COLOURS[index], marker=MARKERS[index], label=f"{label} ({len(chosen)})"
+            chosen[:, 0],
+            chosen[:, 1],
+            s=26,
+            color=COLOURS[index],
+            marker=MARKERS[index],
+            label=f"{label} ({len(chosen)})",
         )
     rest = places[~np.isin(names, large)]
     if len(rest):
-        axes.scatter(*rest.T, s=12, color=COLOURS[-1], marker=".", label=f"others ({len(rest)})")
+        axes.scatter(rest[:, 0], rest[:, 1], s=12, color=COLOURS[-1], marker=".", label=f"others ({len(rest)})")
     legend_below(figure)
     return figure

@@ -36,6 +36,7 @@ class AutoregressiveRecall:
     top_p: float = 0.95
     repetition_penalty: float = 1.0  # over memories already recalled in this answer
     logit_scale: float = 1.0  # 1: raw cosines, as specified; 1 / tau: the logits training saw
+    recall_bias: float = 0.0  # added to the logit of <recall> at every step: above 0 recalls more often
     debug_top_k: int = 0  # log that many candidates at each recall
 
 

@@ -223,6 +223,7 @@ class RecallMethod:
             interceptor=interceptor,
             sampling=self.setup.sampling,
             timed=timed,
+            token_bias={self.backbone.ids.recall: recall.recall_bias} if recall.recall_bias else None,
         )
         return [
             answer_from(self.backbone, out, self._lookups(out, events), cut)
@@ -266,37 +267,42 @@ class RecallMethod:
 
     # after the fit
 
+    def index(self, memories: Sequence[Memory]) -> WriteReport:
+        """Adds memories that are found but not made decodable: no value is optimised."""
+        return self._write(memories, replace(self.write_config, max_steps=0))
+
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
         Keys come from the untouched base model, as at the fit; it is loaded for the moment. A value starts at
         the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own text's.
         """
+        return self._write(memories, self.write_config)
+
+    def _write(self, memories: Sequence[Memory], options: WriteConfig) -> WriteReport:
         started = time.perf_counter()
-        bank, options = self._bank(), self.write_config
+        bank = self._bank()
         check_entries([m.id for m in memories], [m.text for m in memories])
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
         keys_ND = bank.normalise(self._extract(untouched, memories))
         del untouched
         values_ND, tokens = keys_ND, 0
+        asked = [self._questions(m) for m in memories]
         if options.max_steps:
-            asked = [self._questions(m) for m in memories]
-            contexts = [[*own, *GENERIC] for own in asked]
-            start_ND = bank.nearest_values(keys_ND, options.warm_start_cosine)
             written = optimise_values(
                 self.backbone,
                 memories,
-                start_ND,
-                contexts,
+                bank.nearest_values(keys_ND, options.warm_start_cosine),
+                [[*own, *GENERIC] for own in asked],
                 bank.gain,
                 options,
                 seed=self.setup.train.seed,
                 progress=self.setup.progress,
             )
             values_ND, tokens = written.values_ND, written.forward_tokens
-            if options.query_weight:
-                means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
-                keys_ND = F.normalize(keys_ND + options.query_weight * torch.stack(means), dim=-1)
+        if options.query_weight:
+            means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
+            keys_ND = F.normalize(keys_ND + options.query_weight * torch.stack(means), dim=-1)
         bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, values_ND)
         return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
 

@@ -58,7 +58,7 @@ class SpecRecallMethod(RecallMethod):
         self.spec = config or SpecRecallConfig()
         self.recall = self.spec.recall
         self.test_context = self.spec.test_context
-        self.write_config = WriteConfig(max_steps=0)  # the vector of the text, as specified
+        self.write_config = WriteConfig(max_steps=0, query_weight=0.0)  # the text's vector, as specified
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text."""

@@ -11,7 +11,7 @@ from model_script import random_bank
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
-from methods.base import Context, MethodError
+from methods.base import Context, Indexer, MethodError
 from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
 from methods.recall.bank import NULL_ID, MemoryBank
@@ -157,3 +157,12 @@ def test_a_memory_without_text_or_with_a_known_id_twice_is_refused_before_any_wo
         method.write([Memory("n", "  ")])
     with pytest.raises(MethodError, match="two memories have the id 'n'"):
         method.write([Memory("n", "A."), Memory("n", "B.")])
+
+
+def test_indexed_memories_are_found_but_nothing_is_optimised(pristine_lively: Backbone) -> None:
+    method = RecallMethod(MethodSetup(pristine_lively.clone()))
+    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
+    assert isinstance(method, Indexer)
+    report = method.index([Memory("new", "Oars are kept in shed four.", "Oars")])
+    assert report.trained_tokens == 0
+    assert method.bank.ids == [NULL_ID, "old", "new"]
