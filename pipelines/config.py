@@ -6,8 +6,10 @@ packages below, none of which knows Hydra.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
@@ -73,6 +75,7 @@ class CompareConfig:
     seed: int = 0
     seeds: int = 1  # how many seeds to run, from `seed` on
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
+    fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
     runs_dir: str = "runs"
     mlflow: bool = True
     train: Any = field(default_factory=lambda: default_of(LoraTrainConfig))
@@ -149,6 +152,7 @@ class Resolved:
 
 AT_LEAST_ONE = (
     "seeds",
+    "fit_processes",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
     "evaluation.timed_rounds",
@@ -197,6 +201,13 @@ def resolve(config: DictConfig) -> Resolved:
             name: build(kind, values["methods"][name], f"methods.{name}") for name, kind in CONFIGS.items()
         },
     )
+
+
+def saved_config(folder: Path) -> Resolved:
+    """The configuration that a run folder was made with."""
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    raw.pop("data_version")
+    return resolve(OmegaConf.create(raw))
 
 
 def register() -> None:

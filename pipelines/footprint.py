@@ -34,17 +34,13 @@ def footprints(run_folder: Path, seed: int, methods: Sequence[str], display: Dis
 
 def measure(run_folder: Path, seed: int, name: str) -> Footprint:
     """Loads one fitted method from its run folder and answers a few questions."""
-    from omegaconf import OmegaConf
-
     from eval.runner import PeakMemory, cost_questions
     from methods.arms import borrows_from
     from methods.backbone import load_backbone
     from pipelines.compare import make_method
-    from pipelines.config import resolve
+    from pipelines.config import saved_config
 
-    raw = json.loads((run_folder / "config.json").read_text(encoding="utf-8"))
-    raw.pop("data_version")
-    config = resolve(OmegaConf.create(raw))
+    config = saved_config(run_folder)
     task = config.task.load(seed)
     facts = json.loads((run_folder / "environment.json").read_text(encoding="utf-8"))
     folder = run_folder / "fits" / str(seed) / borrows_from(name, config.run_methods)

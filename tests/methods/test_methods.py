@@ -12,14 +12,16 @@ from model_script import EVERY_ROW, scripted
 
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method, MethodError
-from methods.registry import NAMES, build_method, check_names
+from methods.recall.method import RecallConfig
+from methods.recall.writing import WriteConfig
+from methods.registry import CONFIGS, NAMES, build_method, check_names
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
 BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each
-RECALLS = ("recall", "recall_spec", "recall_silent", "oracle_vector", "random_vector")
+RECALLS = ("recall", "recall_spec", "recall_silent", "recall_written", "oracle_vector", "random_vector")
 LOOK_UP = (*RECALLS, "rag", "oracle_text")
 
 
@@ -30,7 +32,9 @@ def light_encoder(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
 
 def build(name: str, backbone: Backbone, task: TaskData, folder: Path) -> Method:
     setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=BUDGET), folder=folder)
-    return build_method(name, setup, {}, {qa.question: qa.memory_ids for qa in task.questions})
+    short = WriteConfig(max_steps=4)  # writing to the end is test_writing's matter
+    configs = {n: replace(kind(), write=short) for n, kind in CONFIGS.items() if issubclass(kind, RecallConfig)}
+    return build_method(name, setup, configs, {qa.question: qa.memory_ids for qa in task.questions})
 
 
 def contexts(task: TaskData) -> list[Context]:
@@ -119,7 +123,8 @@ def test_write_and_forget(pristine_lively: Backbone, regs: TaskData, tmp_path: P
         method.retriever.upsert(regs.memories)  # type: ignore[attr-defined]
     before = {key: value.clone() for key, value in backbone.model.state_dict().items()}
     report = method.write([NEW_MEMORY])
-    assert (report.num_memories, report.trained_tokens) == (1, 0)
+    assert report.num_memories == 1
+    assert (report.trained_tokens > 0) == (name == "recall")  # a value is optimised, no weight is
     assert report.bytes_stored > 0
 
     def found() -> set[str]:

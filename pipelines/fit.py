@@ -1,0 +1,107 @@
+"""Fits methods in processes of their own, several at a time, each with its share of the cores.
+
+A small model trains hardly faster on two threads than on one, so two fits side by side take little more than
+half the time of one after the other. `python -m pipelines.fit RUN SEED METHOD` is one such process; it prints
+its progress as JSON lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from methods.base import MethodError
+from pipelines.config import saved_config
+from pipelines.progress import Display
+from pipelines.run import Run, save_fit
+
+LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
+
+
+def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display: Display) -> None:
+    """Fits and saves the methods `names`; at most `processes` at once.
+
+    What a user can put right comes back as MethodError. If one fails or the command is interrupted, the others
+    are ended, and what was finished stays.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    running: list[subprocess.Popen[str]] = []
+
+    def fit(name: str) -> None:
+        words = [sys.executable, "-m", "pipelines.fit", str(run.folder), str(seed), name]
+        folder = run.fit_folder(seed, name)
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
+            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        running.append(child)
+        assert child.stdout is not None
+        for line in child.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                raise MethodError(said["error"])
+            display(said["stage"], said["done"], said["total"])
+        if child.wait() != 0:
+            last_words = (folder / "fit.log").read_text(encoding="utf-8")[-LAST_WORDS:]
+            raise RuntimeError(f"fitting {name} failed:\n{last_words}")
+        run.finish_stage(f"fit {name} seed {seed}")
+
+    with ThreadPoolExecutor(max_workers=processes) as pool:
+        waiting = [pool.submit(fit, name) for name in names]
+        try:
+            for one in wait(waiting, return_when=FIRST_EXCEPTION).done:
+                one.result()
+        except BaseException:
+            for one in waiting:
+                one.cancel()
+            for child in running:
+                child.terminate()
+            raise
+
+
+def _say(**said: Any) -> None:
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+def main(folder: Path, seed: int, name: str) -> None:
+    """Fits one method of the run and saves it in its fit folder."""
+    from methods.backbone import load_backbone
+    from pipelines.compare import make_method
+
+    config = saved_config(folder)
+    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    task = config.task.load(seed)
+    backbone = load_backbone(config.model, config.device, facts["dtype"])
+    target = folder / "fits" / str(seed) / name
+    target.mkdir(parents=True, exist_ok=True)
+    method = make_method(config, name, task, seed, backbone, Lines(), target)
+    report = method.fit(task.memories, task.sft)
+    method.save(target)
+    save_fit(target, report)
+
+
+class Lines(Display):
+    """Progress for another process to read."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        _say(stage=stage, done=done, total=total)
+
+
+if __name__ == "__main__":
+    from pipelines.progress import quiet_libraries
+
+    quiet_libraries()
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    except MethodError as error:
+        _say(error=str(error))
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

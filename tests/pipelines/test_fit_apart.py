@@ -1,0 +1,53 @@
+"""Fits in processes of their own: the same fits, side by side; what goes wrong there is said here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import SMALL, run_command, run_folders
+
+from eval.records import TurnRecord, read_records
+from eval.runner import Footprint
+from pipelines import compare, fit
+from pipelines.progress import Display
+from pipelines.run import Run
+
+WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
+
+
+@pytest.fixture(autouse=True)
+def no_footprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        compare, "footprints", lambda _folder, _seed, names, _display: {n: Footprint(1, "rss") for n in names}
+    )
+
+
+def turns_of(monkeypatch: pytest.MonkeyPatch, runs_dir: Path, processes: int) -> list[TurnRecord]:
+    run_command(monkeypatch, *WORDS, f"runs_dir={runs_dir}", f"fit_processes={processes}")
+    (folder,) = run_folders(runs_dir)
+    return read_records(folder / "records.jsonl")[0]
+
+
+def test_fitted_apart_or_here_the_answers_are_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    apart = turns_of(monkeypatch, tmp_path / "apart", 2)
+    here = turns_of(monkeypatch, tmp_path / "here", 1)
+    assert [(r.id, r.answer.raw) for r in apart] == [(r.id, r.answer.raw) for r in here]
+    assert {r.method for r in apart} == {"recall", "sft"}
+
+
+def test_a_mistake_of_the_users_comes_back_as_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*WORDS, "fit_processes=2", f"runs_dir={tmp_path}", "methods.recall.mixture.sft_max_tokens=1")
+    with pytest.raises(SystemExit) as stopped:
+        run_command(monkeypatch, *words)
+    assert stopped.value.code == 2
+    assert "sft_max_tokens" in capsys.readouterr().err
+
+
+def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    """Here: the run folder holds no configuration."""
+    run = Run(tmp_path, {})
+    with pytest.raises(RuntimeError, match=r"(?s)fitting sft failed:.*config\.json"):
+        fit.fit_apart(run, 0, ["sft", "recall"], 2, Display())
