@@ -172,7 +172,9 @@ class RecallMethod:
             step1.batch_tokens,
             step1.seed,
         )
-        log1 = train_recall_token(self.backbone, bank, queries, step1, setup.progress, setup.adapters / "step1")
+        log1 = train_recall_token(
+            self.backbone, bank, queries, step1, setup.progress, setup.adapters / "step1", config.train_keys
+        )
         dataset = CalibratedDataset(
             self.backbone,
             bank,

@@ -49,5 +49,5 @@ def test_a_mistake_of_the_users_comes_back_as_one_sentence(
 def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     """Here: the run folder holds no configuration."""
     run = Run(tmp_path, {})
-    with pytest.raises(RuntimeError, match=r"(?s)fitting sft failed:.*config\.json"):
+    with pytest.raises(RuntimeError, match=r"(?s)fitting (sft|recall) failed:.*config\.json"):
         fit.fit_apart(run, 0, ["sft", "recall"], 2, Display())
