@@ -65,7 +65,7 @@ def main() -> None:
     run = run if given else made_up(run)
     wall_s = float(run.summary["wall_s"])
     num_dialogues = len({(turn.seed, turn.dialogue_id) for turn in run.turns})
-    say(f"{len(run.turns)} turns, {num_dialogues} dialogues of {len(run.methods)} methods; the run: {wall_s:.0f} s")
+    say(f"{len(run.turns)} turns, {num_dialogues} dialogues, {len(run.methods)} methods; the run: {wall_s:.0f} s")
     started = time.perf_counter()
     from reports.mlflow_log import log_comparison
 

@@ -40,6 +40,7 @@ class MixtureConfig:
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
+    full_text_loss: bool = True  # memory_full learns the recalled text too, not only memory_front
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
 
@@ -97,7 +98,7 @@ class CalibratedDataset:
         recall, end = target.index(ids.recall), target.index(ids.recall_end)
         index = self.bank.index(example.memory_id or NULL_ID)
         sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
-        if decode:
+        if decode and self.mixture.full_text_loss:
             return sample
         recited = range(len(prompt) + recall + 2, len(prompt) + end)
         labels = [IGNORE if i in recited else label for i, label in enumerate(sample.labels)]

@@ -35,7 +35,7 @@ class WriteConfig:
     """How values are optimised. max_steps 0: the text's own vector is written as it is."""
 
     max_steps: int = 200
-    learning_rate: float = 0.05
+    learning_rate: float = 0.01  # of Adam, on vectors that are normalised at every use
     batch_size: int = 8  # memories optimised together
     growth: int = 6  # tokens behind the first wrong one that count in full
     later_weight: float = 0.2  # of the tokens behind those
