@@ -6,6 +6,7 @@ single answers, write the results.
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -196,6 +197,7 @@ def run_and_show(config: Any) -> None:
     from reports.terminal import show
 
     resolved = resolve(config)
+    logging.getLogger("methods").setLevel(resolved.log_level.upper())
     logged: LoggedRun | None = None
     with Display() as display:
         comparison = compare(resolved, display)

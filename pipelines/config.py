@@ -76,6 +76,7 @@ class CompareConfig:
     seeds: int = 1  # how many seeds to run, from `seed` on
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
     fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
+    log_level: str = "warning"  # of methods: info shows recalls and tests of an epoch, debug the samples drawn
     runs_dir: str = "runs"
     mlflow: bool = True
     train: Any = field(default_factory=lambda: default_of(LoraTrainConfig))
@@ -150,6 +151,7 @@ class Resolved:
             raise AttributeError(name) from None
 
 
+LOG_LEVELS = ("debug", "info", "warning")
 AT_LEAST_ONE = (
     "seeds",
     "fit_processes",
@@ -187,6 +189,8 @@ def resolve(config: DictConfig) -> Resolved:
             raise TaskError(f"evaluation.arms: {name!r} is no control arm; choose from: {', '.join(ARMS)}")
     if values["task"]["name"] not in TASKS:
         raise TaskError(f"task={values['task']['name']}: no such task; choose from: {', '.join(sorted(TASKS))}")
+    if values["log_level"] not in LOG_LEVELS:
+        raise TaskError(f"log_level={values['log_level']}: no such level; choose from: {', '.join(LOG_LEVELS)}")
     _check_at_least_one(config)
     return Resolved(
         raw=values,

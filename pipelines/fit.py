@@ -8,6 +8,7 @@ its progress as JSON lines.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -76,6 +77,7 @@ def main(folder: Path, seed: int, name: str) -> None:
     from pipelines.compare import make_method
 
     config = saved_config(folder)
+    logging.getLogger("methods").setLevel(config.log_level.upper())
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(seed)
     backbone = load_backbone(config.model, config.device, facts["dtype"])

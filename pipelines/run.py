@@ -50,7 +50,7 @@ PACKAGES = [
     "gguf",
 ]
 # Settings that change where results go, not what they are.
-NOT_HASHED = ("runs_dir", "mlflow")
+NOT_HASHED = ("runs_dir", "mlflow", "log_level")
 
 
 def code_version() -> str:
