@@ -123,15 +123,23 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
 
 @rc_context(STYLE)
 def retention_by_turn(by_turn: ByTurn) -> Figure | None:
-    """Share right (with its interval) against the turn of the dialogue, a line a method."""
+    """Share right (with its interval) against the turn of the dialogue, a line a method.
+
+    Turns with under a quarter of the answers of the fullest one are left out: few dialogues are that long.
+    """
     if not any(cell.value is not None for cells in by_turn.values() for cell in cells.values()):
         return None
     figure, axes = axes_of(
         "turn of the dialogue (0 is the first)", "answers right (share, 95% interval)", _size(by_turn)
     )
+    least = max(cell.n for cells in by_turn.values() for cell in cells.values()) / 4
     for index, (name, cells) in enumerate(by_turn.items()):
         shift = 0.06 * (index - (len(by_turn) - 1) / 2)
-        points = [(turn + shift, cell) for turn, cell in sorted(cells.items()) if cell.value is not None]
+        points = [
+            (turn + shift, cell)
+            for turn, cell in sorted(cells.items())
+            if cell.value is not None and cell.n >= least
+        ]
         if points:
             _draw(axes, index, _label(name, [cell for _, cell in points]), points)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

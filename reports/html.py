@@ -34,7 +34,8 @@ _OUTCOMES = {"supported": ("yes", "✔"), "refuted": ("no", "✘")}  # style cla
 _CAPTIONS = {
     "retention_by_distance": "Share of first asks answered right after d turns of other talk, with 95% intervals.",
     "retention_by_turn": "Share of scored answers right at each turn of the dialogues, with 95% intervals. "
-    "Which kinds of question stand at a turn differs; by distance the questions are of one kind.",
+    "Which kinds of question stand at a turn differs; by distance the questions are of one kind. Turns with few "
+    "answers (under a quarter of the fullest turn's) are left out.",
     "cost_against_retention": "Median seconds of a whole answer against the share answered right, with 95% "
     "intervals; up and left is better.",
     "latency_by_stage": "What the mean seconds of an answer go into, timed one by one.",
@@ -146,7 +147,7 @@ def _percent_interval(cell: Estimate) -> str:
 
 def _verdict(key: str, verdict: Any) -> dict[str, str]:
     name, _, variant = key.partition("/")
-    style, sign = _OUTCOMES.get(verdict.outcome, ("open", "?"))
+    style, sign = _OUTCOMES.get(verdict.outcome, ("open", "○"))
     return {
         "name": f"{name} ({variant})" if variant else name,
         "style": style,
@@ -279,6 +280,7 @@ def _failure(failure: Failure, answers: Mapping[str, TurnRecord], methods: Itera
 
 def _answer(record: TurnRecord) -> dict[str, Any]:
     gold = record.qa.memory_ids if record.qa else ()
+    used = {lookup.memory_id for lookup in record.answer.lookups}
     return {
         "method": record.method,
         "right": correct(record),
@@ -290,7 +292,7 @@ def _answer(record: TurnRecord) -> dict[str, Any]:
                 "gold": lookup.memory_id in gold,
                 "score": f"{lookup.score:.2f}",
                 "text": visible(lookup.text, _LONGEST),
-                "others": [(other, f"{score:.2f}") for other, score in lookup.candidates[1:4]],
+                "others": [(other, f"{score:.2f}") for other, score in lookup.candidates if other not in used][:3],
             }
             for lookup in record.answer.lookups
         ],

@@ -61,7 +61,7 @@ _UNTIMED_NS = 1_000  # keeps the spans in order; reads as no time at all
 # MLflow opens an experiment that holds traces on their latencies, whatever its kind: this says where to go.
 _ABOUT = (
     "**Model training** (top left) > Runs: a run is a comparison, its `+` opens the methods. Begin with its "
-    "description and `report.md`. Traces: some dialogues, answered in batches, so without durations."
+    "description and `report.html`. Traces: a dialogue each, answered in batches, so without durations."
 )
 
 

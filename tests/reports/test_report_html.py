@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from report_fixtures import METHODS, ODD, make_comparison, make_turn
 
 from eval.stats import Estimate
+from methods.base import Lookup
 from reports.base import Comparison
 from reports.html import page, write_html
 from reports.rows import GROUPS
@@ -263,3 +264,15 @@ def test_visible_text_can_be_written_and_hides_nothing(text: str) -> None:
 
 def test_print_and_dark_mode_are_cared_for(text: str) -> None:
     assert "@media print" in text and "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+
+
+def test_what_came_next_was_not_used(comparison: Comparison) -> None:
+    """Of three retrieved texts none stands again among those that came next."""
+    ranked = tuple((f"c{i}", 0.9 - i / 10) for i in range(6))
+    turn = make_turn("rag", "d9", 0, "It is 35 euros.")
+    lookups = tuple(Lookup(name, score, "A text.", ranked) for name, score in ranked[:2])
+    turn = dataclasses.replace(turn, answer=dataclasses.replace(turn.answer, lookups=lookups))
+    text = page(dataclasses.replace(comparison, turns=[turn]))
+    assert [re.sub(r"<.+?>", "", found) for found in re.findall(r"next: (.+?)</span>", text)] == [
+        "c2 0.70, c3 0.60, c4 0.50"
+    ] * 2

@@ -162,6 +162,12 @@ def test_a_figure_on_a_page_stays_in_its_element() -> None:
     assert 'a"id="b' in words and "url(#x)" in words  # text is left as it is
 
 
+def test_turns_that_few_dialogues_reach_are_left_out() -> None:
+    sizes = (20, 5, 4)
+    by_turn = {"recall": {turn: Estimate(0.5, 0.4, 0.6, n) for turn, n in enumerate(sizes)}}
+    assert "recall (n=5 to 20 a point)" in figures.draw_all(make_summary(), by_turn)["retention_by_turn"]
+
+
 def test_colours_are_apart_for_every_method_of_a_full_run() -> None:
     assert len(set(figures.COLOURS)) == len(set(figures.MARKERS)) == len(figures.COLOURS) == 8
 
