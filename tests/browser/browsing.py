@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
@@ -104,7 +104,10 @@ def scroll_to(browser: Chrome, selector: str) -> Any:
 
 @contextlib.contextmanager
 def served(words: Sequence[str], folder: Path, log: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs until the end of the block, its output in `log`."""
+    """A program that runs until the end of the block, its output in `log`.
+
+    It stays in the tests' process group: a signal that ends them all reaches it too.
+    """
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "pipelines")))
     environment = {**os.environ, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", **variables}
     with log.open("wb") as output:
@@ -115,18 +118,21 @@ def served(words: Sequence[str], folder: Path, log: Path, **variables: str) -> I
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
         )
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            family: list[psutil.Process] = []
+            with contextlib.suppress(psutil.NoSuchProcess):
+                own = psutil.Process(process.pid)
+                family = [*own.children(recursive=True), own]
+            for member in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.terminate()
+            for member in psutil.wait_procs(family, timeout=20)[1]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.wait()
 
 
 def until(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], str]) -> str:

@@ -107,5 +107,5 @@ def test_what_is_wrong_is_named(values: Mapping[str, Any], said: str) -> None:
 
 def test_an_unknown_log_level_is_named_with_the_choices() -> None:
     assert resolve(compose_config("compare", ["log_level=debug"])).log_level == "debug"
-    with pytest.raises(TaskError, match="log_level=loud: .* debug, info, warning"):
+    with pytest.raises(TaskError, match=r"log_level=loud: .* debug, info, warning"):
         resolve(compose_config("compare", ["log_level=loud"]))
