@@ -37,6 +37,7 @@ class Sample:
     recall_position: int = -1  # of <recall>; its state is the query (-1: none)
     pad_position: int = -1  # of <|memory_pad|>; its embedding is the memory vector (-1: none)
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
+    loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
 
     def __len__(self) -> int:
         return len(self.input_ids)

@@ -76,6 +76,7 @@ class Batch:
     input_ids_BT: Tensor
     attention_mask_BT: Tensor
     labels_BT: Tensor
+    weights_BT: Tensor
     recall_position_B: Tensor  # -1: none
     pad_position_B: Tensor  # -1: none
     memory_index_B: Tensor  # -1: none
@@ -90,7 +91,7 @@ def _round_up(size: int) -> int:
 def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) -> Batch:
     width = _round_up(max(len(s) for s in samples))
 
-    def rows(values: Iterable[Sequence[int]], fill: int) -> Tensor:
+    def rows(values: Iterable[Sequence[float]], fill: float) -> Tensor:
         return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
 
     def column(values: Iterable[int]) -> Tensor:
@@ -100,6 +101,7 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) 
         input_ids_BT=rows((s.input_ids for s in samples), pad_token_id),
         attention_mask_BT=rows(([1] * len(s) for s in samples), 0),
         labels_BT=rows((s.labels for s in samples), IGNORE),
+        weights_BT=rows((s.loss_weights or [1.0] * len(s) for s in samples), 0.0),
         recall_position_B=column(s.recall_position for s in samples),
         pad_position_B=column(s.pad_position for s in samples),
         memory_index_B=column(s.memory_index for s in samples),
@@ -158,7 +160,7 @@ class MemoryLM(nn.Module):
         self.memory = memory
 
     def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
-        """-> {"lm": mean token cross-entropy, "retrieval": mean cross-entropy over the bank}, where present."""
+        """-> {"lm": weighted mean token cross-entropy, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         embeds_BTD = control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT)
         injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
@@ -180,9 +182,11 @@ class MemoryLM(nn.Module):
         if len(rows):  # the head runs on labelled positions only: a fifth of the compute saved
             spare = _round_up(len(rows)) - len(rows)
             labels = F.pad(targets[rows, columns], (0, spare), value=IGNORE)
+            weights = F.pad(batch.weights_BT[:, 1:][rows, columns], (0, spare))
             states = hidden_BTD[F.pad(rows, (0, spare)), F.pad(columns, (0, spare))]
             logits = control_rows.head(base.get_output_embeddings(), states).float()
-            losses["lm"] = F.cross_entropy(logits, labels, ignore_index=IGNORE)
+            token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
+            losses["lm"] = (token_losses * weights).sum() / weights.sum()
         asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
         if len(asked) and self.memory is not None:
             query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()

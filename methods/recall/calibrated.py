@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from methods.backbone import Backbone
-from methods.chat import IGNORE, Sample, encode_pieces, encode_prompt, supervised
+from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import Example, ExampleConfig, augmented, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler
@@ -40,7 +40,7 @@ class MixtureConfig:
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
-    full_text_loss: bool = True  # memory_full learns the recalled text too, not only memory_front
+    recited_weight: float = 1.0  # of the recalled text's token losses in memory_full; 0: learnt in front only
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
 
@@ -88,7 +88,8 @@ class CalibratedDataset:
         """A question, its memory recalled inside the think, the answer.
 
         decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
-        look for and how to go on, and takes no room among those that must be known by heart.
+        look for and how to go on, and takes no room among those that must be known by heart. Otherwise the
+        text's tokens, most of the sample, count `recited_weight` each, so that the answer is heard beside them.
         """
         text = "" if self.mixture.silent else example.clause
         pieces = think_pieces(self.backbone, recall_pieces(self.backbone, text), example)
@@ -98,11 +99,9 @@ class CalibratedDataset:
         recall, end = target.index(ids.recall), target.index(ids.recall_end)
         index = self.bank.index(example.memory_id or NULL_ID)
         sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
-        if decode and self.mixture.full_text_loss:
-            return sample
         recited = range(len(prompt) + recall + 2, len(prompt) + end)
-        labels = [IGNORE if i in recited else label for i, label in enumerate(sample.labels)]
-        return replace(sample, labels=tuple(labels))
+        weight = self.mixture.recited_weight if decode else 0.0
+        return replace(sample, loss_weights=tuple(weight if i in recited else 1.0 for i in range(len(sample))))
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.

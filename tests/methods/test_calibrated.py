@@ -109,20 +109,21 @@ def test_kinds_and_counts(pristine: Backbone, regs: TaskData) -> None:
 def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
     """<recall> is labelled, the pad is not, and the vector injected is that of the text that follows.
 
-    A passage of the corpus is recalled and used, but its text is not learnt.
+    A clause's text counts as much as it was asked to; a passage of the corpus is recalled and used, but its
+    text is not learnt.
     """
-    data = dataset_of(pristine, regs)
+    data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))
     ids = pristine.ids
     for sample in of_kind(data.refresh_epoch_data(), "memory_full"):
         assert sample.input_ids[sample.recall_position] == sample.labels[sample.recall_position] == ids.recall
         assert sample.pad_position == sample.recall_position + 1
         assert sample.input_ids[sample.pad_position] == ids.memory_pad
         think, end = sample.input_ids.index(ids.think), sample.input_ids.index(ids.recall_end)
-        left_out = {sample.pad_position}
-        if about(data, regs, sample) == "passage":
-            left_out |= set(range(sample.pad_position, end))
         learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-        assert learnt == [i for i in range(think, len(sample)) if i not in left_out]
+        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
+        recited = 0.0 if about(data, regs, sample) == "passage" else 0.25
+        text = range(sample.pad_position + 1, end)
+        assert sample.loss_weights == tuple(recited if i in text else 1.0 for i in range(len(sample)))
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
         assert sample.input_ids[-1] in (ids.eos, ids.recall_end)  # a self-made question ends with its clause
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]

@@ -276,6 +276,23 @@ def test_losses_match_those_by_hand(lively: Backbone) -> None:
     assert found["retrieval"] == pytest.approx(sum(retrieval for _, retrieval in single) / 2, rel=1e-4)
 
 
+def test_a_weighted_token_counts_as_often_as_its_weight(lively: Backbone) -> None:
+    """Weight 0 is no label; the mean is over weights, not tokens."""
+    sample = plain_sample(lively, "how far is it?", "it is seven miles")
+    learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+
+    def lm(labelled: list[int], weights: dict[int, float] | None = None) -> float:
+        labels = tuple(label if i in labelled else IGNORE for i, label in enumerate(sample.labels))
+        given = () if weights is None else tuple(weights.get(i, 1.0) for i in range(len(sample)))
+        return losses_of(lively, [replace(sample, labels=labels, loss_weights=given)], term(lively))["lm"]
+
+    first, rest = learnt[:1], learnt[1:]
+    assert lm(learnt, {first[0]: 0.0}) == pytest.approx(lm(rest), rel=1e-5)
+    assert lm(learnt, {}) == pytest.approx(lm(learnt), rel=1e-5)
+    mixed = (0.25 * lm(first) + len(rest) * lm(rest)) / (0.25 + len(rest))
+    assert lm(learnt, {first[0]: 0.25}) == pytest.approx(mixed, rel=1e-5)
+
+
 def test_passages_of_one_kind_are_no_negatives_for_each_other() -> None:
     bank = MemoryBank(torch.zeros(8), 1.0, "")
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
