@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from eval import ledger
-from eval.runner import run_retention
 from eval.stats import Estimate, resamples_for
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.trigger import trigger_roc
@@ -25,14 +24,14 @@ from methods.backbone import Backbone, load_backbone
 from methods.base import FitReport, Method, MethodError
 from methods.recall.trigger import recall_margins
 from pipelines.cli import compose_config, guarded, one_run, show_help
-from pipelines.compare import make_method
+from pipelines.compare import ask_dialogues, make_method
 from pipelines.config import Resolved, resolve
+from pipelines.fits import fit_and_save, fit_or_load, load_fit
 from pipelines.progress import Display, quiet_libraries
 from pipelines.rows import SETS, AblationRow, chosen_rows
-from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
+from pipelines.run import Run, environment, open_run, write_json
 from reports.base import TaskFacts
 from tasks.base import Message, TaskData
-from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
 GATE_SEGMENTS = 0.9  # hit@1 on trained segments
@@ -60,12 +59,10 @@ def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> di
     folder = run.fit_folder(config.seed, "gate")
     report = load_fit(folder)
     if report is None:
-        folder.mkdir(parents=True, exist_ok=True)
         display.say("gate: recall_spec must learn what it is trained on")
         task = config.task.load(config.seed)
         method = make_method(config, "recall_spec", task, config.seed, backbone.clone(), display, folder)
-        report = method.fit(task.memories[:GATE_CLAUSES], task.sft)
-        save_fit(folder, report)
+        report = fit_and_save(method, folder, task.memories[:GATE_CLAUSES], task.sft)
     found = {key: report.notes[key] for key in ("segment_hit_at_1", "verbatim_from_true_vector")}
     if found["segment_hit_at_1"] < GATE_SEGMENTS or found["verbatim_from_true_vector"] < GATE_VERBATIM:
         raise MethodError(
@@ -81,16 +78,8 @@ def fit_row(
 ) -> tuple[Method, FitReport]:
     """The row's method, fitted, restored, or with another row's fit; it answers under the row's name."""
     folder = run.fit_folder(seed, row.fit_of or row.name)
-    folder.mkdir(parents=True, exist_ok=True)
     method = make_method(config, row.method, task, seed, backbone.clone(), display, folder)
-    report = load_fit(folder)
-    if report is None:
-        report = method.fit(task.memories, task.sft)
-        method.save(folder)
-        save_fit(folder, report)
-        run.finish_stage(f"fit {row.name} seed {seed}")
-    else:
-        method.load(folder)
+    report = fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}")
     method.name = row.name
     return method, report
 
@@ -115,25 +104,12 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
         fits: dict[str, list[FitReport]] = {row.name: [] for row in rows}
         triggers: dict[str, dict[str, Any]] = {}  # of the first seed
         for seed, task in tasks.items():
-            dialogues = build_dialogues(task, seed, "dev", base.dialogues)
             for row in rows:
                 method, report = fit_row(row, configs[row.name], run, task, seed, backbone, display)
                 fits[row.name].append(report)
                 if row.name not in triggers:
                     triggers[row.name] = trigger_of(method, task)
-                done = {(r.dialogue_id, r.turn): r for r in run.turns if (r.method, r.seed) == (row.name, seed)}
-                for records in run_retention(
-                    method,
-                    task,
-                    dialogues,
-                    seed=seed,
-                    max_new_tokens=base.evaluation.max_new_tokens,
-                    batch_size=base.evaluation.batch_size,
-                    done=done,
-                    progress=display,
-                ):
-                    run.add(records)
-                run.finish_stage(f"dialogues {row.name} seed {seed}")
+                ask_dialogues(base, run, [method], task, seed, display, split="dev")
         run.stop_clock()
         write_table(run, rows, fits, triggers, passed, base)
     except BaseException as error:

@@ -237,10 +237,10 @@ def _printable(piece: str) -> str:
 def show_help() -> None:
     from methods.backbone import PACKAGED_LM
     from methods.registry import NAMES
+    from pipelines.report import saved_runs
     from tasks.registry import TASKS
 
-    folders = sorted(file.parent for file in Path("runs").glob("*/*/run.json") if not file.parents[1].is_symlink())
-    lines = [f"  {folder.parent.name}/{folder.name}  {', '.join(_fits(folder))}\n" for folder in folders]
+    lines = [f"  {name}  {', '.join(_fits(folder))}" for name, folder in saved_runs(Path("runs")).items()]
     sys.stdout.write(
         HELP.format(
             methods=", ".join(NAMES),

@@ -21,13 +21,14 @@ from methods.setup import MethodSetup
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.fit import fit_apart
+from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
 from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
-from pipelines.run import Run, environment, load_fit, open_run, save_fit, write_json
+from pipelines.run import Run, environment, open_run, write_json
 from reports.base import Comparison, LoggedRun, TaskFacts
-from tasks.base import Message, TaskData
+from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
@@ -89,7 +90,6 @@ def fit_methods(
     methods: dict[str, Method] = {}
     for name in sorted(names, key=lambda name: borrows_from(name, names) != name):  # lenders come first
         folder, lender = run.fit_folder(seed, name), borrows_from(name, names)
-        folder.mkdir(parents=True, exist_ok=True)
         weights = backbone if lender in methods else backbone.clone()
         method = make_method(config, name, task, seed, weights, display, folder)
         if lender in methods:
@@ -98,13 +98,8 @@ def fit_methods(
             report = load_fit(run.fit_folder(seed, lender))
             assert report is not None
             save_fit(folder, report)
-        elif load_fit(folder) is None:
-            report = method.fit(task.memories, task.sft)
-            method.save(folder)
-            save_fit(folder, report)
-            run.finish_stage(f"fit {name} seed {seed}")
         else:
-            method.load(folder)
+            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}")
         methods[name] = method
     return [methods[name] for name in names]
 
@@ -154,10 +149,16 @@ def gold_of(config: Resolved, task: TaskData, seed: int) -> dict[str, tuple[str,
 
 
 def ask_dialogues(
-    config: Resolved, run: Run, methods: list[Method], task: TaskData, seed: int, display: Display
+    config: Resolved,
+    run: Run,
+    methods: list[Method],
+    task: TaskData,
+    seed: int,
+    display: Display,
+    split: Split = "test",
 ) -> None:
     """The retention pass: the same scripted dialogues for every method."""
-    dialogues = build_dialogues(task, seed, "test", config.dialogues)
+    dialogues = build_dialogues(task, seed, split, config.dialogues)
     for method in methods:
         done = {(r.dialogue_id, r.turn): r for r in run.turns if (r.method, r.seed) == (method.name, seed)}
         for records in run_retention(

@@ -19,8 +19,9 @@ from typing import Any
 
 from methods.base import MethodError
 from pipelines.config import saved_config
+from pipelines.fits import fit_and_save
 from pipelines.progress import Display
-from pipelines.run import Run, save_fit
+from pipelines.run import Run
 
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
 
@@ -82,11 +83,8 @@ def main(folder: Path, seed: int, name: str) -> None:
     task = config.task.load(seed)
     backbone = load_backbone(config.model, config.device, facts["dtype"])
     target = folder / "fits" / str(seed) / name
-    target.mkdir(parents=True, exist_ok=True)
     method = make_method(config, name, task, seed, backbone, Lines(), target)
-    report = method.fit(task.memories, task.sft)
-    method.save(target)
-    save_fit(target, report)
+    fit_and_save(method, target, task.memories, task.sft)
 
 
 class Lines(Display):

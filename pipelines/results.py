@@ -26,7 +26,8 @@ from eval.stats import Estimate, resamples_for
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
-from pipelines.run import load_fit, write_json
+from pipelines.fits import load_fit
+from pipelines.run import write_json
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report

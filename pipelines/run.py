@@ -12,7 +12,6 @@ runs/<task>/<time>-<config hash>/
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -29,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from eval.records import CostRecord, Record, RecordError, RecordWriter, TurnRecord, read_all_records
-from methods.base import FitReport
 
 if TYPE_CHECKING:
     import torch
@@ -182,20 +180,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
     kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
     body = json.dumps(kept, sort_keys=True, default=str) + code_version()
     return hashlib.sha256(body.encode()).hexdigest()[:8]
-
-
-def save_fit(folder: Path, report: FitReport) -> None:
-    write_json(folder / "fit.json", dataclasses.asdict(report))
-
-
-def load_fit(folder: Path) -> FitReport | None:
-    """The report of a fit that was finished here, else None."""
-    file = folder / "fit.json"
-    if not file.exists():
-        return None
-    body = json.loads(file.read_text(encoding="utf-8"))
-    body["curves"] = {k: tuple(v) for k, v in body["curves"].items()}
-    return FitReport(**body)
 
 
 def _drop_cut_line(path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Text -> raw memory vector: the hidden state of its last token, in batches (specification 5.1)."""
+"""Text -> raw memory vector: the hidden state of its last token, in batches (specification 5.1).
+
+Shapes: B batch, T tokens, D hidden, N sequences.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,26 @@ from torch import Tensor
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import encode_text
+from methods.chat import encode_text, supervised
+from methods.train import collate
 
 
 @torch.no_grad()
+def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_size: int = 32) -> Tensor:
+    """Hidden states (N, D) of each sequence's last token, in the model's dtype."""
+    decoder = getattr(backbone.model, backbone.model.base_model_prefix)
+    found: list[Tensor] = []
+    for start in range(0, len(sequences), batch_size):
+        samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
+        batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
+        hidden_BTD = decoder(
+            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
+        ).last_hidden_state
+        last_B = batch.attention_mask_BT.sum(dim=1) - 1
+        found.append(hidden_BTD[torch.arange(len(samples), device=hidden_BTD.device), last_B])
+    return torch.cat(found)
+
+
 def _batch_extract_embeddings(
     backbone: Backbone, texts: Sequence[str], batch_size: int = 32, max_tokens: int = 2500, suffix: str = ""
 ) -> Tensor:
@@ -26,16 +45,4 @@ def _batch_extract_embeddings(
             raise MethodError(
                 f"memory {text[:40]!r}... has {len(ids)} tokens, the limit is {max_tokens}; cut it into clauses"
             )
-    model = backbone.model
-    decoder = getattr(model, model.base_model_prefix)
-    pad = int(backbone.tokenizer.pad_token_id)
-    rows: list[Tensor] = []
-    for start in range(0, len(encoded), batch_size):
-        part = encoded[start : start + batch_size]
-        width = max(len(ids) for ids in part)
-        input_ids = torch.tensor([ids + [pad] * (width - len(ids)) for ids in part], device=backbone.device)
-        mask = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in part], device=backbone.device)
-        hidden_BTD = decoder(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-        last_B = torch.tensor([len(ids) - 1 for ids in part], device=backbone.device)
-        rows.append(hidden_BTD[torch.arange(len(part), device=backbone.device), last_B].float())
-    return torch.cat(rows)
+    return last_states(backbone, encoded, batch_size).float()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from methods.backbone import Backbone
-from methods.chat import encode_pieces, encode_prompt, supervised
-from methods.train import collate
+from methods.chat import encode_pieces, encode_prompt
+from methods.recall.embed import last_states
 from tasks.base import Message
 
 
@@ -22,20 +22,10 @@ def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]
     """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
     ids = backbone.ids
     tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
+    sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
     found: list[Tensor] = []
-    for start in range(0, len(conversations), batch_size):
-        samples = [
-            supervised(encode_prompt(backbone, messages), tail, "query")
-            for messages in conversations[start : start + batch_size]
-        ]
-        batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
-        decoder = getattr(backbone.model, backbone.model.base_model_prefix)
-        hidden_BTD = decoder(
-            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
-        ).last_hidden_state
-        last_B = batch.attention_mask_BT.sum(dim=1) - 1
-        rows = torch.arange(len(samples), device=hidden_BTD.device)
-        logits_BV = backbone.model.get_output_embeddings()(hidden_BTD[rows, last_B]).float()
+    for states_BD in last_states(backbone, sequences, batch_size).split(batch_size):
+        logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
         recall_B = logits_BV[:, ids.recall].clone()
         logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely
         found.append(recall_B - logits_BV.max(dim=-1).values)

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.chat import IGNORE, Sample, encode_pieces, encode_prompt, supervised
+from methods.recall.embed import last_states
 from methods.samples import recall_pieces
 from methods.train import Batch, collate
 from tasks.base import Memory, Message
@@ -152,22 +153,9 @@ def optimise_values(
     return Written(F.normalize(values, dim=-1), tuple(exact), tuple(steps), tokens)
 
 
-@torch.no_grad()
 def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
     ids = backbone.ids
     tail = encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
-    found: list[Tensor] = []
-    for start in range(0, len(questions), batch_size):
-        samples = [
-            supervised(encode_prompt(backbone, messages), tail, "query", recall=len(tail) - 1)
-            for messages in questions[start : start + batch_size]
-        ]
-        batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
-        decoder = getattr(backbone.model, backbone.model.base_model_prefix)
-        hidden_BTD = decoder(
-            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
-        ).last_hidden_state
-        rows = torch.arange(len(samples), device=hidden_BTD.device)
-        found.append(F.normalize(hidden_BTD[rows, batch.recall_position_B].float(), dim=-1))
-    return torch.cat(found)
+    sequences = [encode_prompt(backbone, messages) + tail for messages in questions]
+    return F.normalize(last_states(backbone, sequences, batch_size).float(), dim=-1)

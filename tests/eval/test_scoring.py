@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scoring_cases import assert_one_value, assert_scored_as_meant, qa
 
 from eval.scoring import (
     ScoringError,
@@ -21,14 +22,6 @@ from eval.scoring import (
 )
 from tasks.base import NO_CLAUSE_ANSWER, QA
 from tasks.registry import load_task
-
-
-def qa(
-    answer: str, *, aliases: tuple[str, ...] = (), rivals: tuple[str, ...] = (), ids: tuple[str, ...] = ("c1",)
-) -> QA:
-    kind = "single" if ids else "unanswerable"
-    return QA("q1", "?", answer, ids, aliases=aliases, rivals=rivals, kind=kind)  # type: ignore[arg-type]
-
 
 SAME = [
     ("EUR 1,500", "1500 euros", "€1,500.00", "one thousand five hundred euros", "€1.5k", "1\u202f500 euro"),
@@ -61,7 +54,7 @@ SAME = [
 
 @pytest.mark.parametrize("forms", SAME, ids=lambda forms: forms[0])
 def test_forms_of_one_value_are_one_value(forms: tuple[str, ...]) -> None:
-    assert {form: normalise(form) for form in forms} == dict.fromkeys(forms, normalise(forms[0]))
+    assert_one_value(forms)
 
 
 @pytest.mark.parametrize(
@@ -235,18 +228,5 @@ def test_verbatim_is_character_by_character_but_for_whitespace() -> None:
 
 @pytest.mark.parametrize("name", ["regs", "manual"])
 def test_a_packaged_task_is_scored_as_its_authors_mean_it(name: str) -> None:
-    """Every key and alias is right, every rival wrong, every clause holds its keys, no clause abstains."""
-    task = load_task(name)
-    texts = {memory.id: memory.text for memory in task.memories}
-    for key in (*task.questions, *task.revised_questions, *(cue for m in task.memories for cue in m.cues)):
-        if not key.memory_ids:
-            continue
-        for form in (key.answer, *key.aliases):
-            assert is_correct(form, key), (key.id, form)
-            assert is_correct(f"It is {form}.", key), (key.id, form)
-        for rival in key.rivals:
-            assert not is_correct(rival, key), (key.id, rival)
-        if key.kind == "single":
-            assert held_values(texts[key.memory_ids[0]], key) == (True, ()), key.id
-    assert not any(map(is_abstention, texts.values()))
+    assert_scored_as_meant(load_task(name), "It is {}.")
     assert is_abstention(NO_CLAUSE_ANSWER)

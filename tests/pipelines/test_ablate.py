@@ -11,7 +11,7 @@ from commands import SMALL, run_folders, use
 
 from eval.records import read_records
 from methods.backbone import Backbone
-from pipelines import ablate
+from pipelines import ablate, compare
 from pipelines.cli import compose_config
 from pipelines.config import resolve
 from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
@@ -54,7 +54,7 @@ def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
     small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*SMALL, f"runs_dir={tmp_path}", "rows=recall/sampled,recall_silent"]
-    ask = ablate.run_retention
+    ask = compare.run_retention
     asked: list[str] = []
 
     def cut(method: object, *args: object, **settings: object) -> object:
@@ -63,7 +63,7 @@ def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
             raise KeyboardInterrupt
         return ask(method, *args, **settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ablate, "run_retention", cut)
+    monkeypatch.setattr(compare, "run_retention", cut)
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, *words)
     assert stopped.value.code == 130

@@ -363,6 +363,22 @@ def test_the_commands_list_what_there_is_to_choose(capsys: pytest.CaptureFixture
             assert name in shown
 
 
+def test_the_help_lists_runs_of_tasks_with_a_slash_in_their_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, fits in (("regs/1-a", ["sft", "rag"]), ("hub/obliqa/2-b", [])):
+        folder = tmp_path / "runs" / name
+        for fit in fits:
+            (folder / "fits" / "0" / fit).mkdir(parents=True)
+            (folder / "fits" / "0" / fit / "fit.json").touch()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.json").touch()
+    chat.show_help()
+    shown = capsys.readouterr().out
+    assert "Runs in runs/ and their fits:\n  hub/obliqa/2-b  no fit\n  regs/1-a  rag, sft\n" in shown
+
+
 @pytest.mark.slow
 def test_help_in_a_process_of_its_own(finished: Finished) -> None:
     words = [sys.executable, "-m", "pipelines.chat", "--help"]
