@@ -38,6 +38,7 @@ class Sample:
     pad_position: int = -1  # of <|memory_pad|>; its embedding is the memory vector (-1: none)
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
     loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
+    teacher_row: int = -1  # row of the teacher's rankings for this question (-1: none)
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -101,6 +102,7 @@ def supervised(
     recall: int | None = None,
     pad: int | None = None,
     memory_index: int = -1,
+    teacher_row: int = -1,
     target_loss_from: int = 0,
 ) -> Sample:
     """Prompt without loss, target with loss. recall, pad: offsets of those tokens in the target."""
@@ -114,6 +116,7 @@ def supervised(
         recall_position=-1 if recall is None else len(prompt) + recall,
         pad_position=-1 if pad is None else len(prompt) + pad,
         memory_index=memory_index,
+        teacher_row=teacher_row,
     )
 
 

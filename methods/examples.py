@@ -30,6 +30,7 @@ class Example:
     clause: str  # the clause's text, recalled or quoted; where none covers it, a sentence that says so
     reasoning: str = ""  # steps after the clause
     answer: str = ""  # "": only the way to the clause is learnt, and the clause
+    teacher_row: int = -1  # of the ranking that recall's retrieval learns from (-1: the gold clause alone)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ def self_made_cues(memory: Memory, limit: int) -> list[Example]:
     if len(found) <= limit:
         return found
     return random.Random(memory.id).sample(found, limit)
+
+
+def titled(memory: Memory) -> str:
+    """A memory as searches read it: its title, then its text."""
+    return f"{memory.title}. {memory.text}" if memory.title else memory.text
 
 
 def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[str, list[Example]]:

@@ -26,6 +26,7 @@ from methods.examples import (
     clause_examples,
     general,
     reading_examples,
+    titled,
     unanswerable_examples,
 )
 from methods.samples import conversation_sample
@@ -104,9 +105,10 @@ class ChromaRetriever:
     def upsert(self, memories: Sequence[Memory]) -> None:
         for start in range(0, len(memories), self._batch):
             part = memories[start : start + self._batch]
-            texts = [f"{m.title}. {m.text}" if m.title else m.text for m in part]
             self.collection.upsert(
-                ids=[m.id for m in part], embeddings=self.embed(texts), documents=[m.text for m in part]
+                ids=[m.id for m in part],
+                embeddings=self.embed([titled(m) for m in part]),
+                documents=[m.text for m in part],
             )
 
     def delete(self, ids: Sequence[str]) -> None:

@@ -80,6 +80,7 @@ class Batch:
     recall_position_B: Tensor  # -1: none
     pad_position_B: Tensor  # -1: none
     memory_index_B: Tensor  # -1: none
+    teacher_row_B: Tensor  # -1: none
     num_tokens: int
 
 
@@ -105,8 +106,17 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) 
         recall_position_B=column(s.recall_position for s in samples),
         pad_position_B=column(s.pad_position for s in samples),
         memory_index_B=column(s.memory_index for s in samples),
+        teacher_row_B=column(s.teacher_row for s in samples),
         num_tokens=sum(len(s) for s in samples),
     )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """How another retriever ranks the bank for each training question (Q questions)."""
+
+    logits_QM: Tensor  # its scores over its own temperature; -inf: a memory that it does not rank
+    weight: float  # w of the retrieval loss is cross-entropy with its softmax, 1 - w with the gold memory
 
 
 class MemoryTerm(nn.Module):
@@ -114,7 +124,7 @@ class MemoryTerm(nn.Module):
 
     keys_MD, values_MD: unit vectors, normalised again at every use; each is trained with the weights where its
     flag says so. Values are injected times the gain. twins_MM: pairs that no question tells apart, which
-    therefore are no negatives for each other.
+    therefore are no negatives for each other. teacher: a ranking that the queries learn beside the gold memory.
     """
 
     def __init__(
@@ -127,6 +137,7 @@ class MemoryTerm(nn.Module):
         train_keys: bool = False,
         train_values: bool = False,
         twins_MM: Tensor | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
@@ -134,18 +145,31 @@ class MemoryTerm(nn.Module):
         self.gain = gain
         self.tau = tau
         self.twins_MM = twins_MM
+        self.teacher = teacher
 
     def vectors(self, index_N: Tensor) -> Tensor:
         """(N, D): what is fed under the pad."""
         return F.normalize(self.values_MD[index_N], dim=-1) * self.gain
 
-    def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
-        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
+    def retrieval_loss(self, query_ND: Tensor, index_N: Tensor, teacher_row_N: Tensor | None = None) -> Tensor:
+        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748).
+
+        The target is the gold memory; for a question with a teacher's row it is shared with the teacher's
+        distribution (Hinton et al. 2015, arXiv:1503.02531).
+        """
         cosine_NM = F.normalize(query_ND.float(), dim=-1) @ F.normalize(self.keys_MD, dim=-1).T
         logits_NM = cosine_NM / self.tau
         if self.twins_MM is not None:
             logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
-        return F.cross_entropy(logits_NM, index_N)
+        if self.teacher is None or teacher_row_N is None:
+            return F.cross_entropy(logits_NM, index_N)
+        target_NM = F.one_hot(index_N, logits_NM.shape[1]).to(logits_NM)
+        out_NM = logits_NM.isneginf()  # twins are in neither distribution
+        taught = (teacher_row_N >= 0).nonzero().squeeze(-1)
+        ranking_TM = self.teacher.logits_QM[teacher_row_N[taught]].masked_fill(out_NM[taught], float("-inf"))
+        target_NM[taught] = torch.lerp(target_NM[taught], ranking_TM.softmax(dim=-1), self.teacher.weight)
+        log_probs_NM = logits_NM.log_softmax(dim=-1).masked_fill(out_NM, 0.0)
+        return -(target_NM * log_probs_NM).sum(dim=-1).mean()
 
 
 class MemoryLM(nn.Module):
@@ -160,7 +184,7 @@ class MemoryLM(nn.Module):
         self.memory = memory
 
     def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
-        """-> {"lm": weighted mean token cross-entropy, "retrieval": mean cross-entropy over the bank}, if present."""
+        """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         embeds_BTD = control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT)
         injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
@@ -190,7 +214,8 @@ class MemoryLM(nn.Module):
         asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
         if len(asked) and self.memory is not None:
             query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()
-            losses["retrieval"] = self.memory.retrieval_loss(query_QD, batch.memory_index_B[asked])
+            index_Q, teacher_row_Q = batch.memory_index_B[asked], batch.teacher_row_B[asked]
+            losses["retrieval"] = self.memory.retrieval_loss(query_QD, index_Q, teacher_row_Q)
         return losses
 
 

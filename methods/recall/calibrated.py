@@ -101,7 +101,8 @@ class CalibratedDataset:
         sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
         recited = range(len(prompt) + recall + 2, len(prompt) + end)
         weight = self.mixture.recited_weight if decode else 0.0
-        return replace(sample, loss_weights=tuple(weight if i in recited else 1.0 for i in range(len(sample))))
+        weights = tuple(weight if i in recited else 1.0 for i in range(len(sample)))
+        return replace(sample, loss_weights=weights, teacher_row=example.teacher_row)
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.

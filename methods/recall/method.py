@@ -11,10 +11,17 @@ import torch
 from torch.nn import functional as F
 
 from methods.answering import answer_from, prompts_for
-from methods.backbone import Backbone, load_backbone
+from methods.backbone import Backbone, load_backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Generated, generate
-from methods.examples import NULL_TEXT, clause_examples, general, reading_examples, unanswerable_examples
+from methods.examples import (
+    NULL_TEXT,
+    clause_examples,
+    general,
+    reading_examples,
+    titled,
+    unanswerable_examples,
+)
 from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.embed import _batch_extract_embeddings
@@ -22,9 +29,10 @@ from methods.recall.export import export_model
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
 from methods.recall.stage1 import query_epochs, train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
+from methods.recall.teacher import encoder_cosines, teacher_hits, with_row
 from methods.recall.writing import WriteConfig, optimise_values, query_states
 from methods.setup import MethodSetup
-from methods.train import QUERY_VALUE, LoraTrainConfig, TrainLog, merge_adapters
+from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory, Message
 
 # Conversations in which a memory may be recalled though they are not about it: as in memory_front.
@@ -51,6 +59,9 @@ class RecallConfig:
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
     step2_retrieval_weight: float = 1.0  # of the contrastive loss, kept on in Step 2
+    # Retrieval learnt from the sentence encoder's ranking (methods.recall.teacher); encoder: methods.rag.encoder
+    distil_weight: float = 0.0  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
+    distil_temperature: float = 0.05  # its ranking is softmax(cosine / temperature)
     centre: bool = True  # subtract the mean memory vector before normalising
     # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
     summary_prompt: str = ' This sentence means in one word: "'
@@ -60,6 +71,12 @@ class RecallConfig:
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
     write: WriteConfig = field(default_factory=WriteConfig)  # writing after the fit, weights frozen
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.distil_weight <= 1.0:
+            raise MethodError(f"distil_weight={self.distil_weight} is not a share; choose from 0 to 1")
+        if self.distil_temperature <= 0.0:
+            raise MethodError(f"distil_temperature={self.distil_temperature} divides cosines; choose one above 0")
 
 
 @dataclass(frozen=True)
@@ -118,8 +135,9 @@ class RecallMethod:
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D) of titled texts under the summary prompt."""
-        texts = [f"{m.title}. {m.text}" if m.title else m.text for m in memories]
-        return _batch_extract_embeddings(backbone, texts, suffix=self.config.summary_prompt)
+        return _batch_extract_embeddings(
+            backbone, [titled(m) for m in memories], suffix=self.config.summary_prompt
+        )
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
@@ -151,6 +169,15 @@ class RecallMethod:
             replace(train, max_tokens=train.max_tokens - tokens),
         )
 
+    def _teacher(self, questions: Sequence[str], memories: Sequence[Memory]) -> Teacher:
+        """The sentence encoder's ranking of the bank for each question; each text goes through it once."""
+        bank, config = self._bank(), self.config
+        self.setup.progress(f"{self.name} teacher", 0, len(questions))
+        encoder = load_encoder(self.setup.encoder, str(self.backbone.device))
+        texts = {m.id: titled(m) for m in memories}
+        cosines_QM = encoder_cosines(encoder, questions, [texts.get(memory_id) for memory_id in bank.ids])
+        return Teacher((cosines_QM / config.distil_temperature).to(bank.keys_MD.device), config.distil_weight)
+
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
         """Makes the bank and trains both steps of the recipe."""
         config, setup = self.config, self.setup
@@ -161,6 +188,14 @@ class RecallMethod:
         bank = self.bank = self._make_bank(memories, list(passages.values()))
         step1, step2 = self._budgets(config.step1_share)
         step2 = replace(step2, retrieval_weight=step2.retrieval_weight * config.step2_retrieval_weight)
+        teacher: Teacher | None = None
+        notes: dict[str, float] = {}
+        if config.distil_weight:
+            rows: dict[str, int] = {}  # of each distinct question; the null memory's have none: it has no rank
+            examples = {key: [with_row(e, rows) for e in found] for key, found in examples.items()}
+            reading = [with_row(e, rows) for e in reading]
+            teacher = self._teacher(list(rows), [*memories, *passages.values()])
+            notes["teacher_hit_at_1"] = teacher_hits(teacher, bank, examples)
         queries = query_epochs(
             self.backbone,
             bank,
@@ -173,7 +208,14 @@ class RecallMethod:
             step1.seed,
         )
         log1 = train_recall_token(
-            self.backbone, bank, queries, step1, setup.progress, setup.adapters / "step1", config.train_keys
+            self.backbone,
+            bank,
+            queries,
+            step1,
+            setup.progress,
+            setup.adapters / "step1",
+            config.train_keys,
+            teacher,
         )
         dataset = CalibratedDataset(
             self.backbone,
@@ -197,9 +239,10 @@ class RecallMethod:
             setup.adapters / "step2",
             config.train_keys,
             config.train_values,
+            teacher=teacher,
         )
         bank.forget(list(passages))  # they were there to train on
-        return StageLogs(log1, log2)
+        return StageLogs(log1, log2, notes)
 
     # answering
 

@@ -19,7 +19,7 @@ from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import READING_ID, Example, ExampleConfig, augmented
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.train import LoraTrainConfig, MemoryTerm, Progress, TrainLog, length_grouped, train_lora
+from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, length_grouped, train_lora
 from tasks.base import Conversation
 
 
@@ -33,6 +33,7 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank) -> Samp
         "query",
         recall=len(target) - 1,
         memory_index=bank.index(example.memory_id or NULL_ID),
+        teacher_row=example.teacher_row,
         target_loss_from=len(target),
     )
 
@@ -66,9 +67,10 @@ def train_recall_token(
     progress: Progress,
     adapter_to: Path | None = None,
     train_keys: bool = False,
+    teacher: Teacher | None = None,
 ) -> TrainLog:
     """Trains the query. train_keys: the bank's keys move towards the queries; else they stay as they are."""
-    memory = memory_term(bank, config, train_keys=train_keys)
+    memory = memory_term(bank, config, train_keys=train_keys, teacher=teacher)
     log = train_lora(
         backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress, adapter_to=adapter_to
     )
@@ -77,7 +79,12 @@ def train_recall_token(
 
 
 def memory_term(
-    bank: MemoryBank, config: LoraTrainConfig, *, train_keys: bool = False, train_values: bool = False
+    bank: MemoryBank,
+    config: LoraTrainConfig,
+    *,
+    train_keys: bool = False,
+    train_values: bool = False,
+    teacher: Teacher | None = None,
 ) -> MemoryTerm:
     """The bank as training sees it. Training passages of one kind are no negatives for each other."""
     kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
@@ -90,6 +97,7 @@ def memory_term(
         train_keys=train_keys,
         train_values=train_values,
         twins_MM=torch.tensor(twins, device=bank.keys_MD.device),
+        teacher=teacher,
     )
 
 

@@ -12,7 +12,7 @@ from methods.decode import generate
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.stage1 import memory_term, take_vectors
-from methods.train import LoraTrainConfig, Progress, TrainLog, train_lora
+from methods.train import LoraTrainConfig, Progress, Teacher, TrainLog, train_lora
 from tasks.base import Message
 
 
@@ -50,13 +50,14 @@ def train_memory_decoding(
     train_keys: bool = False,
     train_values: bool = False,
     on_epoch_end: Callable[[Any, int], None] | None = None,
+    teacher: Teacher | None = None,
 ) -> TrainLog:
     """Trains decoding and retrieval together; the LoRA is merged at the end.
 
     train_keys, train_values: the vectors that are matched and those that are injected learn with the weights,
     untied from each other; the bank gets them.
     """
-    memory = memory_term(bank, config, train_keys=train_keys, train_values=train_values)
+    memory = memory_term(bank, config, train_keys=train_keys, train_values=train_values, teacher=teacher)
     log = train_lora(
         backbone,
         epochs,

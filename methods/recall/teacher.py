@@ -1,0 +1,56 @@
+"""Retrieval distilled from the sentence encoder: its ranking of the bank for every training question.
+
+A few questions a clause say which clause is right, and of all others only that they are wrong. The encoder's
+cosines also say how near each of those is, clauses without questions among them, and that is learnt as soft
+targets beside the gold memory (Hinton et al. 2015, arXiv:1503.02531; for retrievers TCT-ColBERT,
+arXiv:2010.11386, and RocketQAv2, arXiv:2110.07367). The encoder is used at the fit alone: a fitted model has
+no part of it.
+
+Shapes: Q questions, M memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.examples import Example
+from methods.recall.bank import MemoryBank
+from methods.train import Teacher
+
+
+def with_row(example: Example, rows: dict[str, int]) -> Example:
+    """The example with the teacher's row for its question, which is added to `rows` where it is new.
+
+    The row stays with the example when words of the question are left out or a history is set before it: the
+    teacher always ranks by the question in full.
+    """
+    return replace(example, teacher_row=rows.setdefault(example.messages[-1].content, len(rows)))
+
+
+def encoder_cosines(encoder: Any, questions: Sequence[str], texts: Sequence[str | None]) -> Tensor:
+    """(Q, M) cosines, fp32; -inf for a memory without a text, as the null memory: there is nothing to rank."""
+
+    def unit(part: Sequence[str]) -> Tensor:
+        return torch.as_tensor(
+            encoder.encode(list(part), normalize_embeddings=True, show_progress_bar=False), dtype=torch.float32
+        )
+
+    if not questions:
+        return torch.empty(0, len(texts))
+    known = [row for row, text in enumerate(texts) if text is not None]
+    cosines_QM = torch.full((len(questions), len(texts)), float("-inf"))
+    cosines_QM[:, known] = unit(questions) @ unit([text for text in texts if text is not None]).T
+    return cosines_QM
+
+
+def teacher_hits(teacher: Teacher, bank: MemoryBank, examples: Mapping[str, Sequence[Example]]) -> float:
+    """Share of the clauses' training questions for which the teacher ranks the clause itself first."""
+    asked = [example for found in examples.values() for example in found]
+    first = [bank.ids[int(teacher.logits_QM[example.teacher_row].argmax())] for example in asked]
+    hits = sum(one == example.memory_id for one, example in zip(first, asked, strict=True))
+    return hits / max(1, len(asked))
