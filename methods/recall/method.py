@@ -27,9 +27,9 @@ from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.export import export_model
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
-from methods.recall.stage1 import query_epochs, train_recall_token
+from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
-from methods.recall.teacher import encoder_cosines, teacher_hits, with_row
+from methods.recall.teacher import agreed, encoder_cosines, with_row
 from methods.recall.writing import WriteConfig, optimise_values, query_states
 from methods.setup import MethodSetup
 from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
@@ -195,7 +195,11 @@ class RecallMethod:
             examples = {key: [with_row(e, rows) for e in found] for key, found in examples.items()}
             reading = [with_row(e, rows) for e in reading]
             teacher = self._teacher(list(rows), [*memories, *passages.values()])
-            notes["teacher_hit_at_1"] = teacher_hits(teacher, bank, examples)
+            twins_MM = twins_of(bank)
+            examples = {k: [agreed(e, teacher, bank, twins_MM) for e in found] for k, found in examples.items()}
+            reading = [agreed(e, teacher, bank, twins_MM) for e in reading]
+            right = [e.teacher_row >= 0 for found in examples.values() for e in found]
+            notes["teacher_hit_at_1"] = sum(right) / max(1, len(right))
         queries = query_epochs(
             self.backbone,
             bank,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
@@ -78,6 +79,13 @@ def train_recall_token(
     return log
 
 
+def twins_of(bank: MemoryBank) -> Tensor:
+    """(M, M): training passages of one kind, which are no negatives for each other."""
+    kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
+    twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
+    return torch.tensor(twins, device=bank.keys_MD.device)
+
+
 def memory_term(
     bank: MemoryBank,
     config: LoraTrainConfig,
@@ -86,9 +94,7 @@ def memory_term(
     train_values: bool = False,
     teacher: Teacher | None = None,
 ) -> MemoryTerm:
-    """The bank as training sees it. Training passages of one kind are no negatives for each other."""
-    kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
-    twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
+    """The bank as training sees it."""
     return MemoryTerm(
         bank.keys_MD,
         bank.values_MD,
@@ -96,7 +102,7 @@ def memory_term(
         config.retrieval_temperature,
         train_keys=train_keys,
         train_values=train_values,
-        twins_MM=torch.tensor(twins, device=bank.keys_MD.device),
+        twins_MM=twins_of(bank),
         teacher=teacher,
     )
 

@@ -11,7 +11,7 @@ Shapes: Q questions, M memories.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,9 +48,11 @@ def encoder_cosines(encoder: Any, questions: Sequence[str], texts: Sequence[str 
     return cosines_QM
 
 
-def teacher_hits(teacher: Teacher, bank: MemoryBank, examples: Mapping[str, Sequence[Example]]) -> float:
-    """Share of the clauses' training questions for which the teacher ranks the clause itself first."""
-    asked = [example for found in examples.values() for example in found]
-    first = [bank.ids[int(teacher.logits_QM[example.teacher_row].argmax())] for example in asked]
-    hits = sum(one == example.memory_id for one, example in zip(first, asked, strict=True))
-    return hits / max(1, len(asked))
+def agreed(example: Example, teacher: Teacher, bank: MemoryBank, twins_MM: Tensor) -> Example:
+    """The example as it is where the teacher ranks its memory first, twins apart; else without its row.
+
+    Where it is wrong there is nothing to learn from it, and the gold memory stays the whole target.
+    """
+    gold = bank.index(example.memory_id)
+    ranking_M = teacher.logits_QM[example.teacher_row].masked_fill(twins_MM[gold], float("-inf"))
+    return example if int(ranking_M.argmax()) == gold else replace(example, teacher_row=-1)

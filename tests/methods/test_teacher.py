@@ -32,7 +32,7 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.method import RecallConfig, RecallMethod
 from methods.recall.stage1 import query_epochs
-from methods.recall.teacher import encoder_cosines, teacher_hits, with_row
+from methods.recall.teacher import agreed, encoder_cosines, with_row
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, Teacher
 from pipelines.compare import make_method
@@ -60,7 +60,7 @@ def loss_of(
     return loss.detach(), queries.grad
 
 
-def twins_of(size: int, one: int, other: int) -> Tensor:
+def pair_of_twins(size: int, one: int, other: int) -> Tensor:
     twins = torch.zeros(size, size, dtype=torch.bool)
     twins[one, other] = twins[other, one] = True
     return twins
@@ -73,7 +73,7 @@ def twins_of(size: int, one: int, other: int) -> Tensor:
 def test_a_teacher_that_is_sure_of_the_gold_memory_changes_nothing(with_twins: bool) -> None:
     keys, queries = keys_and_queries()
     gold, rows = torch.tensor([0, 3, 2, 3]), torch.arange(4)
-    twins = twins_of(5, 3, 1) if with_twins else None
+    twins = pair_of_twins(5, 3, 1) if with_twins else None
     sure = torch.where(F.one_hot(gold, 5).bool(), 0.0, -INF)
     plain, plain_grad = loss_of(keys, queries, gold, None, rows, twins)
     for weight in (0.0, 0.3, 1.0):
@@ -113,7 +113,7 @@ def test_what_the_teacher_gives_to_twins_and_to_unranked_memories_is_nobodys() -
     keys, queries = keys_and_queries()
     gold, rows = torch.tensor([3]), torch.tensor([0])
     ranking = torch.tensor([[-INF, 9.0, 0.5, 1.0, 0.0]])
-    with_twin, gradient = loss_of(keys, queries[:1], gold, Teacher(ranking, 0.7), rows, twins_of(5, 3, 1))
+    with_twin, gradient = loss_of(keys, queries[:1], gold, Teacher(ranking, 0.7), rows, pair_of_twins(5, 3, 1))
     assert bool(torch.isfinite(gradient).all())
     kept = [0, 2, 3, 4]
     without, _ = loss_of(keys[kept], queries[:1], torch.tensor([2]), Teacher(ranking[:, kept], 0.7), rows)
@@ -166,12 +166,22 @@ def test_the_ranking_is_by_cosine_and_leaves_out_what_has_no_text(encoder: Any) 
     assert encoder_cosines(encoder, [], texts).shape == (0, 3)
 
 
-def test_hits_are_those_of_the_clauses_questions() -> None:
+def test_only_a_teacher_that_is_right_is_followed() -> None:
+    """The first row ranks "b" first, the second a twin of "a", which does not count."""
     bank = MemoryBank(torch.zeros(4), 1.0, "")
-    bank.write([NULL_ID, "a", "b"], ["none", "A", "B"], torch.eye(4)[:3], torch.eye(4)[:3])
-    teacher = Teacher(torch.tensor([[-INF, 2.0, 1.0], [-INF, 2.0, 1.0], [-INF, 0.0, 1.0]]), 0.5)
-    of_a = [Example((Message("user", "q"),), "a", "A", teacher_row=row) for row in (0, 2)]
-    assert teacher_hits(teacher, bank, {"a": of_a, "b": [], "c": []}) == 0.5
+    names = [NULL_ID, "a", "b", "c"]
+    bank.write(names, ["none", "A", "B", "C"], torch.eye(4), torch.eye(4))
+    teacher = Teacher(torch.tensor([[-INF, 1.0, 2.0, 0.0], [-INF, 1.0, 0.0, 2.0]]), 0.5)
+    twins = pair_of_twins(4, 1, 3)
+
+    def row_after(memory_id: str, row: int) -> int:
+        example = Example((Message("user", "q"),), memory_id, "text", teacher_row=row)
+        return agreed(example, teacher, bank, twins).teacher_row
+
+    assert row_after("a", 0) == -1
+    assert row_after("b", 0) == 0
+    assert row_after("a", 1) == 1
+    assert row_after("b", 1) == -1
 
 
 # Rows.
@@ -225,7 +235,7 @@ def test_samples_of_both_steps_carry_the_row_of_their_question(pristine: Backbon
 
 
 def method_of(backbone: Backbone, folder: Path, config: RecallConfig) -> RecallMethod:
-    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=2000), folder=folder, encoder="named")
+    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=4000), folder=folder, encoder="named")
     return RecallMethod(setup, config)
 
 
@@ -235,7 +245,7 @@ def test_a_fit_ranks_every_text_once(
 ) -> None:
     counting, loaded = CountingEncoder(encoder), []
     monkeypatch.setattr("methods.recall.method.load_encoder", lambda *args: loaded.append(args) or counting)
-    config = RecallConfig(distil_weight=0.5)
+    config = RecallConfig(distil_weight=0.5, step1_share=0.5)
     plain = method_of(pristine_lively.clone(), tmp_path / "a", replace(config, distil_weight=0.0))
     plain_report = plain.fit(regs.memories, regs.sft)
     assert not loaded
