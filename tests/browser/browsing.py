@@ -18,7 +18,8 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 300.0  # a server's start on a busy machine
+START_S = 900.0  # a server's start; on a machine at work on something else, minutes
+WAIT_S = 400.0  # a page, or what a click brings
 Picture = Callable[[str], None]  # keeps what the page shows under a name
 
 
@@ -46,7 +47,7 @@ def visible_text(browser: Chrome) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
-def wait_for(browser: Chrome, *texts: str, seconds: float = 120.0) -> None:
+def wait_for(browser: Chrome, *texts: str, seconds: float = WAIT_S) -> None:
     """Until all of the texts can be read on the page."""
     missing: Sequence[str] = texts
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import ROOT, Picture, Shown, colours_of, served, size_of, until
+from browsing import ROOT, WAIT_S, Picture, Shown, colours_of, served, size_of, until
 from commands import Finished
 from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions
@@ -79,7 +79,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
         patch.setenv("SE_OFFLINE", "true")  # selenium looks for no driver of its own
         chrome = Chrome(options, Service(executable_path=driver))
-        chrome.set_page_load_timeout(120)
+        chrome.set_page_load_timeout(WAIT_S)
         yield chrome
         chrome.quit()
 

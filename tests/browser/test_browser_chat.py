@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.browser
-ANSWER_S = 600.0  # three answers, one after the other
+ANSWER_S = 900.0  # three answers, one after the other
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from browsing import Picture, Shown, size_of, wait_for
+from browsing import WAIT_S, Picture, Shown, size_of, wait_for
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -52,7 +52,7 @@ def clicked(page: Chrome, words: str) -> None:
     def seen(_: Chrome) -> list[WebElement]:
         return [found for found in page.find_elements(By.XPATH, path) if found.is_displayed()]
 
-    WebDriverWait(page, 60).until(seen)[0].click()
+    WebDriverWait(page, WAIT_S).until(seen)[0].click()
 
 
 # The table's columns as the page itself keeps them, with these metrics in place of its first choice.
@@ -72,7 +72,7 @@ def test_the_runs_page_lists_the_methods(ui: Chrome, mlflow_ui: str, parent: Run
     ui.get("about:blank")
     ui.get(f"{mlflow_ui}/#/experiments/{parent.info.experiment_id}/runs")
     opener = (By.CSS_SELECTOR, "button[data-component-id*='runnamecellrenderer']")  # the + before its name
-    WebDriverWait(ui, 60).until(lambda _: ui.find_elements(*opener))[0].click()
+    WebDriverWait(ui, WAIT_S).until(lambda _: ui.find_elements(*opener))[0].click()
     client = MlflowClient(tracking_uri=mlflow_ui)
     runs = client.search_runs([parent.info.experiment_id])
     wait_for(ui, *(run.info.run_name for run in runs))

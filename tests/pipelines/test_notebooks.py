@@ -44,7 +44,7 @@ def test_it_runs_on_a_saved_run(
     book = nbformat.read(path, as_version=4)
     book.cells[1].source = book.cells[1].source.replace(RUN, f"RUN = {str(finished.folder)!r}")
     resources = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(book, timeout=300, kernel_name="python3", resources=resources).execute()
+    NotebookClient(book, timeout=900, kernel_name="python3", resources=resources).execute()
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
     shown = "\n".join(str(output) for cell in cells for output in cell.outputs)
     assert str(finished.folder) in shown
