@@ -18,8 +18,11 @@ from tasks.cutting import CLAUSE_WORDS, num_words
 from tasks.registry import TASKS, load_task
 from tasks.sections import Problem
 from tasks.similarity import candidate_pairs
-from tasks.validate import NEAR_JACCARD, problems, remarks, words
+from tasks.validate import NEAR_JACCARD, first_of_all, problems, remarks, words
 
+NO_DRAFT = (
+    "the rule asks for numbers, dates, codes and names in English or Chinese text; write a questions.csv instead"
+)
 SHOWN = 12  # items of a list, unless show=all
 USAGE = """usage: python -m tasks.check path=<folder> | task=<name> [option=value ...] [show=clauses|questions|all]
 
@@ -64,7 +67,7 @@ def folder_lines(found: local.Local) -> Iterator[str]:
         + (" + 1 with questions" if num_questions_files else "")
     )
     if folder.documents:
-        in_pdf = f", {pages} PDF pages" if pages else ""
+        in_pdf = f", {pages} PDF page{'s' * (pages > 1)}" if pages else ""
         yield f"           {_kinds(document.file for document in folder.documents)}{in_pdf}"
     yield f"Sections   {len(folder.sections)} under headings"
     total = len(pieces.clauses) + len(pieces.duplicates) + len(pieces.too_short) + len(pieces.too_long)
@@ -96,6 +99,8 @@ def question_lines(task: TaskData, found: local.Local | None) -> Iterator[str]:
         own = len(drawn.used) - drawn.num_stock
         what = f"rows of {drawn.file}" if drawn.file else "made by rule (MACHINE-MADE: no person has seen them)"
         yield f"Questions  {drawn.num_found} {what} = {own} used + {drawn.num_refused} refused"
+        if not drawn.file and not own and task.memories:
+            yield f"           {NO_DRAFT}"
         if drawn.num_stock:
             yield f"           {drawn.num_stock} more from the packaged stock that the documents do not answer"
     else:
@@ -177,9 +182,8 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
         untested = [remark for remark in remarked if remark.endswith("it has no test question; write one")]
         remarked = [remark for remark in remarked if remark not in untested]
         if untested:
-            remarked.append(
-                f"{len(untested)} clauses have no test question; they stay as clauses to be told apart"
-            )
+            number = "1 clause has" if len(untested) == 1 else f"{len(untested)} clauses have"
+            remarked.append(f"{number} no test question: only there to be told apart from the others")
     for heading, listed in (("Problems", unsound), ("Remarks", remarked)):
         if listed:
             lines += ["", f"{heading} ({len(listed)}):", *_some(listed, everything or heading == "Problems")]
@@ -199,7 +203,7 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
             f"  {qa.split} {qa.id}\n    {qa.question}\n    {qa.answer or '(unanswerable)'}"
             for qa in task.questions
         ]
-    return lines, f"{unsound[0]} ({len(unsound)} problems in all)" if unsound else ""
+    return lines, first_of_all(unsound) if unsound else ""
 
 
 def check(arguments: Sequence[str]) -> tuple[list[str], str]:

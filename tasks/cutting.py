@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from tasks.chinese import split_characters
 from tasks.sections import Problem, Section, Unit
 from tasks.similarity import candidate_pairs, components
 
@@ -154,7 +155,8 @@ def cut(sections: Iterable[Section]) -> Cut:
 
 def _with_families(clauses: Sequence[Clause]) -> tuple[Clause, ...]:
     """Near duplicates share a family, named after the first; each variant is what sets its title apart."""
-    plain = [frozenset(re.findall(r"[^\W\d_]+", clause.text.lower())) for clause in clauses]
+    texts = (split_characters(clause.text.lower()) for clause in clauses)
+    plain = [frozenset(re.findall(r"[^\W\d_]+", text)) for text in texts]
     pairs = list(candidate_pairs(plain, NEAR_DUPLICATE))
     result = list(clauses)
     for group in components(len(clauses), pairs):
@@ -168,7 +170,7 @@ def _with_families(clauses: Sequence[Clause]) -> tuple[Clause, ...]:
 
 def _variants(titles: Sequence[str]) -> list[str]:
     """What is left of each title without the words that all begin and end with; "" where titles repeat."""
-    split = [title.split() for title in titles]
+    split = [title.replace("，", "， ").split() for title in titles]
     if len(set(titles)) < len(titles):
         return [""] * len(titles)
     shortest = min(map(len, split))
@@ -176,4 +178,4 @@ def _variants(titles: Sequence[str]) -> list[str]:
     rest = [words[front:] for words in split]
     shortest = min(map(len, rest))
     back = next((n for n in range(shortest) if len({words[-1 - n] for words in rest}) > 1), shortest)
-    return [" ".join(words[: len(words) - back]).strip(" ,:;") for words in rest]
+    return [" ".join(words[: len(words) - back]).strip(" ,:;，") for words in rest]

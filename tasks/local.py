@@ -4,7 +4,8 @@ The folder's documents are cut into clauses (tasks.cutting). Questions come from
 `questions.csv` in the folder; without it they are made by rule from the text, and the task says so. Clauses
 have no training questions unless the file marks rows with the split `train`. Questions that the documents
 certainly do not answer come from a packaged stock: at least half of a question's content words stand nowhere
-in the documents, and no clause holds more than a third of them.
+in the documents, and no clause holds more than a third of them. Where the documents are Chinese, so are these
+questions, the abstentions that are trained and the re-asks.
 
 Columns of the questions file, `question` alone being needed in every row:
 
@@ -27,7 +28,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tasks.base import QA, Conversation, Memory, Split, TaskData, TaskError
+from tasks.base import QA, Conversation, Language, Memory, Split, TaskData, TaskError
+from tasks.chinese import is_chinese
 from tasks.cutting import Clause, Cut, cut
 from tasks.documents import Folder, read_folder
 from tasks.handbook import abstention, rivals_of, stands_in
@@ -37,7 +39,7 @@ from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
 from tasks.think_problems import DATA
-from tasks.think_sft import general_conversations
+from tasks.think_sft import IN_ENGLISH, general_conversations
 from tasks.validate import (
     COVERED_OVERLAP,
     LEAST_IN_COMMON,
@@ -47,7 +49,8 @@ from tasks.validate import (
     words,
 )
 
-STOCK = DATA / "uncovered.jsonl"
+STOCK: dict[Language, Path] = {"en": DATA / "uncovered.jsonl", "zh": DATA / "uncovered_zh.jsonl"}
+FOLLOW_UPS: dict[Language, str] = {"en": "And what about this: {variant}?", "zh": "那么，{variant}呢？"}
 COLUMNS = ("question", "answer", "aliases", "clause", "clause_id", "quote", "split", "id")
 DEV_EVERY = 4
 ENOUGH_UNANSWERABLE = 8  # a person's own in the test split; below, the packaged stock joins them
@@ -104,17 +107,18 @@ def read(path: str, num_train: int = 600, num_heldout: int = 120) -> Local:
     folder = read_folder(Path(str(path)))
     pieces = cut(folder.sections)
     clauses = {clause.id: clause for clause in pieces.clauses}
+    language: Language = "zh" if is_chinese(" ".join(clause.text for clause in pieces.clauses)) else "en"
     if folder.questions is not None:
         questions = _from_file(folder.questions, clauses)
     else:
         questions = _by_rule(list(clauses.values()))
-    abstentions = _add_stock(questions, list(clauses.values()))
+    abstentions = _add_stock(questions, list(clauses.values()), language)
     cues: dict[str, list[QA]] = defaultdict(list)
     for qa in questions.used:
         if qa.split == "train" and qa.kind == "single":
             cues[qa.memory_ids[0]].append(qa)
     general, heldout = general_conversations(0, num_train, num_heldout)
-    follow_ups, known = _facts(questions.used, clauses)
+    follow_ups, known = _facts(questions.used, clauses, language)
     made = "questions made by rule" if folder.questions is None else f"questions of {folder.questions.name}"
     task = TaskData(
         name="local",
@@ -125,13 +129,18 @@ def read(path: str, num_train: int = 600, num_heldout: int = 120) -> Local:
         follow_ups=follow_ups,
         facts=known,
         licence="not stated: the documents are the user's own",
-        source=f"{len(folder.documents)} files of the folder {_name(folder.path)}",
-        description=f"{len(clauses)} clauses cut from {len(folder.documents)} files, {made}.",
+        source=f"{_count(len(folder.documents), 'file')} of the folder {_name(folder.path)}",
+        description=f"{_count(len(clauses), 'clause')} cut from {_count(len(folder.documents), 'file')}, {made}.",
         version=_version(folder),
         machine_made=folder.questions is None,
-        notes=(MACHINE_MADE,) if folder.questions is None else (),
+        language=language,
+        notes=((MACHINE_MADE,) if folder.questions is None else ()) + ((IN_ENGLISH,) if language == "zh" else ()),
     )
     return Local(folder, pieces, questions, task)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _name(path: Path) -> str:
@@ -167,7 +176,9 @@ def _siblings(clauses: Iterable[Clause]) -> dict[str, list[Clause]]:
     }
 
 
-def _facts(used: Sequence[QA], clauses: dict[str, Clause]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+def _facts(
+    used: Sequence[QA], clauses: dict[str, Clause], language: Language
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
     """(follow-ups, facts) by "clause id/slot"; a sibling that its title sets apart can be followed up."""
     known: dict[str, tuple[str, ...]] = {}
     for clause in clauses.values():
@@ -179,7 +190,7 @@ def _facts(used: Sequence[QA], clauses: dict[str, Clause]) -> tuple[dict[str, st
     follow_ups = {}
     for key, forms in known.items():
         variant = clauses[key.rpartition("/")[0]].variant
-        asked = f"And what about this: {variant}?"
+        asked = FOLLOW_UPS[language].format(variant=variant)
         if variant and not any(stands_in(form, asked) for form in forms):
             follow_ups[key] = asked
     return follow_ups, known
@@ -435,13 +446,13 @@ def _settle_splits(found: Questions, rows: Sequence[tuple[Row, QA, bool]]) -> No
 # --------------------------------------------------------------------------------- unanswerable stock
 
 
-def _add_stock(found: Questions, clauses: Sequence[Clause]) -> list[Conversation]:
+def _add_stock(found: Questions, clauses: Sequence[Clause], language: Language) -> list[Conversation]:
     """Adds held-out questions that no clause covers, unless the person gave enough; returns the trained ones."""
     trained = [qa for qa in found.used if qa.kind == "unanswerable" and qa.split == "train"]
     own = sum(qa.kind == "unanswerable" and qa.split == "test" for qa in found.used)
     held = [content_words(f"{clause.title} {clause.text}") for clause in clauses]
     anywhere = frozenset[str]().union(*held)
-    for line in STOCK.read_text(encoding="utf-8").splitlines():
+    for line in STOCK[language].read_text(encoding="utf-8").splitlines():
         body = json.loads(line)
         asked = content_words(body["question"])
         absent = len(asked - anywhere)
@@ -453,7 +464,7 @@ def _add_stock(found: Questions, clauses: Sequence[Clause]) -> list[Conversation
         elif own < ENOUGH_UNANSWERABLE:
             found.used.append(qa)
             found.num_stock += 1
-    return [abstention(qa) for qa in trained]
+    return [abstention(qa, language) for qa in trained]
 
 
 def split_counts(questions: Iterable[QA]) -> Counter[tuple[str, str]]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from tasks.base import TaskData
 from tasks.handbook import read_handbook
 from tasks.slicing import slice_task
+from tasks.think_sft import IN_ENGLISH
 
 DATA = Path(__file__).parent / "data" / "regs_zh"
-NOTES = ("The general conversations, and with them the fillers of the dialogues, are in English.",)
 
 
 def load(num_clauses: int | None = None, seed: int = 0, num_train: int = 600, num_heldout: int = 120) -> TaskData:
     """All clauses, or a seeded slice of whole families; num_train, num_heldout: see read_handbook."""
-    task = replace(read_handbook(DATA, num_train, num_heldout), notes=NOTES)
+    task = replace(read_handbook(DATA, num_train, num_heldout), notes=(IN_ENGLISH,))
     return slice_task(task, num_clauses, seed)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from tasks import rule_questions_zh as zh
+from tasks.chinese import is_chinese
 from tasks.cutting import Clause, ends_sentence
 from tasks.handbook import stands_in
 from tasks.validate import words
@@ -78,6 +80,10 @@ class Fact:
     sentence: str
     start: int  # of the answer in the sentence
 
+    @property
+    def end(self) -> int:
+        return self.start + len(self.answer)
+
 
 def sentences(text: str) -> list[str]:
     found: list[str] = []
@@ -93,27 +99,34 @@ def facts(clause: Clause) -> list[Fact]:
     """The facts that stand once in the clause and not in its title, in order."""
     found: list[Fact] = []
     counts: Counter[str] = Counter()
-    for sentence in sentences(clause.text):
-        for match in _FACT.finditer(sentence):
-            kind = str(match.lastgroup).rstrip("0123456789")
-            answer, unit = match.group(), match["unit"]
-            if kind == "name" and match.start() == 0:
-                continue  # the capital may be the sentence's own
-            name = unit.lower().replace("/", " per ") if unit else kind
+    chinese = is_chinese(clause.text)
+    for sentence in zh.sentences(clause.text) if chinese else sentences(clause.text):
+        for name, answer, asked, start in zh.facts_in(sentence) if chinese else _facts_in(sentence):
             counts[name] += 1
             slot = name if counts[name] == 1 else f"{name}{counts[name]}"
-            asked = f"How many {unit}" if unit else _ASKED[kind]
             if stands_in(answer, clause.title) or clause.text.count(answer) > 1:
                 continue
-            found.append(Fact(slot, answer, asked, sentence, match.start()))
+            found.append(Fact(slot, answer, asked, sentence, start))
     return found
+
+
+def _facts_in(sentence: str) -> Iterator[tuple[str, str, str, int]]:
+    """(kind or unit, answer, what asks for it, where it begins) of each fact."""
+    for match in _FACT.finditer(sentence):
+        kind = str(match.lastgroup).rstrip("0123456789")
+        unit = match["unit"]
+        if kind == "name" and match.start() == 0:
+            continue  # the capital may be the sentence's own
+        name = unit.lower().replace("/", " per ") if unit else kind
+        yield name, match.group(), f"How many {unit}" if unit else _ASKED[kind], match.start()
 
 
 def phrases(fact: Fact) -> list[str]:
     """Runs of content words around the fact: the nearest MAX_PHRASES, in the text's order."""
-    end = fact.start + len(fact.answer)
+    if is_chinese(fact.sentence):
+        return zh.phrases(fact.sentence, fact.start, fact.end)
     runs: list[tuple[int, int, str]] = []  # distance to the fact, place, the run
-    for offset, part in ((0, fact.sentence[: fact.start]), (end, fact.sentence[end:])):
+    for offset, part in ((0, fact.sentence[: fact.start]), (fact.end, fact.sentence[fact.end :])):
         run: list[str] = []
         begin = 0
         for match in re.finditer(r"[\w'’-]+|[^\w\s'’-]", f"{part} ."):
@@ -123,7 +136,7 @@ def phrases(fact: Fact) -> list[str]:
                 begin = begin if run else offset + match.start()
                 run.append(word)
             elif run:
-                distance = fact.start - begin if begin < fact.start else begin - end
+                distance = fact.start - begin if begin < fact.start else begin - fact.end
                 runs.append((distance, begin, " ".join(run)))
                 run = []
     nearest = sorted(runs)[:MAX_PHRASES]
@@ -132,6 +145,8 @@ def phrases(fact: Fact) -> list[str]:
 
 def by_keywords(fact: Fact, title: str) -> str:
     """`How many days does "Annual holiday" state for employees receive, paid holiday and calendar year?`"""
+    if is_chinese(fact.sentence):
+        return zh.by_keywords(fact.asked, phrases(fact), title)
     *first, last = phrases(fact) or ["this"]
     listed = f"{', '.join(first)} and {last}" if first else last
     where = f'"{title}"' if title else "the text"
@@ -140,8 +155,10 @@ def by_keywords(fact: Fact, title: str) -> str:
 
 def by_gap(fact: Fact, title: str) -> str:
     """`From "Annual holiday", what belongs in the gap: permanent employees receive ___ of paid holiday`"""
+    if is_chinese(fact.sentence):
+        return zh.by_gap(fact.sentence, fact.start, fact.end, GAP, title)
     left = fact.sentence[: fact.start].split()[-7:]
-    right = fact.sentence[fact.start + len(fact.answer) :].split()[:7]
+    right = fact.sentence[fact.end :].split()[:7]
     where = f'From "{title}", what' if title else "What"
     return f"{where} belongs in the gap: {' '.join([*left, GAP, *right]).rstrip(' .!?;,').replace(' ,', ',')}?"
 

@@ -11,6 +11,8 @@ from typing import Literal
 
 MAX_LINE_BYTES = 1_000_000  # a longer line is left out; it is never held in memory
 MAX_TEXT_BYTES = 64_000_000  # of one file; more is no document that a person wrote
+HEAD_BYTES = 8192  # where a binary file gives itself away
+BINARY = "holds a NUL byte: it is binary, no text; save it as text"
 ENDS = ".!?:;,…。！？：；，"  # a passage that ends otherwise gets a full stop, so that clauses read as sentences
 
 Unit = Literal["line", "page", "paragraph"]
@@ -97,9 +99,12 @@ def read_lines(path: Path, file: str, problems: list[Problem]) -> Iterator[tuple
     """
     size = 0
     with path.open("rb") as handle:
-        if handle.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+        head = handle.read(HEAD_BYTES)
+        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             yield from _utf16_lines(path)
             return
+        if b"\0" in head:  # before a line of it is taken for text in another encoding
+            raise Unreadable(BINARY, 1 + head[: head.index(0)].count(b"\n"))
         handle.seek(0)
         number = 0
         while line := handle.readline(MAX_LINE_BYTES + 1):
@@ -116,7 +121,7 @@ def read_lines(path: Path, file: str, problems: list[Problem]) -> Iterator[tuple
             if size > MAX_TEXT_BYTES:
                 raise Unreadable(f"holds more than {MAX_TEXT_BYTES // 10**6} MB of text; split it", number)
             if b"\0" in line:
-                raise Unreadable("holds a NUL byte: it is binary, no text; save it as text", number)
+                raise Unreadable(BINARY, number)
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:

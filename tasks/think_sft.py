@@ -20,6 +20,7 @@ TOPICS = (*MAKERS, "small_talk")
 FILLER_TOPICS = ("small_talk", "arithmetic", "dates", "rewriting", "table_lookup")
 READING_SHARE = 4  # one conversation in so many is about a short rule
 SECOND_TURN_EVERY = 12  # one arithmetic conversation in so many goes on for a second turn
+IN_ENGLISH = "The general conversations, and with them the fillers of the dialogues, are in English."
 MAX_TRIES = 400  # draws without a new problem after which a topic counts as exhausted
 
 Exchange = tuple[str, str, str]  # user, chain, answer

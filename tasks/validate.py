@@ -11,7 +11,7 @@ import difflib
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 from tasks.base import QA, Memory, TaskData, TaskError
@@ -231,8 +231,13 @@ def problems(task: TaskData) -> list[str]:
     return [problem for part in PARTS for problem in part(task)]
 
 
+def first_of_all(found: Sequence[str]) -> str:
+    """The first problem, and how many there are if it is not the only one."""
+    return found[0] if len(found) == 1 else f"{found[0]} ({len(found)} problems in all)"
+
+
 def check(task: TaskData) -> None:
     """Raises TaskError with the first problem and the count, if there is any."""
     found = problems(task)
     if found:
-        raise TaskError(f"task {task.name}: {found[0]} ({len(found)} problems in all)")
+        raise TaskError(f"task {task.name}: {first_of_all(found)}")

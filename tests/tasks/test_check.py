@@ -89,7 +89,19 @@ def test_a_folder_that_cannot_be_used_ends_with_2(tmp_path: Path, capsys: pytest
     status, out, err = run(capsys, f"path={tmp_path}")
     assert status == 2
     assert "a.txt:1: holds a NUL byte" in out
+    assert "write a questions.csv" not in out  # there is nothing to ask about
     assert err == ("error: this task cannot be compared yet: it has no clause; add one (2 problems in all)\n")
+
+
+def test_text_without_facts_is_told_to_bring_its_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.md").write_text("All are kind to each other, at work and on the way home from it.")
+    status, out, err = run(capsys, f"path={tmp_path}")
+    assert status == 2
+    assert "1 clause cut from 1 file," in out
+    assert "write a questions.csv" in out
+    assert err.endswith("it has no test question on a single clause; write one\n")  # the only problem: no count
 
 
 @pytest.mark.parametrize(

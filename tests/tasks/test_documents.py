@@ -212,6 +212,12 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_read(
     assert "\n" not in str(folder.skipped[0])
 
 
+def test_a_binary_file_is_named_as_one_even_where_its_first_line_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xe9\nmore\n\0")
+    (problem,) = read_folder(tmp_path).skipped
+    assert (problem.place, "binary" in problem.said) == (3, True)
+
+
 def test_a_password(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=r"locked\.pdf: is password-protected; save a copy without"):
         one(tmp_path, "locked.pdf", encrypted_pdf(tmp_path))
