@@ -85,7 +85,7 @@ class Batch:
 
 
 def _round_up(size: int) -> int:
-    """To a multiple of 32: CPU matmul kernels are compiled anew for every shape, so few shapes are 3x faster."""
+    """To a multiple of 32: CPU matmul kernels are compiled anew for every shape, so few shapes are faster."""
     return -(-size // 32) * 32
 
 
@@ -203,7 +203,7 @@ class MemoryLM(nn.Module):
         losses: dict[str, Tensor] = {}
         targets = batch.labels_BT[:, 1:]
         rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-        if len(rows):  # the head runs on labelled positions only: a fifth of the compute saved
+        if len(rows):  # the head runs on labelled positions only
             spare = _round_up(len(rows)) - len(rows)
             labels = F.pad(targets[rows, columns], (0, spare), value=IGNORE)
             weights = F.pad(batch.weights_BT[:, 1:][rows, columns], (0, spare))
@@ -336,7 +336,7 @@ def train_lora(
 
 @contextmanager
 def _fast_forward(peft_model: Any, backbone: Backbone) -> Iterator[None]:
-    """The same computation with less overhead: a fifth of a step, measured on two cores in bf16.
+    """The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones.
 
     Under autocast PEFT would cast every input to fp32 for its fp32 LoRA weights, and autocast back again. And
     on a CPU the flash kernel is slower than plain attention at these lengths.

@@ -1,7 +1,7 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
-A small model trains hardly faster on two threads than on one, so two fits side by side take little more than
-half the time of one after the other. `python -m pipelines.fit RUN SEED METHOD` is one such process; it prints
+A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
+side, each on fewer threads. `python -m pipelines.fit RUN SEED METHOD` is one such process; it prints
 its progress as JSON lines.
 """
 
