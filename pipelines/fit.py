@@ -26,20 +26,26 @@ from pipelines.run import Run
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
 
 
+def threads_of(fits: int, processes: int, cores: int) -> list[int]:
+    """Threads of each fit in turn: the cores are shared by as many as run at once, fewer in the last round."""
+    rounds = [min(processes, fits - start) for start in range(0, fits, processes)]
+    return [max(1, cores // together) for together in rounds for _ in range(together)]
+
+
 def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display: Display) -> None:
     """Fits and saves the methods `names`; at most `processes` at once.
 
     What a user can put right comes back as MethodError. If one fails or the command is interrupted, the others
     are ended, and what was finished stays.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    threads = dict(zip(names, threads_of(len(names), processes, os.cpu_count() or 1), strict=True))
     running: list[subprocess.Popen[str]] = []
 
     def fit(name: str) -> None:
         words = [sys.executable, "-m", "pipelines.fit", str(run.folder), str(seed), name]
         folder = run.fit_folder(seed, name)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads[name])}
         with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
             child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         running.append(child)
