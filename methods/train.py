@@ -3,7 +3,7 @@
 The budget is counted in non-padding forward tokens, so methods with different sequence lengths are
 trained equally; the learning rate follows the share of the budget that is spent.
 
-Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
+Shapes: B batch, T tokens, D hidden, V vocabulary, M memories, K keys a memory.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from methods import control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
+from methods.recall.bank import best_cosines
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -122,14 +123,14 @@ class Teacher:
 class MemoryTerm(nn.Module):
     """What a memory bank lends to training: vectors to inject and the memory head's loss.
 
-    keys_MD, values_MD: unit vectors, normalised again at every use; each is trained with the weights where its
+    keys_MKD, values_MD: unit vectors, normalised again at every use; each is trained with the weights where its
     flag says so. Values are injected times the gain. twins_MM: pairs that no question tells apart, which
     therefore are no negatives for each other. teacher: a ranking that the queries learn beside the gold memory.
     """
 
     def __init__(
         self,
-        keys_MD: Tensor,
+        keys_MKD: Tensor,
         values_MD: Tensor,
         gain: float,
         tau: float,
@@ -140,7 +141,7 @@ class MemoryTerm(nn.Module):
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
+        self.keys_MKD = nn.Parameter(keys_MKD.clone(), requires_grad=train_keys)
         self.values_MD = nn.Parameter(values_MD.clone(), requires_grad=train_values)
         self.gain = gain
         self.tau = tau
@@ -154,10 +155,13 @@ class MemoryTerm(nn.Module):
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor, teacher_row_N: Tensor | None = None) -> Tensor:
         """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748).
 
+        A memory stands with its best key, as in the memory head: what is trained is what is searched, and only
+        the key that a query finds moves, so that each may keep to its own part of the text. (The soft maximum
+        over keys would pull all of them to every question.)
         The target is the gold memory; for a question with a teacher's row it is shared with the teacher's
         distribution (Hinton et al. 2015, arXiv:1503.02531).
         """
-        cosine_NM = F.normalize(query_ND.float(), dim=-1) @ F.normalize(self.keys_MD, dim=-1).T
+        cosine_NM = best_cosines(F.normalize(query_ND.float(), dim=-1), F.normalize(self.keys_MKD, dim=-1))
         logits_NM = cosine_NM / self.tau
         if self.twins_MM is not None:
             logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))

@@ -76,6 +76,11 @@ CALIBRATED = tuple(
         ("no_sft_only", "no sft_only", ("methods.recall.mixture.sft_only=0.0",)),
         ("no_reading", "no questions on reading passages", ("methods.recall.mixture.reading=0.0",)),
         ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
+        (
+            "keys_3",
+            "three keys a memory: its text's and its sentences'",
+            ("methods.recall.keys_per_memory=3",),
+        ),
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
         ("fixed_values", "injected vectors stay their texts' vectors", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),

@@ -35,7 +35,7 @@ class SavedBank:
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    keys_MD: Floats  # unit vectors that the memory head compares the query with
+    keys_MD: Floats  # unit vectors that the memory head compares the query with; of several the whole texts'
     values_MD: Floats  # unit vectors that are fed, times the gain, in place of the pad's embedding
     gain: float
 
@@ -50,6 +50,7 @@ def read_bank(fit: Path) -> SavedBank:
     body = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "bank.safetensors")
     keys, values = (np.asarray(tensors[name], dtype=np.float64) for name in ("keys", "values"))
+    keys = keys[:, 0] if keys.ndim == 3 else keys  # the whole text's comes first
     return SavedBank(tuple(body["ids"]), tuple(body["texts"]), keys, values, float(body["gain"]))
 
 

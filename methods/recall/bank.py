@@ -4,7 +4,10 @@
 (specification 3.2). `memory embedding`: the chosen vector, times the gain, is the next input embedding
 (specification 3.4).
 
-Shapes: B batch, D hidden, M memories.
+A memory has one key, its whole text's, or several: its text's and its sentences'. Its logit is then that of
+its best key, and one value is injected, whichever key it was.
+
+Shapes: B batch, D hidden, M memories, K keys a memory, N memories that are written.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch.nn import functional as F
 from methods.base import MethodError
 
 NULL_ID = ""  # the null memory: "no clause covers this"
+FORMAT = 2  # of a saved bank: 1 has one key a memory, 2 several
 
 
 def check_entries(ids: Sequence[str], texts: Sequence[str]) -> None:
@@ -32,8 +36,16 @@ def check_entries(ids: Sequence[str], texts: Sequence[str]) -> None:
             raise MethodError(f"memory bank: memory {memory_id!r} has no text; remove it or fill it in")
 
 
+def best_cosines(query_BD: Tensor, keys_MKD: Tensor) -> Tensor:
+    """(B, M): each unit query's cosine with each memory's best unit key, in one matmul.
+
+    MaxSim of late interaction (Khattab and Zaharia 2020, arXiv:2004.12832) with a single query vector.
+    """
+    return (query_BD @ keys_MKD.flatten(0, 1).T).unflatten(1, keys_MKD.shape[:2]).amax(dim=-1)
+
+
 class MemoryBank:
-    """Memory ids, texts, unit key vectors (M, D) and injected value vectors (M, D), in one order.
+    """Memory ids, texts, unit key vectors (M, K, D) and injected value vectors (M, D), in one order.
 
     center_D is subtracted from raw vectors before they are normalised: last-layer states of any two texts
     have cosines near 1, and centring spreads them (Ethayarajh 2019, arXiv:1909.00512). Zero: the
@@ -41,24 +53,34 @@ class MemoryBank:
     space. Queries are not centred: training makes them fit the keys.
     """
 
-    def __init__(self, center_D: Tensor, gain: float, fingerprint: str) -> None:
+    def __init__(self, center_D: Tensor, gain: float, fingerprint: str, num_keys: int = 1) -> None:
         self.center_D = center_D.float()
         self.gain = gain
         self.fingerprint = fingerprint
         self.ids: list[str] = []
         self.texts: list[str] = []
         width = center_D.shape[0]
-        self.keys_MD = torch.empty(0, width, device=center_D.device)
+        self.keys_MKD = torch.empty(0, num_keys, width, device=center_D.device)
         self.values_MD = torch.empty(0, width, device=center_D.device)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def num_keys(self) -> int:
+        """K."""
+        return self.keys_MKD.shape[1]
+
+    @property
+    def keys_MD(self) -> Tensor:
+        """The keys of the whole texts, which come first; where K is 1, all keys."""
+        return self.keys_MKD[:, 0]
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of keys and values; tied vectors count once."""
-        tied = self.keys_MD.shape == self.values_MD.shape and torch.equal(self.keys_MD, self.values_MD)
-        return self.keys_MD.numel() * self.keys_MD.element_size() * (1 if tied else 2)
+        tied = torch.equal(self.keys_MD, self.values_MD)
+        return self.keys_MKD.nbytes + (0 if tied else self.values_MD.nbytes)
 
     def index(self, memory_id: str) -> int:
         return self.ids.index(memory_id)
@@ -67,14 +89,21 @@ class MemoryBank:
         """Raw last-token states -> unit vectors of the bank's space."""
         return F.normalize(raw_ND.float().to(self.center_D.device) - self.center_D, dim=-1)
 
-    def write(self, ids: Sequence[str], texts: Sequence[str], keys_ND: Tensor, values_ND: Tensor) -> None:
+    def write(self, ids: Sequence[str], texts: Sequence[str], keys: Tensor, values_ND: Tensor) -> None:
         """Adds memories, or replaces those whose id is known. Vectors are L2-normalised at write.
 
+        keys: (N, K, D), or (N, D) for memories with one key, which then stands in all K places.
         Raises MethodError for an empty text, two memories with one id, a wrong width, or NaN.
         """
         check_entries(ids, texts)
-        for memory_id, key_D, value_D in zip(ids, keys_ND, values_ND, strict=True):
-            for vector_D in (key_D, value_D):
+        keys_NKD = keys[:, None].expand(-1, self.num_keys, -1) if keys.ndim == 2 else keys
+        if keys_NKD.shape[1] != self.num_keys:
+            raise MethodError(
+                f"memory bank: memories come with {keys_NKD.shape[1]} keys each, this bank has {self.num_keys} a "
+                "memory; write as many"
+            )
+        for memory_id, key_KD, value_D in zip(ids, keys_NKD, values_ND, strict=True):
+            for vector_D in (*key_KD, value_D):
                 if vector_D.shape != self.center_D.shape:
                     raise MethodError(
                         f"memory bank: the vector of {memory_id!r} has width {vector_D.shape[-1]}, this model "
@@ -85,33 +114,36 @@ class MemoryBank:
                         f"memory bank: the vector of {memory_id!r} is zero or holds NaN or infinity; "
                         "extract it again"
                     )
-        for memory_id, text, key_D, value_D in zip(ids, texts, keys_ND, values_ND, strict=True):
-            key_1D = F.normalize(key_D.float(), dim=-1)[None].to(self.keys_MD.device)
-            value_1D = F.normalize(value_D.float(), dim=-1)[None].to(self.keys_MD.device)
+        for memory_id, text, key_KD, value_D in zip(ids, texts, keys_NKD, values_ND, strict=True):
+            key_1KD = F.normalize(key_KD.float(), dim=-1)[None].to(self.keys_MKD.device)
+            value_1D = F.normalize(value_D.float(), dim=-1)[None].to(self.keys_MKD.device)
             if memory_id in self.ids:
                 row = self.index(memory_id)
                 self.texts[row] = text
-                self.keys_MD[row], self.values_MD[row] = key_1D[0], value_1D[0]
+                self.keys_MKD[row], self.values_MD[row] = key_1KD[0], value_1D[0]
             else:
                 self.ids.append(memory_id)
                 self.texts.append(text)
-                self.keys_MD = torch.cat([self.keys_MD, key_1D])
+                self.keys_MKD = torch.cat([self.keys_MKD, key_1KD])
                 self.values_MD = torch.cat([self.values_MD, value_1D])
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Removes memories exactly. An unknown id raises MethodError and nothing is removed."""
+        """Removes memories exactly, all their keys with them.
+
+        An unknown id raises MethodError and nothing is removed.
+        """
         unknown = [i for i in ids if i not in self.ids]
         if unknown:
             raise MethodError(f"memory bank: cannot forget {unknown[0]!r}: no memory has that id")
         keep = [row for row, memory_id in enumerate(self.ids) if memory_id not in set(ids)]
         self.ids = [self.ids[row] for row in keep]
         self.texts = [self.texts[row] for row in keep]
-        self.keys_MD, self.values_MD = self.keys_MD[keep], self.values_MD[keep]
+        self.keys_MKD, self.values_MD = self.keys_MKD[keep], self.values_MD[keep]
 
     def nearest_values(self, keys_ND: Tensor, least_cosine: float) -> Tensor:
         """(N, D): for each key the value of the memory with the nearest one, or the key itself where none is near.
 
-        The null memory does not count.
+        keys_ND: of whole texts, and compared with such. The null memory does not count.
         """
         real = [row for row, memory_id in enumerate(self.ids) if memory_id != NULL_ID]
         if not real:
@@ -121,7 +153,7 @@ class MemoryBank:
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
         """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""
-        return F.normalize(query_BD.float(), dim=-1) @ self.keys_MD.T
+        return best_cosines(F.normalize(query_BD.float(), dim=-1), self.keys_MKD)
 
     def memory_embedding(self, index: int) -> Tensor:
         """(D,): what is fed in place of the pad token's embedding."""
@@ -135,24 +167,34 @@ class MemoryBank:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"keys": self.keys_MD, "values": self.values_MD, "center": self.center_D}
+        keys = self.keys_MD if self.num_keys == 1 else self.keys_MKD
+        tensors = {"keys": keys, "values": self.values_MD, "center": self.center_D}
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(folder / "bank.safetensors"))
         meta = {"ids": self.ids, "texts": self.texts, "gain": self.gain, "fingerprint": self.fingerprint}
+        if self.num_keys > 1:  # else what a reader of the first format reads
+            meta["format"] = FORMAT
         (folder / "bank.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path, fingerprint: str, device: torch.device) -> MemoryBank:
-        """Raises MethodError if the bank was made with another model."""
+        """Raises MethodError if the bank was made with another model or saved by a later version."""
         from safetensors.torch import load_file
 
         meta = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+        if meta.get("format", 1) > FORMAT:
+            raise MethodError(
+                f"{folder}: this bank has format {meta['format']}, and this version of the program reads no later "
+                f"one than {FORMAT}; update the program or fit again"
+            )
         if meta["fingerprint"] != fingerprint:
             raise MethodError(
                 f"{folder}: this bank was made with another model (fingerprint {meta['fingerprint']}, the loaded "
                 f"model has {fingerprint}); load that model or write the memories again"
             )
         tensors = load_file(str(folder / "bank.safetensors"), device=str(device))
-        bank = cls(tensors["center"], meta["gain"], meta["fingerprint"])
+        keys = tensors["keys"]
+        keys_MKD = keys[:, None] if keys.ndim == 2 else keys
+        bank = cls(tensors["center"], meta["gain"], meta["fingerprint"], keys_MKD.shape[1])
         bank.ids, bank.texts = list(meta["ids"]), list(meta["texts"])
-        bank.keys_MD, bank.values_MD = tensors["keys"], tensors["values"]
+        bank.keys_MKD, bank.values_MD = keys_MKD, tensors["values"]
         return bank

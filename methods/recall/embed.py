@@ -5,7 +5,10 @@ Shapes: B batch, T tokens, D hidden, N sequences.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,6 +17,9 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_text, supervised
 from methods.train import collate
+from tasks.base import Memory
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])\s*")
 
 
 @torch.no_grad()
@@ -46,3 +52,20 @@ def _batch_extract_embeddings(
                 f"memory {text[:40]!r}... has {len(ids)} tokens, the limit is {max_tokens}; cut it into clauses"
             )
     return last_states(backbone, encoded, batch_size).float()
+
+
+def key_parts(memory: Memory, num_keys: int) -> list[Memory]:
+    """What a memory's keys are made of, at most `num_keys`: its whole text, then parts of it under its title.
+
+    The parts are its sentences; of more than there are keys, neighbours go together in runs of about one length.
+    A text of one sentence has no parts.
+    """
+    text = memory.text
+    cuts = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
+    sentences = [(start, end) for start, end in pairwise(cuts) if text[start:end].strip()]
+    count = min(num_keys - 1, len(sentences))
+    if count < 2:
+        return [memory]
+    runs = pairwise(round(len(sentences) * n / count) for n in range(count + 1))
+    spans = [text[sentences[first][0] : sentences[last - 1][1]].strip() for first, last in runs]
+    return [memory, *(replace(memory, text=span) for span in spans)]

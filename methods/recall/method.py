@@ -24,7 +24,7 @@ from methods.examples import (
 )
 from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
-from methods.recall.embed import _batch_extract_embeddings
+from methods.recall.embed import _batch_extract_embeddings, key_parts
 from methods.recall.export import export_model
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
 from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
@@ -65,6 +65,8 @@ class RecallConfig:
     centre: bool = True  # subtract the mean memory vector before normalising
     # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
     summary_prompt: str = ' This sentence means in one word: "'
+    # Keys of a memory: its whole text's, then its sentences'; the memory head takes the best (methods.recall.bank)
+    keys_per_memory: int = 1
     train_keys: bool = True  # keys start at their texts' vectors and learn in both steps
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
     value_spread: float = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
@@ -77,6 +79,11 @@ class RecallConfig:
             raise MethodError(f"distil_weight={self.distil_weight} is not a share; choose from 0 to 1")
         if self.distil_temperature <= 0.0:
             raise MethodError(f"distil_temperature={self.distil_temperature} divides cosines; choose one above 0")
+        if self.keys_per_memory < 1 or self.keys_per_memory == 2:
+            raise MethodError(
+                f"keys_per_memory={self.keys_per_memory}: choose 1, the whole text's, or at least 3, with those "
+                "of two or more of its sentences"
+            )
 
 
 @dataclass(frozen=True)
@@ -119,13 +126,30 @@ class RecallMethod:
         if not memories:
             raise MethodError(f"{self.name}: the memory bank would be empty; give at least one memory")
         entries = [Memory(NULL_ID, NULL_TEXT), *memories, *passages]
-        raw_ND = self._extract(self.backbone, entries)
+        num_keys = self.config.keys_per_memory
+        raw_NKD = self._extract_keys(self.backbone, entries, num_keys)
+        raw_ND = raw_NKD[:, 0]
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
-        bank = MemoryBank(center_D, self.config.gain * self.backbone.embedding_norm, self.backbone.fingerprint)
-        keys_ND = bank.normalise(raw_ND)
-        values_ND = self._spread(keys_ND) if self.config.value_spread else keys_ND
-        bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, values_ND)
+        gain = self.config.gain * self.backbone.embedding_norm
+        bank = MemoryBank(center_D, gain, self.backbone.fingerprint, num_keys)
+        keys_NKD = bank.normalise(raw_NKD)
+        values_ND = self._spread(keys_NKD[:, 0]) if self.config.value_spread else keys_NKD[:, 0]
+        bank.write([m.id for m in entries], [m.text for m in entries], keys_NKD, values_ND)
         return bank
+
+    def _extract_keys(self, backbone: Backbone, memories: Sequence[Memory], num_keys: int) -> torch.Tensor:
+        """Raw vectors (N, K, D) of each memory's text and parts; where parts are wanting, the text's again.
+
+        A vector that stands twice changes nothing: the memory head takes the best.
+        """
+        parts = [key_parts(memory, num_keys) for memory in memories]
+        raw_PD = self._extract(backbone, [part for found in parts for part in found])
+        rows: list[list[int]] = []
+        start = 0
+        for found in parts:
+            rows.append([start + k if k < len(found) else start for k in range(num_keys)])
+            start += len(found)
+        return raw_PD[torch.tensor(rows, device=raw_PD.device)]
 
     def _spread(self, keys_ND: torch.Tensor) -> torch.Tensor:
         """Values that near-miss clauses do not share: the keys plus seeded random directions."""
@@ -176,7 +200,7 @@ class RecallMethod:
         encoder = load_encoder(self.setup.encoder, str(self.backbone.device))
         texts = {m.id: titled(m) for m in memories}
         cosines_QM = encoder_cosines(encoder, questions, [texts.get(memory_id) for memory_id in bank.ids])
-        return Teacher((cosines_QM / config.distil_temperature).to(bank.keys_MD.device), config.distil_weight)
+        return Teacher((cosines_QM / config.distil_temperature).to(bank.keys_MKD.device), config.distil_weight)
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
         """Makes the bank and trains both steps of the recipe."""
@@ -333,15 +357,15 @@ class RecallMethod:
         bank = self._bank()
         check_entries([m.id for m in memories], [m.text for m in memories])
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
-        keys_ND = bank.normalise(self._extract(untouched, memories))
+        keys_NKD = bank.normalise(self._extract_keys(untouched, memories, bank.num_keys))
         del untouched
-        values_ND, tokens = keys_ND, 0
+        values_ND, tokens = keys_NKD[:, 0], 0
         asked = [self._questions(m) for m in memories]
         if options.max_steps:
             written = optimise_values(
                 self.backbone,
                 memories,
-                bank.nearest_values(keys_ND, options.warm_start_cosine),
+                bank.nearest_values(keys_NKD[:, 0], options.warm_start_cosine),
                 [[*own, *GENERIC] for own in asked],
                 bank.gain,
                 options,
@@ -351,8 +375,8 @@ class RecallMethod:
             values_ND, tokens = written.values_ND, written.forward_tokens
         if options.query_weight:
             means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
-            keys_ND = F.normalize(keys_ND + options.query_weight * torch.stack(means), dim=-1)
-        bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, values_ND)
+            keys_NKD = F.normalize(keys_NKD + options.query_weight * torch.stack(means)[:, None], dim=-1)
+        bank.write([m.id for m in memories], [m.text for m in memories], keys_NKD, values_ND)
         return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
 
     def _questions(self, memory: Memory) -> list[tuple[Message, ...]]:

@@ -83,7 +83,7 @@ def twins_of(bank: MemoryBank) -> Tensor:
     """(M, M): training passages of one kind, which are no negatives for each other."""
     kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
     twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
-    return torch.tensor(twins, device=bank.keys_MD.device)
+    return torch.tensor(twins, device=bank.keys_MKD.device)
 
 
 def memory_term(
@@ -96,7 +96,7 @@ def memory_term(
 ) -> MemoryTerm:
     """The bank as training sees it."""
     return MemoryTerm(
-        bank.keys_MD,
+        bank.keys_MKD,
         bank.values_MD,
         bank.gain,
         config.retrieval_temperature,
@@ -109,7 +109,7 @@ def memory_term(
 
 def take_vectors(bank: MemoryBank, memory: MemoryTerm) -> None:
     """Gives the bank the vectors that were trained."""
-    if memory.keys_MD.requires_grad:
-        bank.keys_MD = F.normalize(memory.keys_MD.detach(), dim=-1)
+    if memory.keys_MKD.requires_grad:
+        bank.keys_MKD = F.normalize(memory.keys_MKD.detach(), dim=-1)
     if memory.values_MD.requires_grad:
         bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)

@@ -6,7 +6,8 @@ is decoded greedily is exact once every target token is the argmax after the rig
 tells when a memory may stop. Targets grow: tokens behind the first wrong one count little until it is right
 (Progressive Cramming: teacher-forced accuracy alone can be 99% where the greedy decode is never exact).
 
-The key is the text's own vector, moved towards the states that questions about it have at <recall>.
+The key is the text's own vector, moved towards the states that questions about it have at <recall>; where a
+memory has several keys, so is each of them.
 
 Shapes: B batch, T tokens, D hidden, N new memories, V vocabulary.
 """

@@ -76,15 +76,15 @@ def spied(backbone: Backbone) -> Iterator[Feed]:
         handle.remove()
 
 
-def random_bank(backbone: Backbone, size: int = 7, seed: int = 0) -> MemoryBank:
+def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_keys: int = 1) -> MemoryBank:
     """Memories m0, m1, ... with keys and values that differ, off a centre, with a gain of 3."""
     generator = torch.Generator().manual_seed(seed)
     width = backbone.hidden_size
-    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint)
+    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint, num_keys)
     bank.write(
         [f"m{i}" for i in range(size)],
         [f"Text of memory {i}." for i in range(size)],
-        torch.randn(size, width, generator=generator),
+        torch.randn(size, num_keys, width, generator=generator),
         torch.randn(size, width, generator=generator),
     )
     return bank

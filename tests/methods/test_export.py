@@ -27,10 +27,11 @@ def prompts_of(backbone: Backbone) -> list[list[int]]:
     return [asked + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall]), asked]
 
 
-def test_the_folder_generates_what_the_method_generates(lively: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_keys", [1, 3])
+def test_the_folder_generates_what_the_method_generates(lively: Backbone, tmp_path: Path, num_keys: int) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    bank = random_bank(lively)
+    bank = random_bank(lively, num_keys=num_keys)
     export_model(lively, bank, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

@@ -54,7 +54,9 @@ def loss_of(
 ) -> tuple[Tensor, Tensor]:
     """The loss and its gradient at the queries."""
     queries = queries.clone().requires_grad_()
-    loss = MemoryTerm(keys, keys, 1.0, TAU, twins_MM=twins, teacher=teacher).retrieval_loss(queries, gold, rows)
+    loss = MemoryTerm(keys[:, None], keys, 1.0, TAU, twins_MM=twins, teacher=teacher).retrieval_loss(
+        queries, gold, rows
+    )
     loss.backward()
     assert queries.grad is not None
     return loss.detach(), queries.grad
@@ -129,7 +131,7 @@ def test_queries_take_over_the_ranking() -> None:
     ranking = torch.tensor([[3.0, -2.0, -2.0, -2.0, 2.0]])
     query = torch.nn.Parameter(queries.clone())
     optimizer = torch.optim.Adam([query], lr=0.05)
-    memory = MemoryTerm(keys, keys, 1.0, 0.3, teacher=Teacher(ranking, 1.0))
+    memory = MemoryTerm(keys[:, None], keys, 1.0, 0.3, teacher=Teacher(ranking, 1.0))
     for _ in range(200):
         optimizer.zero_grad()
         memory.retrieval_loss(query, gold, rows).backward()

@@ -233,7 +233,7 @@ def test_twins_are_no_negatives() -> None:
     twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
 
     def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
-        term = MemoryTerm(keys, keys, 1.0, 0.05, twins_MM=twins)
+        term = MemoryTerm(keys[:, None], keys, 1.0, 0.05, twins_MM=twins)
         return term.retrieval_loss(query_ND, index_N)
 
     assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))

@@ -50,9 +50,11 @@ def test_a_bank_of_one_or_two_can_be_drawn(num_memories: int) -> None:
     assert "<svg" in svg(inside.map_figure(places, shares, ["$a"] * num_memories))
 
 
-def test_a_saved_bank_is_read_as_it_was(tmp_path: Path) -> None:
-    bank = MemoryBank(torch.zeros(3), 2.5, "f")
-    bank.write(["a", "b"], ["A.", "B."], torch.eye(3)[:2], torch.eye(3)[1:])
+@pytest.mark.parametrize("num_keys", [1, 2])
+def test_a_saved_bank_is_read_as_it_was(tmp_path: Path, num_keys: int) -> None:
+    """Of several keys a memory the first, which is its whole text's."""
+    bank = MemoryBank(torch.zeros(3), 2.5, "f", num_keys)
+    bank.write(["a", "b"], ["A.", "B."], torch.randn(2, num_keys, 3), torch.eye(3)[1:])
     bank.save(tmp_path / "fits" / "bank")
     read = inside.read_bank(tmp_path / "fits")
     assert (read.ids, read.texts, read.gain) == (("a", "b"), ("A.", "B."), 2.5)

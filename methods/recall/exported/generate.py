@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 
 
 class MemoryBank:
-    """ids, texts, unit keys (M, D), values times the gain (M, D)."""
+    """ids, texts, unit keys (all memories' one after the other), values times the gain (M, D)."""
 
     def __init__(self, folder, device):
         with open(cached_file(folder, "bank.json"), encoding="utf-8") as file:
@@ -24,12 +24,13 @@ class MemoryBank:
         tensors = load_file(cached_file(folder, "bank.safetensors"))
         self.ids, self.texts = meta["ids"], meta["texts"]
         self.recall_id, self.pad_id = meta["recall_token_id"], meta["memory_pad_token_id"]
-        self.keys = tensors["keys"].to(device)
+        self.keys = tensors["keys"].flatten(0, -2).to(device)  # saved as (M, D), or as (M, keys a memory, D)
         self.embeddings = (tensors["values"] * meta["gain"]).to(device)
 
     def nearest(self, query):
-        """(D,) state of <recall> -> (row, cosine)."""
+        """(D,) state of <recall> -> (row, cosine of its best key)."""
         cosines = self.keys @ torch.nn.functional.normalize(query.float(), dim=-1)
+        cosines = cosines.unflatten(0, (len(self.ids), -1)).amax(dim=-1)
         row = int(cosines.argmax())
         return row, float(cosines[row])
 
