@@ -1,4 +1,4 @@
-"""The methods by name. A new method is one file, one entry here, one config file and one test."""
+"""The methods by name. A new method is one file, one entry here and one test."""
 
 from __future__ import annotations
 
