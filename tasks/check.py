@@ -8,6 +8,7 @@ with its id, `show=questions` every question with its answer, `show=all` both an
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ from tasks.validate import NEAR_JACCARD, first_of_all, problems, remarks, words
 NO_DRAFT = (
     "the rule asks for numbers, dates, codes and names in English or Chinese text; write a questions.csv instead"
 )
+TURNS = frozenset(
+    map(chr, [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+)  # of direction
 SHOWN = 12  # items of a list, unless show=all
 USAGE = """usage: python -m tasks.check path=<folder> | task=<name> [option=value ...] [show=clauses|questions|all]
 
@@ -231,7 +235,17 @@ def check(arguments: Sequence[str]) -> tuple[list[str], str]:
     return report(load_task(name, **options), None, show)
 
 
+def shown(line: str) -> str:
+    """The line with nothing in it that a terminal would act on: names of files can hold anything."""
+    return "".join(
+        f"<U+{ord(c):04X}>" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in TURNS else c
+        for c in line
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # LANG=C: better a question mark than a traceback
     words_given = list(sys.argv[1:] if arguments is None else arguments)
     if not words_given or any(word in ("-h", "--help") for word in words_given):
         sys.stdout.write(USAGE.format(tasks=", ".join(sorted(TASKS))))
@@ -239,11 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         lines, unusable = check(words_given)
     except TaskError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {shown(' '.join(str(error).split()))}\n")
         return 2
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("".join(f"{shown(line)}\n" for text in lines for line in text.split("\n")))
     if unusable:
-        sys.stderr.write(f"error: this task cannot be compared yet: {unusable}\n")
+        sys.stderr.write(f"error: this task cannot be compared yet: {shown(unusable)}\n")
         return 2
     sys.stdout.write("\nUsable: it can be compared.\n")
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ _ADVICE = {
 def read_folder(path: Path) -> Folder:
     """All documents under a folder, or one single file. Raises TaskError where there is no such folder."""
     path = path.expanduser()
+    if _no_text(str(path)):
+        raise TaskError(f"path={str(path)!a}: its name holds bytes that are no text in UTF-8; rename it")
     if not path.exists():
         raise TaskError(f"path={path}: no such file or folder; check the spelling")
     not_entered: list[Problem] = []
@@ -118,9 +121,16 @@ def _walk(folder: Path, not_entered: list[Problem]) -> Iterator[str]:
                 yield file
 
 
+def _no_text(name: str) -> bool:
+    """A name that cannot be written down: control characters, or bytes of another encoding."""
+    return any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
+
+
 def _read_file(path: Path, file: str) -> Document:
     """One file by its kind. Raises Unreadable with the reason why it is skipped."""
     suffix = path.suffix.lower()
+    if _no_text(file):
+        raise Unreadable("has a name that holds control characters or is not UTF-8; rename it")
     if path.name.startswith("."):
         raise Unreadable("is a hidden file")
     try:

@@ -82,7 +82,9 @@ def reason_of(error: BaseException) -> str:
     return clean(str(error))[:120] or type(error).__name__
 
 
-_BLANK = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))  # soft hyphen, zero widths
+# Soft hyphen, zero widths, and what turns the direction of the text behind it.
+_BLANK = dict.fromkeys([*map(ord, "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")])
+_BLANK |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 
 
 def clean(text: str) -> str:

@@ -141,6 +141,30 @@ def test_what_can_be_listed(
     assert ("  W1  Waste\n    Glass is collected" in out, "    Per Holm" in out) == there
 
 
+def test_nothing_in_a_name_or_a_text_acts_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "# Gate\n\nThe gate closes at 9:15 and costs \u202e45 euros\u202c for 3 people, \u2067says Ida Lund.\n"
+    for name in (b"caf\xe9.md", b"a\x1b[31m\nb.md", "\u202edm.md".encode(), b"<b>|$.md"):
+        with open(bytes(tmp_path) + b"/" + name, "wb") as file:
+            file.write(text.encode())
+    status, out, err = run(capsys, f"path={tmp_path}", "show=all")
+    assert (status, err) == (0, "")
+    assert "Files      4 found = 2 read + 2 skipped" in out
+    assert "caf<U+DCE9>.md: has a name that" in out
+    assert "a<U+001B>[31m" in out
+    assert not set(out) & set("\x1b\u202e\u202c\u2067")
+    assert "costs 45 euros for 3 people" in out
+
+
+def test_a_folder_whose_name_is_no_text_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, f"path={tmp_path}/caf\udce9")
+    assert (status, out) == (2, "")
+    assert "no text in UTF-8; rename it" in err
+
+
 def test_help_names_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "--help")
     assert status == 0
