@@ -9,11 +9,13 @@ import pytest
 from methods.examples import self_made_cues
 from tasks.base import NO_CLAUSE
 from tasks.chinese import has_chinese, is_chinese
-from tasks.cutting import Clause
+from tasks.cutting import Clause, cut
 from tasks.dialogues import build_dialogues
 from tasks.handbook import stands_in
 from tasks.local import read
+from tasks.registry import load_task
 from tasks.rule_questions import facts, make
+from tasks.sections import Passage, Section
 from tasks.validate import nearly_equal, problems
 
 TEXT = """# 住户守则
@@ -70,6 +72,20 @@ def test_an_english_folder_with_a_chinese_name_in_it_stays_english(tmp_path: Pat
     task = read(str(tmp_path)).task
     assert task.language == "en" and task.notes[1:] == ()
     assert not any(has_chinese(c.messages[-1].content) for c in task.sft)
+
+
+def test_near_misses_are_found_without_blanks_between_words() -> None:
+    """The packaged handbook's families from its texts alone: most of them, and no other clause among them."""
+    memories = load_task("regs_zh").memories
+    rows = [Section("a", m.title, (Passage(m.text, 1),), "line", m.id) for m in memories]
+    family = {memory.id: memory.family for memory in memories}
+    groups: dict[str, list[str]] = {}
+    for clause in cut(rows).clauses:
+        if clause.family:
+            groups.setdefault(clause.family, []).append(clause.id)
+    assert [ids for ids in groups.values() if len({family[i] for i in ids}) > 1] == []
+    whole = sum(len(ids) == 3 for ids in groups.values())
+    assert whole >= 0.8 * len(set(family.values()))
 
 
 def test_training_never_asks_a_machine_made_question(folder: Path) -> None:
