@@ -161,8 +161,9 @@ class MemoryTerm(nn.Module):
         The target is the gold memory; for a question with a teacher's row it is shared with the teacher's
         distribution (Hinton et al. 2015, arXiv:1503.02531).
         """
-        cosine_NM = best_cosines(F.normalize(query_ND.float(), dim=-1), F.normalize(self.keys_MKD, dim=-1))
-        logits_NM = cosine_NM / self.tau
+        with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
+            query_ND = F.normalize(query_ND.float(), dim=-1)
+            logits_NM = best_cosines(query_ND, F.normalize(self.keys_MKD, dim=-1)) / self.tau
         if self.twins_MM is not None:
             logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
         if self.teacher is None or teacher_row_N is None:
