@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -160,23 +161,24 @@ def test_ablations_come_in_as_evidence() -> None:
     assert gated["H6/recall_spec"].outcome == "supported"
 
 
-def test_pairs_of_copies_are_rarely_different() -> None:
-    """Three copies of one method, 100 seeded trials at 300 resamples: Holm keeps alarms of any pair to 5%."""
+@pytest.mark.parametrize("copies", ["ab", "abc"])
+def test_pairs_of_copies_are_rarely_different(copies: str) -> None:
+    """Copies of one method, 200 seeded trials: Holm keeps alarms of any pair to 5%."""
     alarms = 0
-    for seed in range(100):
+    for seed in range(200):
         rng = RNG(seed)
         arms = {
             name: [
                 turn(n, "first_ask", answer(raw_of("Hm.", f"{100 + n} euros" if rng.random() < 0.6 else "no")))
                 for n in range(40)
             ]
-            for name in "abc"
+            for name in copies
         }
         resamples = resamples_for(arms["a"], rng, 300)
         pairs = compare_pairs({name: accuracy(records) for name, records in arms.items()}, resamples)
-        assert set(pairs) == {("a", "b"), ("a", "c"), ("b", "c")}
+        assert set(pairs) == set(combinations(copies, 2))
         alarms += any(pair.outcome == "different" for pair in pairs.values())
-    assert alarms <= 5
+    assert alarms <= 10
 
 
 def test_a_planted_gap_is_called_different() -> None:
