@@ -52,8 +52,9 @@ def parse(raw: str) -> Structure:
     """Reads the raw text of one answer, from the first new token to the stop token.
 
     Well formed: the first token is the only `<think>`; one `</think>` closes it; text stands inside and
-    behind it; every `<recall>` lies in the think, is followed at once by its `<|memory_pad|>` and is
-    closed by `</recall>` there; no other control token stands anywhere, but for one stop token at the end.
+    behind it; every `<recall>` lies in the think, is followed at once by its `<|memory_pad|>` (one for each
+    vector of the memory) and is closed by `</recall>` there; no other control token stands anywhere, but for
+    one stop token at the end.
     """
     parts = [part for part in _CONTROL.split(raw) if part]
     while parts and not parts[-1].strip():
@@ -70,7 +71,7 @@ def parse(raw: str) -> Structure:
     reasoning: list[list[str]] = [[]]  # text outside recalls, a new list from each recall on
     answer: list[str] = []
     place = "before"  # before, think, pad (right behind <recall>), recall, answer
-    for part in parts:
+    for before, part in zip(["", *parts], parts, strict=False):
         if _CONTROL.fullmatch(part) is None:
             if place == "before" and part.strip():
                 faults.append("text before <think>")
@@ -105,7 +106,7 @@ def parse(raw: str) -> Structure:
             recalled.append("")
             reasoning.append([])
             place = "pad"
-        elif part == PAD and place == "pad":
+        elif part == PAD and (place == "pad" or (place == "recall" and before == PAD)):
             place = "recall"
         elif part == END_RECALL and place == "recall":
             place = "think"

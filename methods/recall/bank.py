@@ -51,6 +51,10 @@ class MemoryBank:
     have cosines near 1, and centring spreads them (Ethayarajh 2019, arXiv:1909.00512). Zero: the
     specification's plain vectors. It is fitted once and then frozen, so that later writes land in the same
     space. Queries are not centred: training makes them fit the keys.
+
+    A memory written after the fit may have several vectors, (P, D), fed one after another at their own size in
+    place of its value: one vector of a small model does not hold a whole clause (`methods.recall.writing`).
+    `values_MD` then has the direction of the first of them.
     """
 
     def __init__(self, center_D: Tensor, gain: float, fingerprint: str, num_keys: int = 1) -> None:
@@ -62,6 +66,7 @@ class MemoryBank:
         width = center_D.shape[0]
         self.keys_MKD = torch.empty(0, num_keys, width, device=center_D.device)
         self.values_MD = torch.empty(0, width, device=center_D.device)
+        self.several: dict[str, Tensor] = {}  # id -> (P, D)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -78,9 +83,10 @@ class MemoryBank:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of keys and values; tied vectors count once."""
+        """Bytes of keys and of all that is fed; tied vectors count once."""
         tied = torch.equal(self.keys_MD, self.values_MD)
-        return self.keys_MKD.nbytes + (0 if tied else self.values_MD.nbytes)
+        further = sum(fed_PD[1:].nbytes for fed_PD in self.several.values())
+        return self.keys_MKD.nbytes + (0 if tied else self.values_MD.nbytes) + further
 
     def index(self, memory_id: str) -> int:
         return self.ids.index(memory_id)
@@ -89,10 +95,13 @@ class MemoryBank:
         """Raw last-token states -> unit vectors of the bank's space."""
         return F.normalize(raw_ND.float().to(self.center_D.device) - self.center_D, dim=-1)
 
-    def write(self, ids: Sequence[str], texts: Sequence[str], keys: Tensor, values_ND: Tensor) -> None:
+    def write(
+        self, ids: Sequence[str], texts: Sequence[str], keys: Tensor, values_ND: Tensor | Sequence[Tensor]
+    ) -> None:
         """Adds memories, or replaces those whose id is known. Vectors are L2-normalised at write.
 
-        keys: (N, K, D), or (N, D) for memories with one key, which then stands in all K places.
+        keys: (N, K, D), or (N, D) for memories with one key, which then stands in all K places. A value of (P, D)
+        in place of (D,) is kept at its own size: P vectors to be fed one after another.
         Raises MethodError for an empty text, two memories with one id, a wrong width, or NaN.
         """
         check_entries(ids, texts)
@@ -102,8 +111,8 @@ class MemoryBank:
                 f"memory bank: memories come with {keys_NKD.shape[1]} keys each, this bank has {self.num_keys} a "
                 "memory; write as many"
             )
-        for memory_id, key_KD, value_D in zip(ids, keys_NKD, values_ND, strict=True):
-            for vector_D in (*key_KD, value_D):
+        for memory_id, key_KD, value in zip(ids, keys_NKD, values_ND, strict=True):
+            for vector_D in (*key_KD, *value.reshape(-1, value.shape[-1])):
                 if vector_D.shape != self.center_D.shape:
                     raise MethodError(
                         f"memory bank: the vector of {memory_id!r} has width {vector_D.shape[-1]}, this model "
@@ -114,9 +123,13 @@ class MemoryBank:
                         f"memory bank: the vector of {memory_id!r} is zero or holds NaN or infinity; "
                         "extract it again"
                     )
-        for memory_id, text, key_KD, value_D in zip(ids, texts, keys_NKD, values_ND, strict=True):
+        for memory_id, text, key_KD, value in zip(ids, texts, keys_NKD, values_ND, strict=True):
             key_1KD = F.normalize(key_KD.float(), dim=-1)[None].to(self.keys_MKD.device)
-            value_1D = F.normalize(value_D.float(), dim=-1)[None].to(self.keys_MKD.device)
+            fed_PD = value.float().reshape(-1, value.shape[-1]).to(self.keys_MKD.device)
+            value_1D = F.normalize(fed_PD[:1], dim=-1)
+            self.several.pop(memory_id, None)
+            if value.ndim == 2:
+                self.several[memory_id] = fed_PD.clone()
             if memory_id in self.ids:
                 row = self.index(memory_id)
                 self.texts[row] = text
@@ -139,25 +152,31 @@ class MemoryBank:
         self.ids = [self.ids[row] for row in keep]
         self.texts = [self.texts[row] for row in keep]
         self.keys_MKD, self.values_MD = self.keys_MKD[keep], self.values_MD[keep]
+        self.several = {i: fed_PD for i, fed_PD in self.several.items() if i not in set(ids)}
 
-    def nearest_values(self, keys_ND: Tensor, least_cosine: float) -> Tensor:
-        """(N, D): for each key the value of the memory with the nearest one, or the key itself where none is near.
-
-        keys_ND: of whole texts, and compared with such. The null memory does not count.
+    def nearest_fed(self, key_D: Tensor, least_cosine: float) -> Tensor:
+        """(P, D): what is fed for the memory whose whole text's key is nearest, or the key itself, at the values'
+        size, where none is near. The null memory does not count.
         """
         real = [row for row, memory_id in enumerate(self.ids) if memory_id != NULL_ID]
-        if not real:
-            return keys_ND.clone()
-        best_N, index_N = (keys_ND @ self.keys_MD[real].T).max(dim=-1)
-        return torch.where((best_N >= least_cosine)[:, None], self.values_MD[real][index_N], keys_ND)
+        if real:
+            best, nearest = (self.keys_MD[real] @ key_D).max(dim=-1)
+            if float(best) >= least_cosine:
+                return self.memory_embeddings(real[int(nearest)])
+        return key_D[None] * self.gain
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
         """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""
         return best_cosines(F.normalize(query_BD.float(), dim=-1), self.keys_MKD)
 
     def memory_embedding(self, index: int) -> Tensor:
-        """(D,): what is fed in place of the pad token's embedding."""
-        return self.values_MD[index] * self.gain
+        """(D,): what is fed in place of the pad token's embedding; of several vectors the first."""
+        return self.memory_embeddings(index)[0]
+
+    def memory_embeddings(self, index: int) -> Tensor:
+        """(P, D): all that is fed for a memory, one vector in place of each pad."""
+        several_PD = self.several.get(self.ids[index])
+        return self.values_MD[index][None] * self.gain if several_PD is None else several_PD
 
     @property
     def embeddings_MD(self) -> Tensor:
@@ -169,10 +188,14 @@ class MemoryBank:
         folder.mkdir(parents=True, exist_ok=True)
         keys = self.keys_MD if self.num_keys == 1 else self.keys_MKD
         tensors = {"keys": keys, "values": self.values_MD, "center": self.center_D}
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(folder / "bank.safetensors"))
-        meta = {"ids": self.ids, "texts": self.texts, "gain": self.gain, "fingerprint": self.fingerprint}
-        if self.num_keys > 1:  # else what a reader of the first format reads
+        meta: dict[str, object] = {"ids": self.ids, "texts": self.texts}
+        meta |= {"gain": self.gain, "fingerprint": self.fingerprint}
+        if self.several:
+            tensors["several"] = torch.cat(list(self.several.values()))
+            meta["several"] = {memory_id: len(fed_PD) for memory_id, fed_PD in self.several.items()}
+        if self.num_keys > 1 or self.several:  # else what a reader of the first format reads
             meta["format"] = FORMAT
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(folder / "bank.safetensors"))
         (folder / "bank.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
 
     @classmethod
@@ -197,4 +220,8 @@ class MemoryBank:
         bank = cls(tensors["center"], meta["gain"], meta["fingerprint"], keys_MKD.shape[1])
         bank.ids, bank.texts = list(meta["ids"]), list(meta["texts"])
         bank.keys_MKD, bank.values_MD = keys_MKD, tensors["values"]
+        counts: dict[str, int] = meta.get("several", {})
+        if counts:
+            parts = tensors["several"].split(list(counts.values()))
+            bank.several = dict(zip(counts, parts, strict=True))
         return bank

@@ -5,6 +5,8 @@
           the same processors and warpers as tokens; `override_next_embed` and `forced_next_token_id` are set
     N+2   <|memory_pad|> is fed, but as `inputs_embeds`: the memory vector. Both fields are cleared
 
+A memory of K vectors takes K pads: N+2 is repeated until all were fed.
+
 (specification 2.2, 3.1 to 3.5). Shapes: B batch, D hidden, M memories.
 """
 
@@ -55,6 +57,7 @@ class _RowState:
 
     override_next_embed: Tensor | None = None
     forced_next_token_id: int | None = None
+    waiting: list[Tensor] = field(default_factory=list)  # further vectors of the memory that is being fed
     recalled: list[int] = field(default_factory=list)
 
 
@@ -99,22 +102,30 @@ class RecallInterceptor:
         self._clock = clock
 
     def after_forward(self, input_ids_BT: Tensor, hidden_BD: Tensor) -> Tensor | None:
-        """Step N+1 for every row whose last token is <recall>."""
+        """Step N+1 for every row whose last token is <recall>; the next pad where a vector is waiting."""
         if not self.config.enabled or not len(self.bank):
             return None
         recall_triggered = input_ids_BT[:, -1] == self.ids.recall
-        if not bool(recall_triggered.any()):
+        going_on = [row for row, state in enumerate(self._rows) if state.waiting]
+        if not going_on and not bool(recall_triggered.any()):
             return None
         assert self._clock is not None
         rows = recall_triggered.nonzero().squeeze(-1).tolist()
+        forced_B = torch.full((input_ids_BT.shape[0],), FREE, device=input_ids_BT.device)
+        for row in going_on:
+            state = self._rows[row]
+            state.override_next_embed = state.waiting.pop(0)
+            state.forced_next_token_id = self.ids.memory_pad
+            forced_B[row] = state.forced_next_token_id
+        if not rows:
+            return forced_B
         with self._clock.stage("memory_head"):
             cosine_RM = self.bank.memory_head(hidden_BD[rows])
-            forced_B = torch.full((input_ids_BT.shape[0],), FREE, device=input_ids_BT.device)
             for row, cosine_M in zip(rows, cosine_RM, strict=True):
                 state = self._rows[row]
                 index = self._choose(row, state, cosine_M)
                 state.recalled.append(index)
-                state.override_next_embed = self.bank.memory_embedding(index)
+                state.override_next_embed, *state.waiting = self.bank.memory_embeddings(index)
                 state.forced_next_token_id = self.ids.memory_pad
                 forced_B[row] = state.forced_next_token_id
         return forced_B

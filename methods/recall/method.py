@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallI
 from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.recall.teacher import agreed, encoder_cosines, with_row
-from methods.recall.writing import WriteConfig, optimise_values, query_states
+from methods.recall.writing import WriteConfig, optimise_value, query_states
 from methods.setup import MethodSetup
 from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory, Message
@@ -315,7 +316,7 @@ class RecallMethod:
         tokens = list(output.token_ids)
         for start, token in enumerate(tokens):
             if token == ids.memory_pad and tokens[max(0, start - 1)] == ids.recall:
-                rest = tokens[start + 1 :]
+                rest = [t for t in tokens[start + 1 :] if t != ids.memory_pad]  # a memory may take several pads
                 stops = [i for i, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, ids.eos)]
                 texts.append(self.backbone.tokenizer.decode(rest[: stops[0]] if stops else rest).strip())
         return tuple(
@@ -359,24 +360,29 @@ class RecallMethod:
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
         keys_NKD = bank.normalise(self._extract_keys(untouched, memories, bank.num_keys))
         del untouched
-        values_ND, tokens = keys_NKD[:, 0], 0
         asked = [self._questions(m) for m in memories]
+        values: list[torch.Tensor] = list(keys_NKD[:, 0])
+        tokens = 0
         if options.max_steps:
-            written = optimise_values(
-                self.backbone,
-                memories,
-                bank.nearest_values(keys_NKD[:, 0], options.warm_start_cosine),
-                [[*own, *GENERIC] for own in asked],
-                bank.gain,
-                options,
-                seed=self.setup.train.seed,
-                progress=self.setup.progress,
-            )
-            values_ND, tokens = written.values_ND, written.forward_tokens
+            values = []
+            known = copy.deepcopy(bank)  # with the memories written so far: siblings start from each other
+            for memory, key_D, own in zip(memories, keys_NKD[:, 0], asked, strict=True):
+                written = optimise_value(
+                    self.backbone,
+                    memory,
+                    known.nearest_fed(key_D, options.warm_start_cosine),
+                    [*own, *GENERIC],
+                    options,
+                    seed=self.setup.train.seed,
+                )
+                known.write([memory.id], [memory.text], key_D[None], [written.fed_KD])
+                values.append(written.fed_KD)
+                tokens += written.forward_tokens
+                self.setup.progress("writing", len(values), len(memories))
         if options.query_weight:
             means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
             keys_NKD = F.normalize(keys_NKD + options.query_weight * torch.stack(means)[:, None], dim=-1)
-        bank.write([m.id for m in memories], [m.text for m in memories], keys_NKD, values_ND)
+        bank.write([m.id for m in memories], [m.text for m in memories], keys_NKD, values)
         return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
 
     def _questions(self, memory: Memory) -> list[tuple[Message, ...]]:

@@ -33,7 +33,10 @@ def test_memory_recall(
     for row, output in zip(rows, outputs, strict=True):
         new = list(output.token_ids)
         end = new.index(ids.recall_end) if ids.recall_end in new else len(new)
-        exact += backbone.tokenizer.decode(new[1:end]).strip() == bank.texts[row].strip()
+        exact += (
+            backbone.tokenizer.decode([t for t in new[:end] if t != ids.memory_pad]).strip()
+            == bank.texts[row].strip()
+        )
     return exact / max(1, len(rows))
 
 

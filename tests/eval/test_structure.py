@@ -46,6 +46,7 @@ def test_a_whole_answer_is_taken_apart() -> None:
         "  <think>\nYes.\n</think>\n\n7\n<|im_end|>\n",
         "<think>Yes.</think>7<|endoftext|>",
         "<think>a<recall><|memory_pad|>b</recall>c<recall><|memory_pad|>d</recall>e</think>f",
+        "<think>a<recall><|memory_pad|><|memory_pad|><|memory_pad|>b</recall>c</think>d",  # a pad for each vector
         "<think><recall><|memory_pad|></recall>No clause covers this.</think>It does not say.",
         "<think>2 < 3 and x <y> z</think>yes",  # angle brackets that are no control token
     ],
@@ -70,6 +71,7 @@ def test_well_formed(raw: str) -> None:
         ("<think>a<think>b</think>7", "opened 2"),
         ("<think>a<recall>text</recall>b</think>7", "without its"),
         ("<think>a<recall> <|memory_pad|>text</recall>b</think>7", "without its"),
+        ("<think>a<recall><|memory_pad|>text<|memory_pad|></recall>b</think>7", "none belongs"),
         ("<think>a<recall></recall>b</think>7", "without its"),
         ("<think>a<recall><|memory_pad|>text</think>7", "not closed before"),
         ("<think>a<recall><|memory_pad|>text", "never closed"),

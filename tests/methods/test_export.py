@@ -27,11 +27,16 @@ def prompts_of(backbone: Backbone) -> list[list[int]]:
     return [asked + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall]), asked]
 
 
-@pytest.mark.parametrize("num_keys", [1, 3])
-def test_the_folder_generates_what_the_method_generates(lively: Backbone, tmp_path: Path, num_keys: int) -> None:
+@pytest.mark.parametrize(("num_keys", "vectors"), [(1, 1), (3, 1), (1, 3)])
+def test_the_folder_generates_what_the_method_generates(
+    lively: Backbone, tmp_path: Path, num_keys: int, vectors: int
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     bank = random_bank(lively, num_keys=num_keys)
+    if vectors > 1:
+        fed = [torch.randn(vectors, lively.hidden_size) for _ in bank.ids]
+        bank.write(bank.ids, bank.texts, bank.keys_MKD.clone(), fed)
     export_model(lively, bank, tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -55,7 +60,7 @@ def test_the_folder_generates_what_the_method_generates(lively: Backbone, tmp_pa
     )
     for row, generated in enumerate(expected):
         assert tuple(output[row, width : width + len(generated.token_ids)].tolist()) == generated.token_ids
-    assert expected[0].token_ids[0] == lively.ids.memory_pad
+    assert expected[0].token_ids[: vectors + 1].count(lively.ids.memory_pad) == vectors
     (event,) = interceptor.events[0]
     assert recalled[0][0]["id"] == bank.ids[event.memory_index]
     assert recalled[0][0]["cosine"] == pytest.approx(event.score, abs=1e-5)

@@ -183,3 +183,33 @@ def test_a_suffix_is_read_too(lively: Backbone) -> None:
 def test_a_text_over_the_limit_is_named(lively: Backbone) -> None:
     with pytest.raises(MethodError, match=r"'Long clause.* 22 tokens, the limit is 21"):
         _batch_extract_embeddings(lively, ["short", "Long clause, too long."], max_tokens=21)
+
+
+def test_a_memory_may_have_several_vectors(tmp_path: Path) -> None:
+    """They are fed as they are, count as bytes, and go and come with their memory."""
+    bank, before = bank_of(), bank_of()
+    fed = torch.randn(4, WIDTH) * 20
+    bank.write(["m1", "long"], ["text 1", "text"], torch.randn(2, WIDTH), [fed[:1], fed])
+    assert torch.equal(bank.memory_embeddings(1), fed[:1])
+    assert torch.equal(bank.memory_embeddings(3), fed)
+    assert torch.equal(bank.memory_embedding(3), fed[0])
+    assert torch.equal(bank.memory_embeddings(2), before.memory_embedding(2)[None])
+    torch.testing.assert_close(bank.values_MD[3], F.normalize(fed[0], dim=0))
+    assert bank.num_bytes == (2 * 4 + 3) * WIDTH * 4
+    bank.save(tmp_path / "bank")
+    loaded = MemoryBank.load(tmp_path / "bank", "abc", CPU)
+    assert [loaded.memory_embeddings(i).tolist() for i in range(4)] == [
+        bank.memory_embeddings(i).tolist() for i in range(4)
+    ]
+    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], before.values_MD[[1]])
+    bank.forget(["long"])
+    assert same(bank, before)
+    assert not bank.several
+
+
+def test_a_bad_one_of_several_vectors_is_refused() -> None:
+    bank, fed = bank_of(), torch.randn(2, WIDTH)
+    fed[1, 0] = math.nan
+    with pytest.raises(MethodError, match="'n' is zero or holds NaN"):
+        bank.write(["n"], ["a"], torch.randn(1, WIDTH), [fed])
+    assert same(bank, bank_of())

@@ -75,6 +75,23 @@ def test_both_fields_live_for_one_step(lively: Backbone) -> None:
     assert set(seen[:3] + seen[4:]) == {(None, False)}
 
 
+def test_several_vectors_take_a_pad_each(lively: Backbone) -> None:
+    """Rows of a batch that recall memories of three vectors, of one, and none; a cut row keeps its pads only."""
+    bank = random_bank(lively)
+    three = torch.randn(3, lively.hidden_size, generator=torch.Generator().manual_seed(5))
+    bank.write([bank.ids[2]], [bank.texts[2]], bank.keys_MD[[2]], [three])
+    recall, pad = lively.ids.recall, lively.ids.memory_pad
+    script = {(0, 1): recall, (1, 1): recall, (2, 4): recall, (3, NEW - 2): recall}
+    with spied(lively) as feed:
+        outputs, interceptor = recall_at(lively, bank, script, [PROMPT] * 4, force_memory=[2, 3, 3, 2])
+    assert outputs[0].token_ids[1:5] == (recall, pad, pad, pad)
+    assert [output.token_ids.count(pad) for output in outputs] == [3, 1, 1, 1]
+    assert [len(events) for events in interceptor.events] == [1, 1, 1, 1]
+    fed = [embeds for embeds in feed.inputs_embeds if embeds is not None]
+    assert torch.equal(torch.stack([embeds[0, 0] for embeds in fed[:3]]), three)
+    assert torch.equal(fed[0][1, 0], bank.memory_embedding(3))
+
+
 def test_the_vector_decides_what_follows(lively: Backbone) -> None:
     """Else nothing would show that the injected embedding is what the model reads."""
     bank = random_bank(lively)

@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 
 
 class MemoryBank:
-    """ids, texts, unit keys (all memories' one after the other), values times the gain (M, D)."""
+    """ids, texts, unit keys (all memories' one after the other), and what is fed for each: one vector or more."""
 
     def __init__(self, folder, device):
         with open(cached_file(folder, "bank.json"), encoding="utf-8") as file:
@@ -25,7 +25,11 @@ class MemoryBank:
         self.ids, self.texts = meta["ids"], meta["texts"]
         self.recall_id, self.pad_id = meta["recall_token_id"], meta["memory_pad_token_id"]
         self.keys = tensors["keys"].flatten(0, -2).to(device)  # saved as (M, D), or as (M, keys a memory, D)
-        self.embeddings = (tensors["values"] * meta["gain"]).to(device)
+        self.embeddings = [(value * meta["gain"])[None].to(device) for value in tensors["values"]]
+        counts = meta.get("several", {})
+        if counts:  # written after the fit
+            for memory_id, vectors in zip(counts, tensors["several"].split(list(counts.values())), strict=True):
+                self.embeddings[self.ids.index(memory_id)] = vectors.to(device)
 
     def nearest(self, query):
         """(D,) state of <recall> -> (row, cosine of its best key)."""
@@ -45,6 +49,7 @@ def recall_loop(
         lambda _module, args: seen.update(hidden=args[0][:, -1, :])
     )
     batch_size = input_ids.shape[0]
+    waiting = [[] for _ in range(batch_size)]  # vectors of a memory that is being fed, one pad each
     unfinished = torch.ones(batch_size, dtype=torch.long, device=input_ids.device)
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
     try:
@@ -61,8 +66,11 @@ def recall_loop(
             for row in (input_ids[:, -1] == bank.recall_id).nonzero().flatten().tolist():
                 memory, cosine = bank.nearest(seen["hidden"][row])
                 recalled[row].append({"id": bank.ids[memory], "cosine": cosine, "text": bank.texts[memory]})
-                override[row] = bank.embeddings[memory]
-                next_tokens[row] = bank.pad_id
+                waiting[row] = list(bank.embeddings[memory])
+            for row, vectors in enumerate(waiting):
+                if vectors:
+                    override[row] = vectors.pop(0)
+                    next_tokens[row] = bank.pad_id
             if has_eos:
                 next_tokens = next_tokens * unfinished + generation_config._pad_token_tensor * (1 - unfinished)
             input_ids = torch.cat([input_ids, next_tokens[:, None]], dim=-1)
