@@ -61,7 +61,7 @@ class RecallConfig:
     step1_share: float = 0.2  # of the token budget
     step2_retrieval_weight: float = 1.0  # of the contrastive loss, kept on in Step 2
     # Retrieval learnt from the sentence encoder's ranking (methods.recall.teacher); encoder: methods.rag.encoder
-    distil_weight: float = 0.0  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
+    distil_weight: float = 0.5  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
     distil_temperature: float = 0.05  # its ranking is softmax(cosine / temperature)
     centre: bool = True  # subtract the mean memory vector before normalising
     # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
