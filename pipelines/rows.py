@@ -85,7 +85,7 @@ CALIBRATED = tuple(
         ("fixed_values", "injected vectors stay their texts' vectors", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
-        ("no_teacher", "retrieval learns nothing from the encoder's ranking", ("methods.recall.distil_weight=0.0",)),
+        ("no_teacher", "retrieval learns no ranking of the encoder", ("methods.recall.distil_weight=0.0",)),
         ("tau_0.1", "training temperature 0.1, was 0.05", ("train.retrieval_temperature=0.1",)),
         ("gain_4", "injected vectors four times as long", ("methods.recall.gain=4.0",)),
         ("noise_0.1", "noise on injected vectors in training", ("train.vector_noise=0.1",)),
