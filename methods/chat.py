@@ -35,7 +35,7 @@ class Sample:
     labels: tuple[int, ...]  # -100 where nothing is learnt; not shifted
     kind: SampleKind
     recall_position: int = -1  # of <recall>; its state is the query (-1: none)
-    pad_position: int = -1  # of <|memory_pad|>; its embedding is the memory vector (-1: none)
+    pad_position: int = -1  # of the first <|memory_pad|>; memory vectors are fed from there on (-1: none)
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
     loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
     teacher_row: int = -1  # row of the teacher's rankings for this question (-1: none)
@@ -101,14 +101,16 @@ def supervised(
     *,
     recall: int | None = None,
     pad: int | None = None,
+    num_pads: int = 1,
     memory_index: int = -1,
     teacher_row: int = -1,
     target_loss_from: int = 0,
 ) -> Sample:
-    """Prompt without loss, target with loss. recall, pad: offsets of those tokens in the target."""
+    """Prompt without loss, target with loss. recall, pad: offsets of <recall> and the first pad in the target."""
     labels = [IGNORE] * (len(prompt) + target_loss_from) + list(target[target_loss_from:])
     if pad is not None:
-        labels[len(prompt) + pad] = IGNORE  # overwritten by the memory vector, never predicted
+        start = len(prompt) + pad  # overwritten by the memory's vectors, never predicted
+        labels[start : start + num_pads] = [IGNORE] * num_pads
     return Sample(
         input_ids=(*prompt, *target),
         labels=tuple(labels),

@@ -29,7 +29,7 @@ def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) 
     return answer_pieces(backbone, [*clause, *rest], example.answer)
 
 
-def recall_pieces(backbone: Backbone, text: str) -> list[Piece]:
-    """What a recall looks like in the token stream."""
+def recall_pieces(backbone: Backbone, text: str, num_pads: int = 1) -> list[Piece]:
+    """What a recall looks like in the token stream: a pad for each vector of the memory."""
     ids = backbone.ids
-    return [ids.recall, ids.memory_pad, text, ids.recall_end]
+    return [ids.recall, *[ids.memory_pad] * num_pads, text, ids.recall_end]

@@ -123,15 +123,16 @@ class Teacher:
 class MemoryTerm(nn.Module):
     """What a memory bank lends to training: vectors to inject and the memory head's loss.
 
-    keys_MKD, values_MD: unit vectors, normalised again at every use; each is trained with the weights where its
-    flag says so. Values are injected times the gain. twins_MM: pairs that no question tells apart, which
-    therefore are no negatives for each other. teacher: a ranking that the queries learn beside the gold memory.
+    keys_MKD, values_MPD: unit vectors, K to be found by and P to be fed one after another, normalised again at
+    every use; each is trained with the weights where its flag says so. Values are injected times the gain.
+    twins_MM: pairs that no question tells apart, which therefore are no negatives for each other. teacher: a
+    ranking that the queries learn beside the gold memory.
     """
 
     def __init__(
         self,
         keys_MKD: Tensor,
-        values_MD: Tensor,
+        values_MPD: Tensor,
         gain: float,
         tau: float,
         *,
@@ -142,15 +143,15 @@ class MemoryTerm(nn.Module):
     ) -> None:
         super().__init__()
         self.keys_MKD = nn.Parameter(keys_MKD.clone(), requires_grad=train_keys)
-        self.values_MD = nn.Parameter(values_MD.clone(), requires_grad=train_values)
+        self.values_MPD = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
         self.gain = gain
         self.tau = tau
         self.twins_MM = twins_MM
         self.teacher = teacher
 
     def vectors(self, index_N: Tensor) -> Tensor:
-        """(N, D): what is fed under the pad."""
-        return F.normalize(self.values_MD[index_N], dim=-1) * self.gain
+        """(N, P, D): what is fed under the pads."""
+        return F.normalize(self.values_MPD[index_N], dim=-1) * self.gain
 
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor, teacher_row_N: Tensor | None = None) -> Tensor:
         """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748).
@@ -200,7 +201,8 @@ class MemoryLM(nn.Module):
                 rms = vectors.pow(2).mean(-1, keepdim=True).sqrt()
                 vectors = vectors + torch.randn_like(vectors) * rms * vector_noise
             embeds_BTD = embeds_BTD.clone()
-            embeds_BTD[injected, batch.pad_position_B[injected]] = vectors
+            places = batch.pad_position_B[injected, None] + torch.arange(vectors.shape[1], device=vectors.device)
+            embeds_BTD[injected[:, None], places] = vectors
         decoder = getattr(base, base.base_model_prefix)
         hidden_BTD = decoder(
             inputs_embeds=embeds_BTD, attention_mask=batch.attention_mask_BT, use_cache=False

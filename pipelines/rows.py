@@ -81,6 +81,7 @@ CALIBRATED = tuple(
             "three keys a memory: its text's and its sentences'",
             ("methods.recall.keys_per_memory=3",),
         ),
+        ("vectors_8", "eight injected vectors a memory", ("methods.recall.vectors_per_memory=8",)),
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
         ("fixed_values", "injected vectors stay their texts' vectors", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),

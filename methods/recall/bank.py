@@ -52,8 +52,8 @@ class MemoryBank:
     specification's plain vectors. It is fitted once and then frozen, so that later writes land in the same
     space. Queries are not centred: training makes them fit the keys.
 
-    A memory written after the fit may have several vectors, (P, D), fed one after another at their own size in
-    place of its value: one vector of a small model does not hold a whole clause (`methods.recall.writing`).
+    A memory may have several vectors, (P, D), fed one after another at their own size in place of its value: one
+    vector of a small model does not hold a whole clause (`methods.recall.writing`).
     `values_MD` then has the direction of the first of them.
     """
 
@@ -164,6 +164,24 @@ class MemoryBank:
             if float(best) >= least_cosine:
                 return self.memory_embeddings(real[int(nearest)])
         return key_D[None] * self.gain
+
+    @property
+    def num_vectors(self) -> int:
+        """P: how many vectors are fed for a memory of the fit; 1 for an empty bank."""
+        return len(self.memory_embeddings(0)) if self.ids else 1
+
+    @property
+    def values_MPD(self) -> Tensor:
+        """Unit vectors of all that is fed, of memories with as many vectors each."""
+        fed = [self.memory_embeddings(row) for row in range(len(self))]
+        return F.normalize(torch.stack(fed), dim=-1)
+
+    def take_values(self, values_MPD: Tensor) -> None:
+        """Replaces what is fed for every memory by these unit vectors times the gain."""
+        self.values_MD = values_MPD[:, 0].clone()
+        if values_MPD.shape[1] > 1:
+            fed_MPD = values_MPD * self.gain
+            self.several = {memory_id: fed_PD.clone() for memory_id, fed_PD in zip(self.ids, fed_MPD, strict=True)}
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
         """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""

@@ -92,14 +92,17 @@ class CalibratedDataset:
         text's tokens, most of the sample, count `recited_weight` each, so that the answer is heard beside them.
         """
         text = "" if self.mixture.silent else example.clause
-        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, text), example)
+        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, text, self.bank.num_vectors), example)
         prompt = encode_prompt(self.backbone, example.messages)
         target = encode_pieces(self.backbone.tokenizer, pieces)
         ids = self.backbone.ids
         recall, end = target.index(ids.recall), target.index(ids.recall_end)
         index = self.bank.index(example.memory_id or NULL_ID)
-        sample = supervised(prompt, target, "memory_full", recall=recall, pad=recall + 1, memory_index=index)
-        recited = range(len(prompt) + recall + 2, len(prompt) + end)
+        pads = self.bank.num_vectors
+        sample = supervised(
+            prompt, target, "memory_full", recall=recall, pad=recall + 1, num_pads=pads, memory_index=index
+        )
+        recited = range(len(prompt) + recall + 1 + pads, len(prompt) + end)
         weight = self.mixture.recited_weight if decode else 0.0
         weights = tuple(weight if i in recited else 1.0 for i in range(len(sample)))
         return replace(sample, loss_weights=weights, teacher_row=example.teacher_row)
@@ -114,7 +117,8 @@ class CalibratedDataset:
             messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
         else:
             messages = plain_messages(conversation)[:-1]
-        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        pads = self.bank.num_vectors
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)]
         target = encode_pieces(self.backbone.tokenizer, pieces)
         recall = target.index(self.backbone.ids.recall)
         return supervised(
@@ -122,6 +126,7 @@ class CalibratedDataset:
             target,
             "memory_front",
             pad=recall + 1,
+            num_pads=pads,
             memory_index=self.bank.index(memory.id),
             target_loss_from=recall + 1,
         )

@@ -71,6 +71,7 @@ class RecallConfig:
     train_keys: bool = True  # keys start at their texts' vectors and learn in both steps
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
     value_spread: float = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
+    vectors_per_memory: int = 1  # P: injected one after another, each under a pad of its own
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
     write: WriteConfig = field(default_factory=WriteConfig)  # writing after the fit, weights frozen
@@ -80,6 +81,10 @@ class RecallConfig:
             raise MethodError(f"distil_weight={self.distil_weight} is not a share; choose from 0 to 1")
         if self.distil_temperature <= 0.0:
             raise MethodError(f"distil_temperature={self.distil_temperature} divides cosines; choose one above 0")
+        if self.vectors_per_memory < 1:
+            raise MethodError(
+                f"vectors_per_memory={self.vectors_per_memory}: nothing could be fed; choose 1 or more"
+            )
         if self.keys_per_memory < 1 or self.keys_per_memory == 2:
             raise MethodError(
                 f"keys_per_memory={self.keys_per_memory}: choose 1, the whole text's, or at least 3, with those "
@@ -134,8 +139,8 @@ class RecallMethod:
         gain = self.config.gain * self.backbone.embedding_norm
         bank = MemoryBank(center_D, gain, self.backbone.fingerprint, num_keys)
         keys_NKD = bank.normalise(raw_NKD)
-        values_ND = self._spread(keys_NKD[:, 0]) if self.config.value_spread else keys_NKD[:, 0]
-        bank.write([m.id for m in entries], [m.text for m in entries], keys_NKD, values_ND)
+        bank.write([m.id for m in entries], [m.text for m in entries], keys_NKD, keys_NKD[:, 0])
+        bank.take_values(self._spread(keys_NKD[:, 0]))
         return bank
 
     def _extract_keys(self, backbone: Backbone, memories: Sequence[Memory], num_keys: int) -> torch.Tensor:
@@ -153,10 +158,13 @@ class RecallMethod:
         return raw_PD[torch.tensor(rows, device=raw_PD.device)]
 
     def _spread(self, keys_ND: torch.Tensor) -> torch.Tensor:
-        """Values that near-miss clauses do not share: the keys plus seeded random directions."""
+        """(N, P, D) unit values that near-miss clauses do not share: the keys plus seeded random directions."""
+        values_NPD = keys_ND[:, None].expand(-1, self.config.vectors_per_memory, -1)
+        if not self.config.value_spread:
+            return values_NPD
         generator = torch.Generator().manual_seed(self.setup.train.seed)
-        noise_ND = F.normalize(torch.randn(keys_ND.shape, generator=generator), dim=-1).to(keys_ND)
-        return F.normalize(keys_ND + self.config.value_spread * noise_ND, dim=-1)
+        noise_NPD = F.normalize(torch.randn(values_NPD.shape, generator=generator), dim=-1).to(keys_ND)
+        return F.normalize(values_NPD + self.config.value_spread * noise_NPD, dim=-1)
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D) of titled texts under the summary prompt."""

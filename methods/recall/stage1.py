@@ -97,7 +97,7 @@ def memory_term(
     """The bank as training sees it."""
     return MemoryTerm(
         bank.keys_MKD,
-        bank.values_MD,
+        bank.values_MPD,
         bank.gain,
         config.retrieval_temperature,
         train_keys=train_keys,
@@ -111,5 +111,5 @@ def take_vectors(bank: MemoryBank, memory: MemoryTerm) -> None:
     """Gives the bank the vectors that were trained."""
     if memory.keys_MKD.requires_grad:
         bank.keys_MKD = F.normalize(memory.keys_MKD.detach(), dim=-1)
-    if memory.values_MD.requires_grad:
-        bank.values_MD = F.normalize(memory.values_MD.detach(), dim=-1)
+    if memory.values_MPD.requires_grad:
+        bank.take_values(F.normalize(memory.values_MPD.detach(), dim=-1))

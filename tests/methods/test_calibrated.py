@@ -71,8 +71,8 @@ def text_of(backbone: Backbone, ids: tuple[int, ...]) -> str:
     return str(backbone.tokenizer.decode(list(ids)))
 
 
-def recalled_text(backbone: Backbone, sample: Sample) -> str:
-    rest = sample.input_ids[sample.pad_position + 1 :]
+def recalled_text(backbone: Backbone, sample: Sample, num_pads: int = 1) -> str:
+    rest = sample.input_ids[sample.pad_position + num_pads :]
     return text_of(backbone, rest[: rest.index(backbone.ids.recall_end)])
 
 
@@ -127,6 +127,21 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
         assert sample.input_ids[-1] in (ids.eos, ids.recall_end)  # a self-made question ends with its clause
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+
+
+def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
+    """No pad is learnt; the text begins behind the last one and counts as it was asked to."""
+    data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))
+    data.bank.take_values(torch.randn(len(data.bank), 3, pristine.hidden_size))
+    samples = data.refresh_epoch_data()
+    for sample in (*of_kind(samples, "memory_full"), *of_kind(samples, "memory_front")):
+        pads = range(sample.pad_position, sample.pad_position + 3)
+        assert [i for i, token in enumerate(sample.input_ids) if token == pristine.ids.memory_pad] == list(pads)
+        assert all(sample.labels[i] == IGNORE for i in pads)
+        assert recalled_text(pristine, sample, 3) == data.bank.texts[sample.memory_index]
+    for sample in of_kind(samples, "memory_full"):
+        text = range(sample.pad_position + 3, sample.input_ids.index(pristine.ids.recall_end))
+        assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == list(text)
 
 
 def test_a_self_made_question_teaches_no_answer(pristine: Backbone, regs: TaskData) -> None:

@@ -213,3 +213,16 @@ def test_a_bad_one_of_several_vectors_is_refused() -> None:
     with pytest.raises(MethodError, match="'n' is zero or holds NaN"):
         bank.write(["n"], ["a"], torch.randn(1, WIDTH), [fed])
     assert same(bank, bank_of())
+
+
+def test_values_taken_from_training_are_what_is_fed(tmp_path: Path) -> None:
+    """One vector each or several, for every memory, and again from disk."""
+    for vectors in (1, 3):
+        bank = bank_of()
+        unit_MPD = F.normalize(torch.randn(len(bank), vectors, WIDTH), dim=-1)
+        bank.take_values(unit_MPD)
+        assert bank.num_vectors == vectors
+        bank.save(tmp_path / str(vectors))
+        for one in (bank, MemoryBank.load(tmp_path / str(vectors), "abc", CPU)):
+            torch.testing.assert_close(one.values_MPD, unit_MPD)
+            torch.testing.assert_close(one.memory_embeddings(2), unit_MPD[2] * bank.gain)

@@ -44,18 +44,18 @@ def plain_sample(backbone: Backbone, question: str, answer: str) -> Sample:
     return supervised(prompt, [ids.think, *encode_text(backbone.tokenizer, answer), ids.eos], "sft_only")
 
 
-def recall_sample(backbone: Backbone, question: str, text: str, memory_index: int) -> Sample:
+def recall_sample(backbone: Backbone, question: str, text: str, memory_index: int, num_pads: int = 1) -> Sample:
     prompt = encode_prompt(backbone, [Message("user", question)], system="S")
     ids = backbone.ids
     target = [
         ids.think,
         ids.recall,
-        ids.memory_pad,
+        *[ids.memory_pad] * num_pads,
         *encode_text(backbone.tokenizer, text),
         ids.recall_end,
         ids.eos,
     ]
-    return supervised(prompt, target, "memory_full", recall=1, pad=2, memory_index=memory_index)
+    return supervised(prompt, target, "memory_full", recall=1, pad=2, num_pads=num_pads, memory_index=memory_index)
 
 
 def batches_of(backbone: Backbone) -> list[list[Sample]]:
@@ -254,7 +254,8 @@ def by_hand(backbone: Backbone, sample: Sample, bank: MemoryBank) -> tuple[float
     """Summed token loss and retrieval loss of one sample, position by position."""
     embeds = backbone.model.get_input_embeddings()(torch.tensor([sample.input_ids])).clone()
     if sample.pad_position >= 0:
-        embeds[0, sample.pad_position] = bank.memory_embedding(sample.memory_index)
+        for place, vector in enumerate(bank.memory_embeddings(sample.memory_index), start=sample.pad_position):
+            embeds[0, place] = vector
     output = backbone.model(inputs_embeds=embeds, output_hidden_states=True)
     log_probs = output.logits[0].log_softmax(dim=-1)
     token_loss = -sum(
@@ -274,6 +275,20 @@ def test_losses_match_those_by_hand(lively: Backbone) -> None:
     learnt = sum(label != IGNORE for sample in samples for label in sample.labels)
     assert found["lm"] == pytest.approx(sum(lm for lm, _ in single) / learnt, rel=1e-4)
     assert found["retrieval"] == pytest.approx(sum(retrieval for _, retrieval in single) / 2, rel=1e-4)
+
+
+def test_several_vectors_are_fed_one_after_another(lively: Backbone) -> None:
+    """Each under a pad of its own, none of which is predicted."""
+    bank = random_bank(lively)
+    bank.take_values(F.normalize(torch.randn(len(bank), 3, lively.hidden_size), dim=-1))
+    samples = [recall_sample(lively, "Where?", "In Cork.", 1, num_pads=3), plain_sample(lively, "Who?", "Ann.")]
+    pad = samples[0].pad_position
+    assert samples[0].input_ids[pad : pad + 4].count(lively.ids.memory_pad) == 3
+    assert samples[0].labels[pad : pad + 3] == (IGNORE,) * 3
+    found = losses_of(lively, samples, memory_term(bank, CONFIG))
+    single = [by_hand(lively, sample, bank) for sample in samples]
+    learnt = sum(label != IGNORE for sample in samples for label in sample.labels)
+    assert found["lm"] == pytest.approx(sum(lm for lm, _ in single) / learnt, rel=1e-4)
 
 
 def test_a_weighted_token_counts_as_often_as_its_weight(lively: Backbone) -> None:
