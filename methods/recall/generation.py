@@ -5,7 +5,7 @@
           the same processors and warpers as tokens; `override_next_embed` and `forced_next_token_id` are set
     N+2   <|memory_pad|> is fed, but as `inputs_embeds`: the memory vector. Both fields are cleared
 
-A memory of K vectors takes K pads: N+2 is repeated until all were fed.
+A memory of P vectors takes P pads: N+2 is repeated until all were fed.
 
 (specification 2.2, 3.1 to 3.5). Shapes: B batch, D hidden, M memories.
 """

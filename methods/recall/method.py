@@ -31,7 +31,7 @@ from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallI
 from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.recall.teacher import agreed, encoder_cosines, with_row
-from methods.recall.writing import WriteConfig, optimise_value, query_states
+from methods.recall.writing import WriteConfig, fit_keys, optimise_value, query_states
 from methods.setup import MethodSetup
 from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory, Message
@@ -358,6 +358,7 @@ class RecallMethod:
 
         Keys come from the untouched base model, as at the fit; it is loaded for the moment. A value starts at
         the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own text's.
+        Keys and values of all other memories stay as they are.
         """
         return self._write(memories, self.write_config)
 
@@ -383,13 +384,17 @@ class RecallMethod:
                     options,
                     seed=self.setup.train.seed,
                 )
-                known.write([memory.id], [memory.text], key_D[None], [written.fed_KD])
-                values.append(written.fed_KD)
+                known.write([memory.id], [memory.text], key_D[None], [written.fed_PD])
+                values.append(written.fed_PD)
                 tokens += written.forward_tokens
                 self.setup.progress("writing", len(values), len(memories))
         if options.query_weight:
-            means = [query_states(self.backbone, own).mean(dim=0) for own in asked]
-            keys_NKD = F.normalize(keys_NKD + options.query_weight * torch.stack(means)[:, None], dim=-1)
+            new = {m.id for m in memories}
+            stay = [row for row, memory_id in enumerate(bank.ids) if memory_id not in new]
+            states = [query_states(self.backbone, own) for own in asked]
+            known_MD = bank.keys_MKD[stay].flatten(0, 1)
+            fitted_ND = fit_keys(keys_NKD[:, 0], states, known_MD, self.setup.train.retrieval_temperature, options)
+            keys_NKD = torch.cat([fitted_ND[:, None], keys_NKD[:, 1:]], dim=1)
         bank.write([m.id for m in memories], [m.text for m in memories], keys_NKD, values)
         return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
 

@@ -10,10 +10,13 @@ a clause of 45 tokens out of one vector: 100 steps of Adam at any rate, with a f
 the text's own vector, a sibling's or the mean, left 20 tokens wrong; 4 vectors were exact after 111 steps, 8
 after 44. Capacity grows with the number of vectors. They keep the norms that they come to.
 
-The key is the text's own vector, moved towards the states that questions about it have at <recall>; where a
-memory has several keys, so is each of them.
+The key starts at the text's own vector, moved towards the states that questions about it have at <recall>, and
+is trained alone on them: they pick it from the whole bank, and other memories' keys stay out of its way. Those
+were trained with the weights and lie where their questions are; a mean of question states, unpushed, draws
+their questions to itself. Of several keys the first, the whole text's, is fitted so.
 
-Shapes: B batch, T tokens, D hidden, K vectors of one memory, V vocabulary.
+Shapes: B batch, T tokens, D hidden, P vectors of one memory, M memories in the bank, N new ones, Q questions,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -43,7 +46,10 @@ class WriteConfig:
     warmup_steps: int = 5
     tokens_per_vector: int = 6
     margin: float = 0.5  # logits by which each target must lead: reduced precision decides within less
-    query_weight: float = 1.0  # of the questions' mean state in the key
+    query_weight: float = 1.0  # of the questions' mean state in the key's start; 0: the text's vector is the key
+    key_steps: int = 100  # of the optimiser, on all new keys together
+    key_learning_rate: float = 0.02
+    key_apart: float = 5.0  # weight of a new key's cosines above 0 with the bank's keys
     warm_start_cosine: float = 0.7  # a memory with a key this near lends its value as the start
 
 
@@ -51,7 +57,7 @@ class WriteConfig:
 class WrittenValue:
     """What the optimisation came to."""
 
-    fed_KD: Tensor
+    fed_PD: Tensor
     exact: bool  # decoded word for word in every conversation it was tried in
     steps: int
     forward_tokens: int
@@ -82,7 +88,7 @@ def _prefix(backbone: Backbone, messages: Sequence[Message]) -> _Prefix:
     return _Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), len(ids))
 
 
-def _target_logits(backbone: Backbone, prefix: _Prefix, fed_KD: Tensor, target_T: Tensor) -> Tensor:
+def _target_logits(backbone: Backbone, prefix: _Prefix, fed_PD: Tensor, target_T: Tensor) -> Tensor:
     """(T, V): the frozen model's logits for each target token behind the vectors and the targets before it."""
     from transformers import DynamicCache
 
@@ -90,11 +96,11 @@ def _target_logits(backbone: Backbone, prefix: _Prefix, fed_KD: Tensor, target_T
     for index, (keys, values) in enumerate(prefix.layers):
         cache.update(keys, values, index)
     embeds_TD = backbone.model.get_input_embeddings()(target_T[:-1])
-    embeds_1TD = torch.cat([fed_KD.to(embeds_TD), embeds_TD])[None]
+    embeds_1TD = torch.cat([fed_PD.to(embeds_TD), embeds_TD])[None]
     hidden_1TD = _decoder(backbone)(
         inputs_embeds=embeds_1TD, past_key_values=cache, use_cache=True
     ).last_hidden_state
-    logits: Tensor = backbone.model.get_output_embeddings()(hidden_1TD[0, len(fed_KD) - 1 :]).float()
+    logits: Tensor = backbone.model.get_output_embeddings()(hidden_1TD[0, len(fed_PD) - 1 :]).float()
     return logits
 
 
@@ -105,21 +111,21 @@ def _all_lead(logits_TV: Tensor, target_T: Tensor, margin: float) -> bool:
     return bool((target_logit_T - others_TV.amax(dim=-1) > margin).all())
 
 
-def spread_start(start_KD: Tensor, count: int, seed: int = 0) -> Tensor:
+def spread_start(start_PD: Tensor, count: int, seed: int = 0) -> Tensor:
     """(count, D): the start's vectors, cut, or with copies of the first one apart from each other."""
-    if len(start_KD) >= count:
-        return start_KD[:count].clone()
+    if len(start_PD) >= count:
+        return start_PD[:count].clone()
     generator = torch.Generator().manual_seed(seed)
-    noise_D = torch.randn(count - len(start_KD), start_KD.shape[1], generator=generator).to(start_KD)
-    norm = start_KD[0].norm()
-    copies = F.normalize(start_KD[0] + 0.5 * norm * F.normalize(noise_D, dim=-1), dim=-1) * norm
-    return torch.cat([start_KD, copies])
+    noise_D = torch.randn(count - len(start_PD), start_PD.shape[1], generator=generator).to(start_PD)
+    norm = start_PD[0].norm()
+    copies = F.normalize(start_PD[0] + 0.5 * norm * F.normalize(noise_D, dim=-1), dim=-1) * norm
+    return torch.cat([start_PD, copies])
 
 
 def optimise_value(
     backbone: Backbone,
     memory: Memory,
-    start_KD: Tensor,
+    start_PD: Tensor,
     conversations: Sequence[Sequence[Message]],
     config: WriteConfig,
     *,
@@ -127,19 +133,19 @@ def optimise_value(
 ) -> WrittenValue:
     """Vectors from which the frozen model decodes the memory's text in each of the conversations.
 
-    start_KD: what is fed at first; missing vectors are copies of the first one, spread. Nothing but the
+    start_PD: what is fed at first; missing vectors are copies of the first one, spread. Nothing but the
     vectors is changed, and no gradient is left behind.
     """
     pieces = encode_pieces(backbone.tokenizer, [memory.text, backbone.ids.recall_end])
     target_T = torch.tensor(pieces, device=backbone.device)
     count = max(1, -(-len(pieces) // config.tokens_per_vector))
-    fed_KD = torch.nn.Parameter(spread_start(start_KD.detach().float(), count, seed))
-    optimizer = torch.optim.Adam([fed_KD], lr=config.learning_rate)
+    fed_PD = torch.nn.Parameter(spread_start(start_PD.detach().float(), count, seed))
+    optimizer = torch.optim.Adam([fed_PD], lr=config.learning_rate)
     prefixes = [_prefix(backbone, messages) for messages in conversations]
     tokens = sum(prefix.num_tokens for prefix in prefixes)
     place = in_a_row = steps = 0
     while in_a_row < len(prefixes):
-        logits_TV = _target_logits(backbone, prefixes[place], fed_KD, target_T)
+        logits_TV = _target_logits(backbone, prefixes[place], fed_PD, target_T)
         tokens += count + len(pieces) - 1
         place = (place + 1) % len(prefixes)
         if _all_lead(logits_TV.detach(), target_T, config.margin):
@@ -149,13 +155,39 @@ def optimise_value(
         if steps == config.max_steps:
             break
         loss = F.cross_entropy(logits_TV, target_T)
-        (fed_KD.grad,) = torch.autograd.grad(loss, [fed_KD])
+        (fed_PD.grad,) = torch.autograd.grad(loss, [fed_PD])
         steps += 1
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, steps / config.warmup_steps)
         optimizer.step()
-    return WrittenValue(fed_KD.detach(), in_a_row == len(prefixes), steps, tokens)
+    return WrittenValue(fed_PD.detach(), in_a_row == len(prefixes), steps, tokens)
 
 
+def fit_keys(
+    texts_ND: Tensor, states: Sequence[Tensor], known_MD: Tensor, tau: float, config: WriteConfig
+) -> Tensor:
+    """Unit keys (N, D) of new memories, from their texts' vectors and their questions' states (Q, D) each.
+
+    known_MD: the keys of the bank that stay; they do not move. tau: of the memory head's training.
+    """
+    if not config.query_weight:
+        return texts_ND
+    means_ND = torch.stack([own_QD.mean(dim=0) for own_QD in states])
+    keys_ND = torch.nn.Parameter(F.normalize(texts_ND + config.query_weight * means_ND, dim=-1))
+    queries_QD = torch.cat(list(states))
+    rows = [row for row, own_QD in enumerate(states) for _ in own_QD]
+    index_Q = torch.tensor(rows, device=queries_QD.device)
+    optimizer = torch.optim.Adam([keys_ND], lr=config.key_learning_rate)
+    for _ in range(config.key_steps):
+        unit_ND = F.normalize(keys_ND, dim=-1)
+        logits = queries_QD @ torch.cat([unit_ND, known_MD]).T / tau
+        too_near = F.relu(known_MD @ unit_ND.T).mean(dim=0).sum() if len(known_MD) else 0.0
+        optimizer.zero_grad(set_to_none=True)
+        (F.cross_entropy(logits, index_Q) + config.key_apart * too_near).backward()
+        optimizer.step()
+    return F.normalize(keys_ND.detach(), dim=-1)
+
+
+@torch.no_grad()
 def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
     ids = backbone.ids

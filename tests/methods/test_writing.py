@@ -18,7 +18,7 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.method import RecallConfig, RecallMethod
 from methods.recall.stage2 import train_memory_decoding
-from methods.recall.writing import WriteConfig, _all_lead, optimise_value, query_states, spread_start
+from methods.recall.writing import WriteConfig, _all_lead, fit_keys, optimise_value, query_states, spread_start
 from methods.samples import recall_pieces
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, no_progress
@@ -57,19 +57,19 @@ def start_of(backbone: Backbone, index: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(1, backbone.hidden_size, generator=generator), dim=-1) * GAIN
 
 
-def decoded(backbone: Backbone, fed_KD: torch.Tensor, messages: tuple[Message, ...]) -> str:
+def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, ...]) -> str:
     """What the decode loop makes of the vectors: greedy, free-running."""
     bank = MemoryBank(torch.zeros(backbone.hidden_size), GAIN, "")
-    bank.write(["x"], ["x"], fed_KD[:1], [fed_KD])
+    bank.write(["x"], ["x"], fed_PD[:1], [fed_PD])
     ids = backbone.ids
     prompt = encode_prompt(backbone, messages)
     prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
     interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall())
     (output,) = generate(backbone, [prompt], 12, interceptor=interceptor)
     new = list(output.token_ids)
-    assert new[: len(fed_KD)] == [ids.memory_pad] * len(fed_KD)
+    assert new[: len(fed_PD)] == [ids.memory_pad] * len(fed_PD)
     return (
-        str(backbone.tokenizer.decode(new[len(fed_KD) : new.index(ids.recall_end)]))
+        str(backbone.tokenizer.decode(new[len(fed_PD) : new.index(ids.recall_end)]))
         if ids.recall_end in new
         else ""
     )
@@ -83,11 +83,11 @@ def test_exact_means_that_the_greedy_decode_is_exact(decoder: Backbone, tokens_p
     found = []
     for index, memory in enumerate(MEMORIES):
         written = optimise_value(decoder, memory, start_of(decoder, index), CONTEXTS, config)
-        assert len(written.fed_KD) == -(-len(f"{memory.text}>") // tokens_per_vector)
+        assert len(written.fed_PD) == -(-len(f"{memory.text}>") // tokens_per_vector)
         assert 0 < written.steps <= LONG.max_steps
         found.append(written.exact)
         if written.exact:
-            assert [decoded(decoder, written.fed_KD, messages) for messages in CONTEXTS] == [memory.text] * 2
+            assert [decoded(decoder, written.fed_PD, messages) for messages in CONTEXTS] == [memory.text] * 2
     assert any(found)
     assert all(torch.equal(before[name], tensor) for name, tensor in decoder.model.state_dict().items())
     assert all(p.grad is None for p in decoder.model.parameters())
@@ -97,9 +97,9 @@ def test_an_exact_value_is_left_as_it_is(decoder: Backbone) -> None:
     """No step is taken where nothing is wrong."""
     first = optimise_value(decoder, MEMORIES[0], start_of(decoder), CONTEXTS, LONG)
     assert first.exact
-    again = optimise_value(decoder, MEMORIES[0], first.fed_KD, CONTEXTS, LONG)
+    again = optimise_value(decoder, MEMORIES[0], first.fed_PD, CONTEXTS, LONG)
     assert again.exact and again.steps == 0
-    assert torch.equal(again.fed_KD, first.fed_KD)
+    assert torch.equal(again.fed_PD, first.fed_PD)
 
 
 def test_what_the_steps_did_not_reach_is_not_called_exact(lively: Backbone) -> None:
@@ -107,14 +107,14 @@ def test_what_the_steps_did_not_reach_is_not_called_exact(lively: Backbone) -> N
     written = optimise_value(lively, MEMORIES[0], start, CONTEXTS, WriteConfig(max_steps=1))
     assert not written.exact
     assert written.steps == 1
-    assert not torch.equal(written.fed_KD, start)
+    assert not torch.equal(written.fed_PD, start)
 
 
 def test_one_vector_for_so_many_tokens(lively: Backbone) -> None:
     """The tiny tokenizer has a token a byte; </recall> counts."""
     config = WriteConfig(max_steps=0, tokens_per_vector=4)
     counts = [
-        len(optimise_value(lively, Memory("n", text), start_of(lively), CONTEXTS, config).fed_KD)
+        len(optimise_value(lively, Memory("n", text), start_of(lively), CONTEXTS, config).fed_PD)
         for text in ("oak", "oaks", "oak and elm")
     ]
     assert counts == [1, 2, 3]
@@ -148,6 +148,35 @@ def test_query_states_are_what_the_memory_head_sees(lively: Backbone) -> None:
     (event,) = interceptor.events[0]
     cosines = query_states(lively, [messages, (Message("user", "A longer one, so that it is padded?"),)])
     assert float(cosines[0] @ bank.keys_MD[event.memory_index]) == pytest.approx(event.score, abs=1e-5)
+
+
+def test_new_keys_answer_to_their_questions_and_leave_the_others_theirs() -> None:
+    """The mean of its questions' states would take a known memory's question; the fitted key does not."""
+    torch.manual_seed(0)
+    common, own, other = F.normalize(torch.randn(3, 32), dim=-1)
+    known = F.normalize(other + 0.2 * common, dim=-1)[None]
+    before = known.clone()
+    asked = [F.normalize(torch.stack([own + 3 * common, own + 3.2 * common]), dim=-1)]
+    question = F.normalize(other + 3 * common, dim=-1)  # about the known memory
+    text = F.normalize(torch.randn(1, 32), dim=-1)
+    mean = fit_keys(text, asked, known, 0.05, WriteConfig(key_steps=0))
+    fitted = fit_keys(text, asked, known, 0.05, WriteConfig())
+    torch.testing.assert_close(fitted.norm(dim=-1), torch.ones(1))
+    for keys in (mean, fitted):
+        assert bool((asked[0] @ keys.T > asked[0] @ known.T).all())
+    assert float(fitted[0] @ known[0]) < float(mean[0] @ known[0])
+    assert float(question @ mean[0]) - float(question @ fitted[0]) > 0
+    assert torch.equal(known, before)
+    assert torch.equal(fit_keys(text, asked, known, 0.05, WriteConfig(query_weight=0.0)), text)
+
+
+def test_siblings_with_like_questions_are_told_apart() -> None:
+    torch.manual_seed(1)
+    shared, *own = F.normalize(torch.randn(4, 32), dim=-1)
+    asked = [F.normalize(torch.stack([4 * shared + v, 4 * shared + 1.2 * v]), dim=-1) for v in own]
+    texts = F.normalize(torch.randn(3, 32), dim=-1)
+    keys = fit_keys(texts, asked, torch.empty(0, 32), 0.05, WriteConfig())
+    assert [(states @ keys.T).argmax(dim=-1).tolist() for states in asked] == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
