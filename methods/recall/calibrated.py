@@ -39,6 +39,7 @@ class MixtureConfig:
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
+    foreign_vector: float = 0.0  # share of the answered questions whose text stands under another clause's vector
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
     recited_weight: float = 1.0  # of the recalled text's token losses in memory_full; 0: learnt in front only
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
@@ -107,6 +108,16 @@ class CalibratedDataset:
         weights = tuple(weight if i in recited else 1.0 for i in range(len(sample)))
         return replace(sample, loss_weights=weights, teacher_row=example.teacher_row)
 
+    def memory_foreign(self, example: Example) -> Sample:
+        """A question and its memory's text under another clause's vector: only the rest of the think is learnt.
+
+        A vector that is seen with few questions leads to their reasoning by itself. Here it says nothing, so that
+        reading the text is all that helps.
+        """
+        others = [m.id for m in self.memories if m.id != example.memory_id]
+        sample = self.memory_full(example, decode=False)
+        return replace(sample, recall_position=-1, memory_index=self.bank.index(self.rng.choice(others)))
+
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.
 
@@ -131,6 +142,11 @@ class CalibratedDataset:
             target_loss_from=recall + 1,
         )
 
+    def _asked(self, example: Example) -> Sample:
+        share = 0.0 if self.mixture.silent or len(self.memories) < 2 else self.mixture.foreign_vector
+        foreign = example.answer and self.rng.random() < share
+        return self.memory_foreign(example) if foreign else self.memory_full(example)
+
     def refresh_epoch_data(self) -> list[Sample]:
         """One epoch's samples. Original indices of the conversations drawn are logged."""
         size = len(self.memories)
@@ -147,7 +163,7 @@ class CalibratedDataset:
         full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
         samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
-        samples += [self.memory_full(self._next_example(m.id)) for m in full]
+        samples += [self._asked(self._next_example(m.id)) for m in full]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), round(size * self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
