@@ -15,13 +15,12 @@ is trained alone on them: they pick it from the whole bank, and other memories' 
 were trained with the weights and lie where their questions are; a mean of question states, unpushed, draws
 their questions to itself. Of several keys the first, the whole text's, is fitted so.
 
-Shapes: B batch, T tokens, D hidden, P vectors of one memory, M memories in the bank, N new ones, Q questions,
-V vocabulary.
+Shapes: T tokens, D hidden, P vectors of one memory, M memories in the bank, N new ones, Q questions, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +32,6 @@ from methods.backbone import Backbone
 from methods.chat import encode_pieces, encode_prompt
 from methods.recall.embed import last_states
 from tasks.base import Memory, Message
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
 @dataclass(frozen=True)
