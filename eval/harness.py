@@ -36,25 +36,28 @@ SCORES = ("acc", "exact_match")  # of lm-eval tasks by name; the first that a ta
 
 @dataclass(frozen=True, eq=False)
 class Injection:
-    """What is fed in place of the pad token's embedding."""
+    """What is fed in place of the pads' embeddings: P vectors, one after another."""
 
-    memory_id: str  # "" for a random direction
-    vector_D: Tensor
+    memory_id: str  # "" for random directions
+    vectors_PD: Tensor
 
 
 def memory_injections(bank: MemoryBank, questions: Sequence[str], seed: int) -> dict[str, Injection]:
-    """For each question the vector of a random memory, the null memory aside, as recall would feed it."""
+    """For each question the vectors of a random memory, the null memory aside, as recall would feed it."""
     rows = [row for row, memory_id in enumerate(bank.ids) if memory_id]
     drawn = {question: random.Random(f"ability/memory/{seed}/{question}").choice(rows) for question in questions}
-    return {q: Injection(bank.ids[row], bank.memory_embedding(row)) for q, row in drawn.items()}
+    return {q: Injection(bank.ids[row], bank.memory_embeddings(row)) for q, row in drawn.items()}
 
 
 def random_injections(bank: MemoryBank, questions: Sequence[str], seed: int) -> dict[str, Injection]:
-    """For each question a random direction of the length that memory vectors have."""
+    """For each question random directions, as many and as long as the vectors that `memory_injections` draws."""
     generator = torch.Generator().manual_seed(seed)
-    directions_ND = torch.randn(len(questions), bank.center_D.shape[0], generator=generator)
-    vectors_ND = torch.nn.functional.normalize(directions_ND, dim=-1) * bank.gain
-    return {q: Injection("", vector_D) for q, vector_D in zip(questions, vectors_ND, strict=True)}
+    found: dict[str, Injection] = {}
+    for question, drawn in memory_injections(bank, questions, seed).items():
+        lengths_P1 = drawn.vectors_PD.norm(dim=-1, keepdim=True)
+        directions_PD = torch.randn(drawn.vectors_PD.shape, generator=generator).to(lengths_P1)
+        found[question] = Injection("", torch.nn.functional.normalize(directions_PD, dim=-1) * lengths_P1)
+    return found
 
 
 class PlainLM(HFLM):
@@ -113,7 +116,8 @@ class ChatLM(PlainLM):
         """Prompt ids, and ids of the answer with the stop token: else "13" would win over "131" by length."""
         prompt, ids = self._prompt(context), self.backbone_.ids
         if self._injections is not None:
-            prompt += [ids.recall, ids.memory_pad, ids.recall_end, *encode_text(self.tokenizer, "\n")]
+            pads = [ids.memory_pad] * len(self._injections[context].vectors_PD)
+            prompt += [ids.recall, *pads, ids.recall_end, *encode_text(self.tokenizer, "\n")]
         return prompt, [*encode_text(self.tokenizer, continuation), ids.eos]
 
     def _loglikelihood_tokens(
@@ -138,7 +142,8 @@ class ChatLM(PlainLM):
         embeds_1TD = self.model.get_input_embeddings()(ids_1T).clone()
         if self._injections is not None:
             pad = list(prompt).index(self.backbone_.ids.memory_pad)
-            embeds_1TD[0, pad] = self._injections[user].vector_D.to(embeds_1TD)
+            vectors_PD = self._injections[user].vectors_PD.to(embeds_1TD)
+            embeds_1TD[0, pad : pad + len(vectors_PD)] = vectors_PD
         first = self.model(inputs_embeds=embeds_1TD, use_cache=True, logits_to_keep=1)
         cache = first.past_key_values
         cache.batch_repeat_interleave(len(answers))

@@ -27,7 +27,10 @@ LAST_WORDS = 2000  # characters of a failed process's error stream that are show
 
 
 def threads_of(fits: int, processes: int, cores: int) -> list[int]:
-    """Threads of each fit in turn: the cores are shared by as many as run at once, fewer in the last round."""
+    """Threads of each fit in turn: the cores are shared by as many as run at once, fewer in the last round.
+
+    A last fit with more threads starts as soon as a process is free, often beside the end of another fit.
+    """
     rounds = [min(processes, fits - start) for start in range(0, fits, processes)]
     return [max(1, cores // together) for together in rounds for _ in range(together)]
 

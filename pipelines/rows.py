@@ -61,7 +61,6 @@ SECTION_4_4 = (
     ),
 )
 
-NOT_FRONT = ("memory_full", "sft_only", "reading", "unanswerable")
 CALIBRATED = tuple(
     AblationRow(f"recall/{name}", "recall", what, overrides, "recall")
     for name, what, overrides in (
@@ -83,7 +82,7 @@ CALIBRATED = tuple(
         ),
         ("vectors_8", "eight injected vectors a memory", ("methods.recall.vectors_per_memory=8",)),
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
-        ("fixed_values", "injected vectors stay their texts' vectors", ("methods.recall.train_values=false",)),
+        ("fixed_values", "injected vectors stay where they start", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
         ("no_teacher", "retrieval learns no ranking of the encoder", ("methods.recall.distil_weight=0.0",)),

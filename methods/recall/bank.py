@@ -178,7 +178,7 @@ class MemoryBank:
 
     def take_values(self, values_MPD: Tensor) -> None:
         """Replaces what is fed for every memory by these unit vectors times the gain."""
-        self.values_MD = values_MPD[:, 0].clone()
+        self.values_MD, self.several = values_MPD[:, 0].clone(), {}
         if values_MPD.shape[1] > 1:
             fed_MPD = values_MPD * self.gain
             self.several = {memory_id: fed_PD.clone() for memory_id, fed_PD in zip(self.ids, fed_MPD, strict=True)}

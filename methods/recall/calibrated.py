@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from methods.backbone import Backbone
+from methods.base import MethodError
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import Example, ExampleConfig, augmented, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
@@ -43,6 +44,12 @@ class MixtureConfig:
     sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
     recited_weight: float = 1.0  # of the recalled text's token losses in memory_full; 0: learnt in front only
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.foreign_vector <= 1.0:
+            raise MethodError(f"mixture.foreign_vector={self.foreign_vector} is not a share; choose from 0 to 1")
+        if self.recited_weight < 0.0:
+            raise MethodError(f"mixture.recited_weight={self.recited_weight} would unlearn; choose 0 or more")
 
 
 class CalibratedDataset:
@@ -109,14 +116,15 @@ class CalibratedDataset:
         return replace(sample, loss_weights=weights, teacher_row=example.teacher_row)
 
     def memory_foreign(self, example: Example) -> Sample:
-        """A question and its memory's text under another clause's vector: only the rest of the think is learnt.
+        """A question and its memory's text under another clause's vector: the rest is learnt, and no query.
 
         A vector that is seen with few questions leads to their reasoning by itself. Here it says nothing, so that
         reading the text is all that helps.
         """
         others = [m.id for m in self.memories if m.id != example.memory_id]
         sample = self.memory_full(example, decode=False)
-        return replace(sample, recall_position=-1, memory_index=self.bank.index(self.rng.choice(others)))
+        foreign = self.bank.index(self.rng.choice(others))
+        return replace(sample, recall_position=-1, memory_index=foreign, teacher_row=-1)
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.

@@ -350,15 +350,15 @@ class RecallMethod:
     # after the fit
 
     def index(self, memories: Sequence[Memory]) -> WriteReport:
-        """Adds memories that are found but not made decodable: no value is optimised."""
+        """Adds memories that are found but not made decodable: keys are fitted, no value is."""
         return self._write(memories, replace(self.write_config, max_steps=0))
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Keys come from the untouched base model, as at the fit; it is loaded for the moment. A value starts at
-        the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own text's.
-        Keys and values of all other memories stay as they are.
+        Keys come from the untouched base model, as at the fit; it is loaded for the moment. Then they are fitted
+        to their own questions. A value starts at the nearest memory's, where one is near (a new version of a
+        clause, a sibling), else at its own text's. Keys and values of all other memories stay as they are.
         """
         return self._write(memories, self.write_config)
 

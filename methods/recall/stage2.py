@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.backbone import Backbone
-from methods.chat import Sample, encode_pieces, encode_prompt
+from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
 from methods.decode import generate
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
@@ -17,16 +17,23 @@ from tasks.base import Message
 
 
 def test_memory_recall(
-    backbone: Backbone, bank: MemoryBank, context: str, max_new_tokens: int = 96, limit: int | None = None
+    backbone: Backbone, bank: MemoryBank, context: str, max_new_tokens: int | None = None, limit: int | None = None
 ) -> float:
     """Share of memories (the first `limit`) recited word for word from their true vectors, free-running, greedy.
 
     The prompt ends in <recall>, so the forced pad stands at `len(full_input_tokens) - 1`, as specified.
+    max_new_tokens: None for what the longest text takes, with its pads and </recall>.
     """
     ids = backbone.ids
     prompt = encode_prompt(backbone, [Message("user", context)])
     prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
     rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID][:limit]
+    if max_new_tokens is None:
+        lengths = [
+            len(encode_text(backbone.tokenizer, bank.texts[row])) + len(bank.memory_embeddings(row))
+            for row in rows
+        ]
+        max_new_tokens = max(lengths, default=0) + 1
     interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall(), force_memory=rows)
     outputs = generate(backbone, [prompt] * len(rows), max_new_tokens, interceptor=interceptor)
     exact = 0

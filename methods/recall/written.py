@@ -55,8 +55,9 @@ class WrittenRecallMethod(RecallMethod):
         general = general_memories(sft, self.written_config.num_general)
         if not general:
             raise MethodError(f"{self.name}: the SFT corpus holds no reading passages to train the adapter on")
-        logs = super()._train(general, sft)
+        taken = {memory.text for memory in general}  # what is learnt as a memory is no reading passage as well
+        logs = super()._train(general, [c for c in sft if c.passage not in taken])
+        self._bank().forget([m.id for m in general])  # before new keys are kept apart from the bank's
         report = self.write(memories)
-        self._bank().forget([m.id for m in general])
         notes = {"write_s": report.seconds, "write_tokens": float(report.trained_tokens)}
         return StageLogs(logs.step1, logs.step2, {**logs.notes, **notes})

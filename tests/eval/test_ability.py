@@ -288,32 +288,38 @@ def test_generation_is_the_one_decode_loop(measured: list[AbilityRecord], pristi
         assert record.output == text.partition("<|im_end|>")[0]
 
 
+@pytest.mark.parametrize("num_vectors", [1, 3])
 @torch.no_grad()
-def test_a_vector_in_context_is_what_the_model_is_fed(lively: Backbone) -> None:
-    """Logits equal those of a forward with the bank's vector at the pad, and follow the vector."""
+def test_a_memory_in_context_is_what_the_model_is_fed(lively: Backbone, num_vectors: int) -> None:
+    """Logits equal those of a forward with the bank's vectors at the pads, and follow the vectors."""
     bank = bank_of(lively)
+    bank.take_values(
+        torch.nn.functional.normalize(torch.randn(len(bank), num_vectors, lively.hidden_size), dim=-1)
+    )
     item = Item("x", "units", "How many metres are 900 centimetres?", "9", ("7", "9", "4", "2"))
     (injection,) = harness.memory_injections(bank, [item.question], 0).values()
-    assert torch.equal(injection.vector_D, bank.values_MD[bank.index(injection.memory_id)] * bank.gain)
+    assert torch.equal(injection.vectors_PD, bank.memory_embeddings(bank.index(injection.memory_id)))
 
-    def ranked(vector_D: torch.Tensor) -> tuple[float, ...]:
-        chosen = {item.question: harness.Injection("", vector_D)}
+    def ranked(vectors_PD: torch.Tensor) -> tuple[float, ...]:
+        chosen = {item.question: harness.Injection("", vectors_PD)}
         return harness.rank_choices(harness.ChatLM(lively, 3, chosen), [item])[0]
 
     ids, embed = lively.ids, lively.model.get_input_embeddings()
     prompt = encode_prompt(lively, (Message("user", item.question),))
-    prompt += [ids.recall, ids.memory_pad, ids.recall_end, *encode_text(lively.tokenizer, "\n")]
-    for choice, value in zip(item.choices, ranked(injection.vector_D), strict=True):
+    pads = [ids.memory_pad] * num_vectors
+    prompt += [ids.recall, *pads, ids.recall_end, *encode_text(lively.tokenizer, "\n")]
+    pad = prompt.index(ids.memory_pad)
+    for choice, value in zip(item.choices, ranked(injection.vectors_PD), strict=True):
         answer = [*encode_text(lively.tokenizer, choice), ids.eos]
         embeds_1TD = embed(torch.tensor([prompt + answer])).clone()
-        embeds_1TD[0, prompt.index(ids.memory_pad)] = injection.vector_D
+        embeds_1TD[0, pad : pad + num_vectors] = injection.vectors_PD
         logits_TV = lively.model(inputs_embeds=embeds_1TD).logits[0, len(prompt) - 1 : -1]
         expected = logits_TV.log_softmax(-1)[range(len(answer)), answer].sum()
         assert value == pytest.approx(float(expected), abs=1e-3)
 
-    pad_D = embed.weight[ids.memory_pad]
-    assert ranked(injection.vector_D) != pytest.approx(ranked(pad_D), abs=1e-3)
-    assert ranked(injection.vector_D) != pytest.approx(ranked(-injection.vector_D), abs=1e-3)
+    pad_D = embed.weight[ids.memory_pad].expand(num_vectors, -1)
+    assert ranked(injection.vectors_PD) != pytest.approx(ranked(pad_D), abs=1e-3)
+    assert ranked(injection.vectors_PD) != pytest.approx(ranked(-injection.vectors_PD), abs=1e-3)
 
 
 def test_random_vectors_are_as_long_as_memory_vectors(lively: Backbone) -> None:
@@ -322,12 +328,12 @@ def test_random_vectors_are_as_long_as_memory_vectors(lively: Backbone) -> None:
     memory = harness.memory_injections(bank, questions, 0)
     control = harness.random_injections(bank, questions, 0)
     for question in questions:
-        assert float(memory[question].vector_D.norm()) == pytest.approx(2.5, rel=1e-5)
-        assert float(control[question].vector_D.norm()) == pytest.approx(2.5, rel=1e-5)
+        assert float(memory[question].vectors_PD.norm()) == pytest.approx(2.5, rel=1e-5)
+        assert float(control[question].vectors_PD.norm()) == pytest.approx(2.5, rel=1e-5)
     assert len({injection.memory_id for injection in memory.values()}) == 3  # never the null memory
     again = harness.random_injections(bank, questions, 0)
-    assert all(torch.equal(control[q].vector_D, again[q].vector_D) for q in questions)
-    assert not torch.equal(control[questions[0]].vector_D, control[questions[1]].vector_D)
+    assert all(torch.equal(control[q].vectors_PD, again[q].vectors_PD) for q in questions)
+    assert not torch.equal(control[questions[0]].vectors_PD, control[questions[1]].vectors_PD)
 
 
 def test_nothing_touches_the_network_or_the_weights(

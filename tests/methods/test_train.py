@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.examples import READING_ID
 from methods.recall.bank import MemoryBank
 from methods.recall.stage1 import memory_term
 from methods.recall.stage2 import train_memory_decoding
@@ -322,11 +323,11 @@ def test_near_keys_are_told_apart_under_autocast() -> None:
 def test_passages_of_one_kind_are_no_negatives_for_each_other() -> None:
     bank = MemoryBank(torch.zeros(8), 1.0, "")
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    names = ["m0", "reading/tickets/x", "reading/tickets/y", "reading/keys/z", "m1"]
+    names = ["m0", *(f"{READING_ID}{kind}" for kind in ("tickets/x", "tickets/y", "keys/z")), "m1"]
     bank.write(names, names, keys, keys)
-    memory = memory_term(bank, CONFIG, train_values=False)
+    memory = memory_term(bank, replace(CONFIG, retrieval_temperature=1.0))  # every rival counts
     query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
-    scores = (bank.memory_head(query) / CONFIG.retrieval_temperature)[0]
+    scores = bank.memory_head(query)[0]
     for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():
         expected = torch.logsumexp(scores[[index, *rivals]], dim=0) - scores[index]
         torch.testing.assert_close(memory.retrieval_loss(query, torch.tensor([index])), expected)

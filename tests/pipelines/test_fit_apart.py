@@ -57,7 +57,7 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
     ("fits", "processes", "cores", "threads"),
     [(3, 2, 2, [1, 1, 2]), (2, 2, 2, [1, 1]), (3, 3, 2, [1, 1, 1]), (5, 2, 8, [4, 4, 4, 4, 8]), (1, 2, 4, [4])],
 )
-def test_no_core_idles_and_none_is_promised_twice(
+def test_the_last_round_takes_the_cores_that_others_left(
     fits: int, processes: int, cores: int, threads: list[int]
 ) -> None:
     assert fit.threads_of(fits, processes, cores) == threads
