@@ -12,6 +12,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -43,8 +44,17 @@ def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display
     """
     threads = dict(zip(names, threads_of(len(names), processes, os.cpu_count() or 1), strict=True))
     running: list[subprocess.Popen[str]] = []
+    failed = threading.Event()
 
     def fit(name: str) -> None:
+        try:
+            if not failed.is_set():
+                fit_one(name)
+        except BaseException:
+            failed.set()  # at once: this worker takes the next name before the pool hears of it
+            raise
+
+    def fit_one(name: str) -> None:
         words = [sys.executable, "-m", "pipelines.fit", str(run.folder), str(seed), name]
         folder = run.fit_folder(seed, name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +62,8 @@ def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display
         with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
             child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         running.append(child)
+        if failed.is_set():
+            child.terminate()
         assert child.stdout is not None
         for line in child.stdout:
             said = json.loads(line)
@@ -69,6 +81,7 @@ def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display
             for one in wait(waiting, return_when=FIRST_EXCEPTION).done:
                 one.result()
         except BaseException:
+            failed.set()
             for one in waiting:
                 one.cancel()
             for child in running:

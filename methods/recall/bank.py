@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from methods.base import MethodError
 
 NULL_ID = ""  # the null memory: "no clause covers this"
-FORMAT = 2  # of a saved bank: 1 has one key a memory, 2 several
+FORMAT = 2  # of a saved bank: 1 has one key and one value a memory, 2 several of either
 
 
 def check_entries(ids: Sequence[str], texts: Sequence[str]) -> None:

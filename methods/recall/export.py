@@ -25,8 +25,8 @@ tags: [recall, memory, custom_generate]
 ---
 # {name} with {count} memories
 
-A causal LM that recalls: where it writes `<recall>`, the state there picks one of {count} memory vectors,
-which is fed as the next embedding and decoded. Chat with it from disk:
+A causal LM that recalls: where it writes `<recall>`, the state there picks one of {count} memories, whose
+vector (or vectors, one after another) is fed in place of the next embedding and decoded. Chat with it from disk:
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -144,18 +144,18 @@ class RecallMethod:
         return bank
 
     def _extract_keys(self, backbone: Backbone, memories: Sequence[Memory], num_keys: int) -> torch.Tensor:
-        """Raw vectors (N, K, D) of each memory's text and parts; where parts are wanting, the text's again.
+        """Raw vectors (N, K, D) of each memory's text and parts (R in all); for a missing part the text's again.
 
         A vector that stands twice changes nothing: the memory head takes the best.
         """
         parts = [key_parts(memory, num_keys) for memory in memories]
-        raw_PD = self._extract(backbone, [part for found in parts for part in found])
+        raw_RD = self._extract(backbone, [part for found in parts for part in found])
         rows: list[list[int]] = []
         start = 0
         for found in parts:
             rows.append([start + k if k < len(found) else start for k in range(num_keys)])
             start += len(found)
-        return raw_PD[torch.tensor(rows, device=raw_PD.device)]
+        return raw_RD[torch.tensor(rows, device=raw_RD.device)]
 
     def _spread(self, keys_ND: torch.Tensor) -> torch.Tensor:
         """(N, P, D) unit values that near-miss clauses do not share: the keys plus seeded random directions."""

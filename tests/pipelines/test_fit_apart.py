@@ -53,6 +53,21 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
         fit.fit_apart(run, 0, ["sft", "recall"], 2, Display())
 
 
+def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even the name that the failed fit's own worker would take next."""
+    started: list[str] = []
+    popen = fit.subprocess.Popen
+
+    def noting(words: list[str], **settings: object) -> object:
+        started.append(words[-1])
+        return popen(words, **settings)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(fit.subprocess, "Popen", noting)
+    with pytest.raises(RuntimeError, match="fitting a failed"):
+        fit.fit_apart(Run(tmp_path, {}), 0, ["a", "b", "c"], 1, Display())
+    assert started == ["a"]
+
+
 @pytest.mark.parametrize(
     ("fits", "processes", "cores", "threads"),
     [(3, 2, 2, [1, 1, 2]), (2, 2, 2, [1, 1]), (3, 3, 2, [1, 1, 1]), (5, 2, 8, [4, 4, 4, 4, 8]), (1, 2, 4, [4])],

@@ -5,7 +5,8 @@
 
 Where the model emits <recall>, the hidden state there is matched against the bank (one matmul over unit
 vectors), <|memory_pad|> is forced as the next token, and the memory's vector is fed in place of its embedding.
-Everything else is the stock loop: logits processors, stopping criteria, KV cache, sampling.
+A memory of several vectors takes as many pads. Everything else is the stock loop: logits processors, stopping
+criteria, KV cache, sampling.
 """
 
 import json
@@ -27,7 +28,7 @@ class MemoryBank:
         self.keys = tensors["keys"].flatten(0, -2).to(device)  # saved as (M, D), or as (M, keys a memory, D)
         self.embeddings = [(value * meta["gain"])[None].to(device) for value in tensors["values"]]
         counts = meta.get("several", {})
-        if counts:  # written after the fit
+        if counts:
             for memory_id, vectors in zip(counts, tensors["several"].split(list(counts.values())), strict=True):
                 self.embeddings[self.ids.index(memory_id)] = vectors.to(device)
 
