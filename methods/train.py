@@ -81,6 +81,7 @@ class Batch:
     recall_position_B: Tensor  # -1: none
     pad_position_B: Tensor  # -1: none
     memory_index_B: Tensor  # -1: none
+    fed_index_B: Tensor  # of the vectors that are fed
     teacher_row_B: Tensor  # -1: none
     num_tokens: int
 
@@ -107,6 +108,7 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device) 
         recall_position_B=column(s.recall_position for s in samples),
         pad_position_B=column(s.pad_position for s in samples),
         memory_index_B=column(s.memory_index for s in samples),
+        fed_index_B=column(s.memory_index if s.fed_index < 0 else s.fed_index for s in samples),
         teacher_row_B=column(s.teacher_row for s in samples),
         num_tokens=sum(len(s) for s in samples),
     )
@@ -196,7 +198,7 @@ class MemoryLM(nn.Module):
         injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
         if len(injected):
             assert self.memory is not None
-            vectors = self.memory.vectors(batch.memory_index_B[injected]).to(embeds_BTD)
+            vectors = self.memory.vectors(batch.fed_index_B[injected]).to(embeds_BTD)
             if vector_noise:
                 rms = vectors.pow(2).mean(-1, keepdim=True).sqrt()
                 vectors = vectors + torch.randn_like(vectors) * rms * vector_noise

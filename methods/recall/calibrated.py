@@ -116,15 +116,14 @@ class CalibratedDataset:
         return replace(sample, loss_weights=weights, teacher_row=example.teacher_row)
 
     def memory_foreign(self, example: Example) -> Sample:
-        """A question and its memory's text under another clause's vector: the rest is learnt, and no query.
+        """memory_full with another clause's vector under the pad; the text, which is not decoded, has no loss.
 
         A vector that is seen with few questions leads to their reasoning by itself. Here it says nothing, so that
         reading the text is all that helps.
         """
         others = [m.id for m in self.memories if m.id != example.memory_id]
         sample = self.memory_full(example, decode=False)
-        foreign = self.bank.index(self.rng.choice(others))
-        return replace(sample, recall_position=-1, memory_index=foreign, teacher_row=-1)
+        return replace(sample, fed_index=self.bank.index(self.rng.choice(others)))
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.

@@ -145,18 +145,16 @@ def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData
 
 
 def test_under_a_foreign_vector_only_reading_is_learnt(pristine: Backbone, regs: TaskData) -> None:
-    """The text is the question's, the vector another clause's; neither text nor query is learnt from it."""
+    """Text and query are the question's, the vector is another clause's; the text is not learnt from it."""
     data = dataset_of(pristine, regs, replace(MIXTURE, foreign_vector=1.0, reading=0.0, unanswerable=0.0))
     clauses = {data.bank.index(m.id) for m in regs.memories}
     foreign = [s for s in of_kind(data.refresh_epoch_data(), "memory_full") if s.input_ids[-1] == pristine.ids.eos]
     assert foreign
     for sample in foreign:
         text = range(sample.pad_position + 1, sample.input_ids.index(pristine.ids.recall_end))
-        assert sample.recall_position == -1
-        assert sample.memory_index in clauses
-        assert recalled_text(pristine, sample) in {m.text for m in regs.memories} - {
-            data.bank.texts[sample.memory_index]
-        }
+        assert sample.recall_position == sample.pad_position - 1
+        assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+        assert sample.fed_index in clauses - {sample.memory_index}
         assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == list(text)
 
 

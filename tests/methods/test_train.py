@@ -345,7 +345,8 @@ def test_a_loss_that_nothing_asks_for_is_absent(lively: Backbone) -> None:
 def test_the_pads_own_embedding_is_never_read(lively: Backbone) -> None:
     memory, samples = term(lively), batches_of(lively)[1]
     before = losses_of(lively, samples, memory)
-    other_vector = replace(samples[0], memory_index=samples[0].memory_index + 1)
+    other_vector = replace(samples[0], fed_index=samples[0].memory_index + 1)
+    assert losses_of(lively, [other_vector, samples[1]], memory)["retrieval"] == before["retrieval"]
     assert losses_of(lively, [other_vector, samples[1]], memory)["lm"] != pytest.approx(before["lm"], rel=1e-5)
     for sample in samples:  # the head's row must stay, so the token is changed instead
         ids = list(sample.input_ids)
