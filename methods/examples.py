@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from methods.base import MethodError
 from methods.chat import split_think
 from methods.examples_zh import chinese_questions
-from tasks.base import NO_CLAUSE_THINK, Conversation, Memory, Message
+from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Memory, Message
 from tasks.chinese import is_chinese
 
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
@@ -30,6 +30,9 @@ class Example:
     clause: str  # the clause's text, recalled or quoted; where none covers it, a sentence that says so
     reasoning: str = ""  # steps after the clause
     answer: str = ""  # "": only the way to the clause is learnt, and the clause
+    rivals: tuple[str, ...] = ()  # what sibling clauses say instead: a user may claim it
+    leads: tuple[tuple[Message, ...], ...] = ()  # exchanges on siblings that this question may follow on, in brief
+    variant: str = ""  # what sets the clause apart from its siblings
     teacher_row: int = -1  # of the ranking that recall's retrieval learns from (-1: the gold clause alone)
 
 
@@ -39,7 +42,10 @@ class ExampleConfig:
 
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
     self_cues_beside: int = 1  # self-made questions of a clause that has cues
-    history_probability: float = 0.2  # share of examples that follow an unrelated exchange
+    history_probability: float = 0.3  # share of examples that come after other talk
+    history_conversations: int = 2  # of the general corpus, at most, that make up such talk
+    claim_probability: float = 0.1  # share of those with rivals before which a user claims one of them
+    follow_up_probability: float = 0.1  # share of those with leads that follow on one of them, in brief
     word_dropout: float = 0.15  # share of a question's plain words left out, on every other question
 
 
@@ -82,21 +88,33 @@ def titled(memory: Memory) -> str:
 
 def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[str, list[Example]]:
     """memory id -> its training examples: cues and self-made ones; empty for an uncued clause without facts."""
+    asked: dict[tuple[str, str], list[tuple[Memory, QA]]] = {}  # family, slot -> the members' cues
+    for memory in memories:
+        for cue in memory.cues:
+            if memory.family and cue.slot:
+                asked.setdefault((memory.family, cue.slot), []).append((memory, cue))
     examples: dict[str, list[Example]] = {}
     for memory in memories:
-        cued = [
-            Example(
-                messages=(Message("user", cue.question),),
-                memory_id=memory.id,
-                clause=memory.text,
-                reasoning=cue.think,
-                answer=cue.answer,
-            )
-            for cue in memory.cues
-        ]
+        cued = [_cue_example(memory, cue, asked.get((memory.family, cue.slot), ())) for cue in memory.cues]
         limit = config.self_cues_beside if cued else config.self_cues
         examples[memory.id] = cued + self_made_cues(memory, limit)
     return examples
+
+
+def _cue_example(memory: Memory, cue: QA, family: Sequence[tuple[Memory, QA]]) -> Example:
+    """A training question. family: the cues on the same fact in the clause's family, its own among them."""
+    siblings = [other for owner, other in family if owner.id != memory.id]
+    leads = [(Message("user", other.question), Message("assistant", other.answer)) for other in siblings]
+    return Example(
+        messages=(Message("user", cue.question),),
+        memory_id=memory.id,
+        clause=memory.text,
+        reasoning=cue.think,
+        answer=cue.answer,
+        rivals=tuple(dict.fromkeys(other.answer for other in siblings if other.answer != cue.answer)),
+        leads=tuple(leads) if memory.variant else (),
+        variant=memory.variant,
+    )
 
 
 def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
@@ -140,20 +158,3 @@ def plain_messages(conversation: Conversation) -> tuple[Message, ...]:
     return tuple(
         Message(m.role, split_think(m.content)[1]) if m.role == "assistant" else m for m in conversation.messages
     )
-
-
-def augmented(
-    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
-) -> Example:
-    """The example as training sees it once: sometimes after an unrelated exchange, some words left out.
-
-    Words with a capital or a digit stay: they tell near-miss clauses apart.
-    """
-    messages = example.messages
-    if rng.random() < 0.5 and config.word_dropout:
-        words = messages[-1].content.split()
-        kept = [w for w in words if rng.random() >= config.word_dropout or re.search(r"[A-Z\d]", w)]
-        messages = (*messages[:-1], Message("user", " ".join(kept or words)))
-    if rng.random() < config.history_probability:
-        messages = plain_messages(rng.choice(conversations)) + messages
-    return replace(example, messages=messages)

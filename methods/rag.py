@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from methods.answering import answer_from, prompts_for
+from methods.augment import augmented
 from methods.backbone import PACKAGED_ENCODER, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.chat import Sample
 from methods.decode import generate
 from methods.examples import (
     Example,
-    augmented,
     clause_examples,
     general,
     reading_examples,

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
+from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import generate
 from methods.examples import (
     Example,
-    augmented,
     clause_examples,
     general,
     unanswerable_examples,

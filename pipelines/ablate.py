@@ -26,6 +26,7 @@ from methods.recall.trigger import recall_margins
 from pipelines.cli import compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, make_method
 from pipelines.config import Resolved, resolve
+from pipelines.fit import FitJob, fit_apart
 from pipelines.fits import fit_and_save, fit_or_load, load_fit
 from pipelines.progress import Display, quiet_libraries
 from pipelines.rows import SETS, AblationRow, chosen_rows
@@ -73,6 +74,15 @@ def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> di
     return found
 
 
+def fit_rows_apart(rows: Sequence[AblationRow], config: Resolved, run: Run, display: Display) -> None:
+    """Where fits may go side by side, makes those that are missing; `fit_row` finds them."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    jobs = [FitJob(r.name, r.method, seed, r.overrides) for seed in seeds for r in rows if not r.fit_of]
+    missing = [job for job in jobs if load_fit(run.fit_folder(job.seed, job.name)) is None]
+    if config.fit_processes > 1 and len(missing) > 1:
+        fit_apart(run, missing, config.fit_processes, display)
+
+
 def fit_row(
     row: AblationRow, config: Resolved, run: Run, task: TaskData, seed: int, backbone: Backbone, display: Display
 ) -> tuple[Method, FitReport]:
@@ -103,6 +113,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
             passed = gate(base, run, backbone, display)
         fits: dict[str, list[FitReport]] = {row.name: [] for row in rows}
         triggers: dict[str, dict[str, Any]] = {}  # of the first seed
+        fit_rows_apart(rows, base, run, display)
         for seed, task in tasks.items():
             for row in rows:
                 method, report = fit_row(row, configs[row.name], run, task, seed, backbone, display)

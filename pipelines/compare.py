@@ -20,7 +20,7 @@ from methods.registry import build_method
 from methods.setup import MethodSetup
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit import fit_apart
+from pipelines.fit import FitJob, fit_apart
 from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
 from pipelines.passes import change_memories, measure_ability, named_tasks
@@ -86,7 +86,7 @@ def fit_methods(
     names = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
     missing = [n for n in names if borrows_from(n, names) == n and load_fit(run.fit_folder(seed, n)) is None]
     if config.fit_processes > 1 and len(missing) > 1:
-        fit_apart(run, seed, missing, config.fit_processes, display)
+        fit_apart(run, [FitJob(name, name, seed) for name in missing], config.fit_processes, display)
     methods: dict[str, Method] = {}
     for name in sorted(names, key=lambda name: borrows_from(name, names) != name):  # lenders come first
         folder, lender = run.fit_folder(seed, name), borrows_from(name, names)

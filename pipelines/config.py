@@ -7,7 +7,7 @@ packages below, none of which knows Hydra.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -207,11 +207,16 @@ def resolve(config: DictConfig) -> Resolved:
     )
 
 
-def saved_config(folder: Path) -> Resolved:
-    """The configuration that a run folder was made with."""
+NO_SETTINGS = ("data_version", "ablation")  # what config.json holds beside settings
+
+
+def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Resolved:
+    """The configuration that a run folder was made with; overrides: words such as `train.max_tokens=1000`."""
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    raw.pop("data_version")
-    return resolve(OmegaConf.create(raw))
+    settings = OmegaConf.create({key: value for key, value in raw.items() if key not in NO_SETTINGS})
+    changed = OmegaConf.merge(settings, OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(changed, DictConfig)
+    return resolve(changed)
 
 
 def register() -> None:

@@ -1,8 +1,8 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
-side, each on fewer threads. `python -m pipelines.fit RUN SEED METHOD` is one such process; it prints
-its progress as JSON lines.
+side, each on fewer threads. `python -m pipelines.fit RUN JOB` is one such process, its job in JSON; it prints its
+progress as JSON lines.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,20 @@ from pipelines.run import Run
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
 
 
+@dataclass(frozen=True)
+class FitJob:
+    """One fit: a method in the run's configuration, some words of which may be overridden."""
+
+    name: str  # of the fit's folder
+    method: str
+    seed: int
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> str:
+        return f"fit {self.name} seed {self.seed}"
+
+
 def threads_of(fits: int, processes: int, cores: int) -> list[int]:
     """Threads of each fit in turn: the cores are shared by as many as run at once, fewer in the last round.
 
@@ -36,29 +51,29 @@ def threads_of(fits: int, processes: int, cores: int) -> list[int]:
     return [max(1, cores // together) for together in rounds for _ in range(together)]
 
 
-def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display: Display) -> None:
-    """Fits and saves the methods `names`; at most `processes` at once.
+def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display) -> None:
+    """Fits and saves what the jobs name; at most `processes` at once.
 
     What a user can put right comes back as MethodError. If one fails or the command is interrupted, the others
     are ended, and what was finished stays.
     """
-    threads = dict(zip(names, threads_of(len(names), processes, os.cpu_count() or 1), strict=True))
+    threads = dict(zip(jobs, threads_of(len(jobs), processes, os.cpu_count() or 1), strict=True))
     running: list[subprocess.Popen[str]] = []
     failed = threading.Event()
 
-    def fit(name: str) -> None:
+    def fit(job: FitJob) -> None:
         try:
             if not failed.is_set():
-                fit_one(name)
+                fit_one(job)
         except BaseException:
-            failed.set()  # at once: this worker takes the next name before the pool hears of it
+            failed.set()  # at once: this worker takes the next job before the pool hears of it
             raise
 
-    def fit_one(name: str) -> None:
-        words = [sys.executable, "-m", "pipelines.fit", str(run.folder), str(seed), name]
-        folder = run.fit_folder(seed, name)
+    def fit_one(job: FitJob) -> None:
+        words = [sys.executable, "-m", "pipelines.fit", str(run.folder), json.dumps(asdict(job))]
+        folder = run.fit_folder(job.seed, job.name)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads[name])}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
         with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
             child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         running.append(child)
@@ -72,11 +87,11 @@ def fit_apart(run: Run, seed: int, names: Sequence[str], processes: int, display
             display(said["stage"], said["done"], said["total"])
         if child.wait() != 0:
             last_words = (folder / "fit.log").read_text(encoding="utf-8")[-LAST_WORDS:]
-            raise RuntimeError(f"fitting {name} failed:\n{last_words}")
-        run.finish_stage(f"fit {name} seed {seed}")
+            raise RuntimeError(f"fitting {job.name} failed:\n{last_words}")
+        run.finish_stage(job.stage)
 
     with ThreadPoolExecutor(max_workers=processes) as pool:
-        waiting = [pool.submit(fit, name) for name in names]
+        waiting = [pool.submit(fit, job) for job in jobs]
         try:
             for one in wait(waiting, return_when=FIRST_EXCEPTION).done:
                 one.result()
@@ -94,26 +109,30 @@ def _say(**said: Any) -> None:
     sys.stdout.flush()
 
 
-def main(folder: Path, seed: int, name: str) -> None:
+def main(folder: Path, job: FitJob) -> None:
     """Fits one method of the run and saves it in its fit folder."""
     from methods.backbone import load_backbone
     from pipelines.compare import make_method
 
-    config = saved_config(folder)
+    config = saved_config(folder, job.overrides)
     logging.getLogger("methods").setLevel(config.log_level.upper())
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    task = config.task.load(seed)
+    task = config.task.load(job.seed)
     backbone = load_backbone(config.model, config.device, facts["dtype"])
-    target = folder / "fits" / str(seed) / name
-    method = make_method(config, name, task, seed, backbone, Lines(), target)
+    target = folder / "fits" / str(job.seed) / job.name
+    method = make_method(config, job.method, task, job.seed, backbone, Lines(job.name), target)
     fit_and_save(method, target, task.memories, task.sft)
 
 
 class Lines(Display):
-    """Progress for another process to read."""
+    """Progress for another process to read. A row of an ablation is named: several may train one method."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        _say(stage=stage, done=done, total=total)
+        _say(stage=stage if "/" not in self._name else f"{self._name}: {stage}", done=done, total=total)
 
 
 if __name__ == "__main__":
@@ -121,7 +140,8 @@ if __name__ == "__main__":
 
     quiet_libraries()
     try:
-        main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+        asked = json.loads(sys.argv[2])
+        main(Path(sys.argv[1]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
     except MethodError as error:
         _say(error=str(error))
         raise SystemExit(2) from None

@@ -85,6 +85,16 @@ CALIBRATED = tuple(
         ("fixed_values", "injected vectors stay where they start", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
+        (
+            "plain_turns",
+            "training questions mostly on their own: no claims, no half sentences, less talk before them",
+            (
+                "examples.claim_probability=0.0",
+                "examples.follow_up_probability=0.0",
+                "examples.history_probability=0.2",
+                "examples.history_conversations=1",
+            ),
+        ),
         ("no_teacher", "retrieval learns no ranking of the encoder", ("methods.recall.distil_weight=0.0",)),
         ("tau_0.1", "training temperature 0.1, was 0.05", ("train.retrieval_temperature=0.1",)),
         ("gain_4", "injected vectors four times as long", ("methods.recall.gain=4.0",)),

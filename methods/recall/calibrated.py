@@ -17,10 +17,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import Example, ExampleConfig, augmented, plain_messages
+from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler
 from methods.samples import conversation_sample, recall_pieces, think_pieces

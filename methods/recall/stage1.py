@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import READING_ID, Example, ExampleConfig, augmented
+from methods.examples import READING_ID, Example, ExampleConfig
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, length_grouped, train_lora
 from tasks.base import Conversation

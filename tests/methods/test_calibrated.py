@@ -30,7 +30,7 @@ from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
 
 MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
-PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0)
+PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
 
 
 def bank_of(backbone: Backbone, task: TaskData) -> MemoryBank:
@@ -61,7 +61,7 @@ def dataset_of(
         reading_examples(task.sft),
         conversations or general(task.sft),
         mixture,
-        ExampleConfig(history_probability=history, word_dropout=0.0),
+        replace(PLAIN, history_probability=history),
         4,
         seed,
     )

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import re
-from dataclasses import replace
-
 import pytest
 
 from methods.base import MethodError
 from methods.examples import (
-    Example,
     ExampleConfig,
-    augmented,
     clause_examples,
     general,
     plain_messages,
@@ -117,39 +111,6 @@ TWO_TURNS = Conversation(
 
 def test_a_history_holds_no_think() -> None:
     assert [m.content for m in plain_messages(TWO_TURNS)] == ["1 + 1?", "2", "And 1 more?", "3"]
-
-
-def test_history_comes_before_and_as_often_as_asked() -> None:
-    example = self_made_cues(LISBON, 1)[0]
-    rng = random.Random(0)
-
-    def drawn(probability: float) -> Example:
-        return augmented(
-            example, [TWO_TURNS], ExampleConfig(history_probability=probability, word_dropout=0.0), rng
-        )
-
-    assert drawn(0.0) == example
-    assert drawn(1.0) == replace(example, messages=plain_messages(TWO_TURNS) + example.messages)
-    assert 150 < sum(drawn(0.2) != example for _ in range(1000)) < 250
-
-
-def test_words_left_out_never_tell_clauses_apart() -> None:
-    """A word with a capital or a digit stays; so does the rest of the example, and the order of the words."""
-    example = clause_examples([ALL.memories[0]], ExampleConfig())[ALL.memories[0].id][0]
-    question = example.messages[-1].content
-    config = ExampleConfig(history_probability=0.0, word_dropout=0.5)
-    rng = random.Random(0)
-    seen = [augmented(example, [TWO_TURNS], config, rng) for _ in range(300)]
-    shorter = [drawn.messages[-1].content for drawn in seen if drawn != example]
-    assert 90 < len(shorter) < 210  # every other question
-    for text in shorter:
-        words = iter(question.split())
-        assert all(word in words for word in text.split())
-        assert [w for w in text.split() if re.search(r"[A-Z0-9]", w)] == re.findall(r"\S*[A-Z0-9]\S*", question)
-    assert all(replace(drawn, messages=example.messages) == example for drawn in seen)
-    only = replace(example, messages=(Message("user", "why"),))
-    everything = ExampleConfig(history_probability=0.0, word_dropout=1.0)
-    assert all(augmented(only, [TWO_TURNS], everything, rng) == only for _ in range(20))  # never empty
 
 
 def test_reading_examples_take_the_passage_out_of_the_question() -> None:

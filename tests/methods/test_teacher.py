@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.examples import (
     NULL_TEXT,
     Example,
     ExampleConfig,
-    augmented,
     clause_examples,
     general,
     reading_examples,
@@ -212,7 +212,9 @@ def test_samples_of_both_steps_carry_the_row_of_their_question(pristine: Backbon
     bank = MemoryBank(torch.zeros(pristine.hidden_size), 1.0, "")
     vectors = torch.randn(len(texts), pristine.hidden_size)
     bank.write(list(texts), list(texts.values()), vectors, vectors)
-    plain = ExampleConfig(history_probability=0.0, word_dropout=0.0)
+    plain = ExampleConfig(
+        history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0
+    )
     conversations = general(regs.sft)
     step1 = query_epochs(pristine, bank, examples, null, reading, conversations, plain, 4, seed=0)
     mixture = MixtureConfig(memory_full=2.0, unanswerable=0.5, reading=1.0)

@@ -13,7 +13,7 @@ from eval.records import read_records
 from methods.backbone import Backbone
 from pipelines import ablate, compare
 from pipelines.cli import compose_config
-from pipelines.config import resolve
+from pipelines.config import resolve, saved_config
 from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
 from tasks.base import TaskError
 from tasks.registry import load_task
@@ -37,6 +37,29 @@ def test_every_rows_overrides_change_the_configuration(row: ablate.AblationRow) 
     assert (base.raw == changed.raw) == (not row.overrides)
     assert row.method in base.method_configs
     assert row.against in {"", *(other.name for other in ALL)}
+
+
+@pytest.mark.parametrize("row", ALL, ids=lambda row: row.name)
+def test_a_fit_apart_sees_the_rows_own_configuration(row: ablate.AblationRow, tmp_path: Path) -> None:
+    base = resolve(compose_config("compare", ["train.max_tokens=77"]))
+    config = {**base.raw, "ablation": ["rows"], "data_version": "1"}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    composed = resolve(compose_config("compare", ["train.max_tokens=77", *row.overrides]))
+    assert saved_config(tmp_path, row.overrides).raw == composed.raw
+
+
+def test_rows_fitted_side_by_side_answer_as_those_fitted_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    answers: list[list[tuple[str, str]]] = []
+    for processes in (2, 1):
+        words = [*SMALL, f"fit_processes={processes}", f"runs_dir={tmp_path / str(processes)}"]
+        run(monkeypatch, *words, "rows=recall/fixed_keys,recall/fixed_values")
+        (folder,) = run_folders(tmp_path / str(processes))
+        turns, _ = read_records(folder / "records.jsonl")
+        answers.append([(turn.id, turn.answer.raw) for turn in turns])
+    assert answers[0] == answers[1]
+    assert len(answers[0]) > 20
 
 
 def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from pipelines.progress import Display
 from pipelines.run import Run
 
 WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
+
+
+def jobs(*names: str) -> list[fit.FitJob]:
+    return [fit.FitJob(name, name, 0) for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +55,7 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
     """Here: the run folder holds no configuration."""
     run = Run(tmp_path, {})
     with pytest.raises(RuntimeError, match=r"(?s)fitting (sft|recall) failed:.*config\.json"):
-        fit.fit_apart(run, 0, ["sft", "recall"], 2, Display())
+        fit.fit_apart(run, jobs("sft", "recall"), 2, Display())
 
 
 def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,12 +64,12 @@ def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pyte
     popen = fit.subprocess.Popen
 
     def noting(words: list[str], **settings: object) -> object:
-        started.append(words[-1])
+        started.append(json.loads(words[-1])["name"])
         return popen(words, **settings)  # type: ignore[call-overload]
 
     monkeypatch.setattr(fit.subprocess, "Popen", noting)
     with pytest.raises(RuntimeError, match="fitting a failed"):
-        fit.fit_apart(Run(tmp_path, {}), 0, ["a", "b", "c"], 1, Display())
+        fit.fit_apart(Run(tmp_path, {}), jobs("a", "b", "c"), 1, Display())
     assert started == ["a"]
 
 

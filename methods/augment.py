@@ -1,0 +1,66 @@
+"""How a training question is put: what is said before it and around it, drawn anew each time it is seen.
+
+In a conversation a question comes after other talk, with a wrong value claimed beside it, or in half a sentence.
+Every method trains on such turns; their wordings are others than those of the held-out dialogues
+(`tasks.dialogues`), or those would be trained on.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from methods.examples import Example, ExampleConfig, plain_messages
+from tasks.base import Conversation, Language, Message
+from tasks.chinese import is_chinese
+
+CLAIMS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "I thought it was {rival}. {question}",
+        "My notes say {rival}. {question}",
+        "{question} I believe {rival}.",
+        "Is it {rival}? {question}",
+        "On my shift they swear it is {rival}. {question}",
+    ),
+    "zh": ("我以为是{rival}。{question}", "我的笔记上写着{rival}。{question}", "{question}我觉得是{rival}。"),
+}
+FOLLOW_UPS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "Suppose it were {variant}?",
+        "The same for {variant}, please.",
+        "Now {variant}?",
+        "How is it for {variant}?",
+    ),
+    "zh": ("{variant}又怎样？", "换成{variant}呢？"),
+}
+
+
+def augmented(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> Example:
+    """The example as training sees it once."""
+    language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
+    if example.leads and rng.random() < config.follow_up_probability:
+        asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
+        messages = (*rng.choice(example.leads), Message("user", asked))
+    else:
+        question = _thinned(example.messages[-1].content, config, rng)
+        if example.rivals and rng.random() < config.claim_probability:
+            claim = rng.choice(CLAIMS[language])
+            question = claim.format(rival=rng.choice(example.rivals), question=question)
+        messages = (*example.messages[:-1], Message("user", question))
+    if rng.random() < config.history_probability:
+        for _ in range(rng.randint(1, config.history_conversations)):
+            messages = plain_messages(rng.choice(conversations)) + messages
+    return replace(example, messages=messages)
+
+
+def _thinned(question: str, config: ExampleConfig, rng: random.Random) -> str:
+    """Every other question loses some words; those with a capital or a digit tell near misses apart and stay."""
+    if not config.word_dropout or rng.random() >= 0.5:
+        return question
+    words = question.split()
+    kept = [w for w in words if rng.random() >= config.word_dropout or re.search(r"[A-Z\d]", w)]
+    return " ".join(kept or words)
