@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ class Batch:
     fed_index_B: Tensor  # of the vectors that are fed
     teacher_row_B: Tensor  # -1: none
     num_tokens: int
+    lm_weight: float  # what the token losses' weighted sum is divided by
+    num_asked: float  # what the retrieval losses' sum is divided by
 
 
 COARSE, FINE = 32, 8  # tokens: what widths are padded to
@@ -119,6 +121,35 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
         fed_index_B=column(s.memory_index if s.fed_index < 0 else s.fed_index for s in samples),
         teacher_row_B=column(s.teacher_row for s in samples),
         num_tokens=sum(len(s) for s in samples),
+        lm_weight=sum(_lm_weight(s) for s in samples),
+        num_asked=sum(s.recall_position >= 0 and s.memory_index >= 0 for s in samples),
+    )
+
+
+def _lm_weight(sample: Sample) -> float:
+    """Of all token losses of a sample; its first token is never predicted."""
+    weights = sample.loss_weights or (1.0,) * len(sample)
+    return sum(w for w, label in zip(weights[1:], sample.labels[1:], strict=True) if label != IGNORE)
+
+
+def share_of(
+    samples: Sequence[Sample], rank: int, world: int, pad_token_id: int, device: torch.device, multiple: int
+) -> Batch:
+    """What one of `world` processes computes of a batch, so that the mean of their gradients is the batch's own.
+
+    Every process draws the same batch and takes each world-th sample. Its sums are divided as if it had a
+    world-th of the whole, since gradients are averaged over the processes. A process that gets nothing computes a
+    sample without loss: the others wait for it.
+    """
+    mine = list(samples[rank::world]) or [
+        replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
+    ]
+    batch = collate(mine, pad_token_id, device, multiple)
+    if world == 1:
+        return batch
+    whole = collate(samples, pad_token_id, torch.device("cpu"))
+    return replace(
+        batch, num_tokens=whole.num_tokens, lm_weight=whole.lm_weight / world, num_asked=whole.num_asked / world
     )
 
 
@@ -227,13 +258,14 @@ class MemoryLM(nn.Module):
             states = hidden_BTD[F.pad(rows, (0, spare)), F.pad(columns, (0, spare))]
             logits = control_rows.head(base.get_output_embeddings(), states).float()
             token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-            losses["lm"] = (token_losses * weights).sum() / weights.sum()
+            losses["lm"] = (token_losses * weights).sum() / batch.lm_weight
         asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
         if len(asked) and self.memory is not None:
             query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()
             index_Q, teacher_row_Q = batch.memory_index_B[asked], batch.teacher_row_B[asked]
-            losses["retrieval"] = self.memory.retrieval_loss(query_QD, index_Q, teacher_row_Q)
-        return losses
+            mean = self.memory.retrieval_loss(query_QD, index_Q, teacher_row_Q)
+            losses["retrieval"] = mean * (len(asked) / batch.num_asked)
+        return losses or {"lm": hidden_BTD.sum() * 0.0}  # other processes wait for this one's gradient
 
 
 def length_grouped(samples: Sequence[Sample], batch_tokens: int, rng: random.Random) -> list[list[Sample]]:
@@ -277,8 +309,11 @@ def train_lora(
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the tied head; every other weight stays as it is.
+
+    Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
+    Each must be given the same `epochs`; the first one alone saves.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import set_seed
     from peft import LoraConfig, get_peft_model
 
@@ -288,7 +323,10 @@ def train_lora(
         mixed_precision="bf16" if backbone.dtype is torch.bfloat16 else "no",
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         cpu=backbone.device.type == "cpu",
+        # A batch need not use every parameter: the bank's vectors have no part in plain conversations.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
+    rank, world = accelerator.process_index, accelerator.num_processes
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -309,6 +347,7 @@ def train_lora(
     wrapped.train()
     result = TrainLog()
     multiple = padding_multiple(backbone.dtype, accelerator.device)
+    pad_token_id = int(backbone.tokenizer.pad_token_id)
     epoch = 0
     with _fast_forward(peft_model, backbone):
         while result.forward_tokens < config.max_tokens:
@@ -316,7 +355,7 @@ def train_lora(
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
             for samples in batches:
-                batch = collate(samples, int(backbone.tokenizer.pad_token_id), accelerator.device, multiple)
+                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
                         share = (result.forward_tokens + batch.num_tokens / 2) / config.max_tokens
@@ -333,8 +372,8 @@ def train_lora(
                         result.optimizer_steps += 1
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
-                result.forward_tokens += batch.num_tokens * accelerator.num_processes
-                result.add(**{name: float(value.detach()) for name, value in losses.items()})
+                result.forward_tokens += batch.num_tokens
+                result.add(**_whole_losses(accelerator, losses, batch))
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
                     break
@@ -345,11 +384,22 @@ def train_lora(
                 wrapped.train()
     accelerator.free_memory()
     peft_model.eval()
-    if adapter_to is not None:
+    if adapter_to is not None and accelerator.is_main_process:
         peft_model.save_pretrained(str(adapter_to), save_embedding_layers=False)
     _merge(backbone, peft_model)
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:
+    """The batch's losses, of which each process has computed its share."""
+    found = {name: float(value.detach()) for name, value in losses.items()}
+    if accelerator.num_processes == 1:
+        return found
+    present = {"lm": batch.lm_weight > 0, "retrieval": batch.num_asked > 0}
+    shares = torch.tensor([found.get(name, 0.0) for name in present], device=accelerator.device)
+    means = accelerator.reduce(shares, reduction="mean").tolist()
+    return {name: mean for (name, is_there), mean in zip(present.items(), means, strict=True) if is_there}
 
 
 @contextmanager

@@ -24,9 +24,9 @@ from methods.backbone import Backbone, load_backbone
 from methods.base import FitReport, Method, MethodError
 from methods.recall.trigger import recall_margins
 from pipelines.cli import compose_config, guarded, one_run, show_help
-from pipelines.compare import ask_dialogues, make_method
+from pipelines.compare import ask_dialogues, fit_missing, make_method
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_apart
+from pipelines.fit import FitJob
 from pipelines.fits import fit_and_save, fit_or_load, load_fit
 from pipelines.progress import Display, quiet_libraries
 from pipelines.rows import SETS, AblationRow, chosen_rows
@@ -75,12 +75,11 @@ def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> di
 
 
 def fit_rows_apart(rows: Sequence[AblationRow], config: Resolved, run: Run, display: Display) -> None:
-    """Where fits may go side by side, makes those that are missing; `fit_row` finds them."""
+    """The rows' fits that are missing, where they do not go one after the other; `fit_row` finds them."""
     seeds = range(config.seed, config.seed + config.seeds)
     jobs = [FitJob(r.name, r.method, seed, r.overrides) for seed in seeds for r in rows if not r.fit_of]
     missing = [job for job in jobs if load_fit(run.fit_folder(job.seed, job.name)) is None]
-    if config.fit_processes > 1 and len(missing) > 1:
-        fit_apart(run, missing, config.fit_processes, display)
+    fit_missing(config, run, missing, display)
 
 
 def fit_row(

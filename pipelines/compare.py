@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,7 @@ def fit_methods(
     """
     names = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
     missing = [n for n in names if borrows_from(n, names) == n and load_fit(run.fit_folder(seed, n)) is None]
-    if config.fit_processes > 1 and len(missing) > 1:
-        fit_apart(run, [FitJob(name, name, seed) for name in missing], config.fit_processes, display)
+    fit_missing(config, run, [FitJob(name, name, seed) for name in missing], display)
     methods: dict[str, Method] = {}
     for name in sorted(names, key=lambda name: borrows_from(name, names) != name):  # lenders come first
         folder, lender = run.fit_folder(seed, name), borrows_from(name, names)
@@ -102,6 +102,12 @@ def fit_methods(
             fit_or_load(method, run, folder, task, f"fit {name} seed {seed}")
         methods[name] = method
     return [methods[name] for name in names]
+
+
+def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: Display) -> None:
+    """Makes fits in processes of their own where several go side by side, or several devices share one."""
+    if (config.fit_processes > 1 and len(missing) > 1) or (config.fit_devices > 1 and missing):
+        fit_apart(run, missing, config.fit_processes, display, config.fit_devices)
 
 
 def arms_that_fit(config: Resolved, run: Run, task: TaskData, backbone: Backbone, display: Display) -> list[str]:

@@ -76,6 +76,7 @@ class CompareConfig:
     seeds: int = 1  # how many seeds to run, from `seed` on
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
     fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
+    fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
     log_level: str = "warning"  # of methods: info shows recalls and tests of an epoch, debug the samples drawn
     runs_dir: str = "runs"
     mlflow: bool = True
@@ -155,6 +156,7 @@ LOG_LEVELS = ("debug", "info", "warning")
 AT_LEAST_ONE = (
     "seeds",
     "fit_processes",
+    "fit_devices",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
     "evaluation.timed_rounds",

@@ -2,7 +2,8 @@
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
 side, each on fewer threads. `python -m pipelines.fit RUN JOB` is one such process, its job in JSON; it prints its
-progress as JSON lines.
+progress as JSON lines. Where several devices share a fit, `torchrun` starts as many of them: all compute the same
+fit, each its share of every batch (`methods.train.share_of`); the first one prints and saves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -19,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.config import saved_config
 from pipelines.fits import fit_and_save
@@ -51,13 +54,20 @@ def threads_of(fits: int, processes: int, cores: int) -> list[int]:
     return [max(1, cores // together) for together in rounds for _ in range(together)]
 
 
-def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display) -> None:
-    """Fits and saves what the jobs name; at most `processes` at once.
+def command_of(run: Run, job: FitJob, devices: int) -> list[str]:
+    """What fits a job in a process of its own, or in as many as there are devices to share it."""
+    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
+    words = ["-m", "pipelines.fit", str(run.folder), json.dumps(asdict(job))]
+    return [sys.executable, *(together if devices > 1 else []), *words]
+
+
+def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display, devices: int = 1) -> None:
+    """Fits and saves what the jobs name; at most `processes` at once, each shared by `devices`.
 
     What a user can put right comes back as MethodError. If one fails or the command is interrupted, the others
     are ended, and what was finished stays.
     """
-    threads = dict(zip(jobs, threads_of(len(jobs), processes, os.cpu_count() or 1), strict=True))
+    threads = dict(zip(jobs, threads_of(len(jobs), processes, (os.cpu_count() or 1) // devices), strict=True))
     running: list[subprocess.Popen[str]] = []
     failed = threading.Event()
 
@@ -70,7 +80,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
             raise
 
     def fit_one(job: FitJob) -> None:
-        words = [sys.executable, "-m", "pipelines.fit", str(run.folder), json.dumps(asdict(job))]
+        words = command_of(run, job, devices)
         folder = run.fit_folder(job.seed, job.name)
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
@@ -118,10 +128,34 @@ def main(folder: Path, job: FitJob) -> None:
     logging.getLogger("methods").setLevel(config.log_level.upper())
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(job.seed)
-    backbone = load_backbone(config.model, config.device, facts["dtype"])
+    rank = int(os.environ.get("RANK", 0))
+    backbone = load_backbone(config.model, own_device(config.device), facts["dtype"])
     target = folder / "fits" / str(job.seed) / job.name
-    method = make_method(config, job.method, task, job.seed, backbone, Lines(job.name), target)
-    fit_and_save(method, target, task.memories, task.sft)
+    if rank == 0:
+        method = make_method(config, job.method, task, job.seed, backbone, Lines(job.name), target)
+        fit_and_save(method, target, task.memories, task.sft)
+        return
+    with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:  # an index, say, has one writer
+        method = make_method(config, job.method, task, job.seed, backbone, Silent(), Path(spare))
+        method.fit(task.memories, task.sft)
+
+
+def own_device(device: str) -> str:
+    """The device of this one of several processes: its own GPU, or the CPU that all share."""
+    local = os.environ.get("LOCAL_RANK")
+    if local is None:
+        return device
+    if resolve_device(device).type == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # else Accelerate runs each as if it were alone
+        return "cpu"
+    return f"cuda:{local}"
+
+
+class Silent(Display):
+    """For a process whose progress is another's too."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        pass
 
 
 class Lines(Display):
@@ -140,7 +174,7 @@ if __name__ == "__main__":
 
     quiet_libraries()
     try:
-        asked = json.loads(sys.argv[2])
+        asked: dict[str, Any] = json.loads(sys.argv[2])
         main(Path(sys.argv[1]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
     except MethodError as error:
         _say(error=str(error))

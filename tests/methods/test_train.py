@@ -31,6 +31,7 @@ from methods.train import (
     length_grouped,
     merge_adapters,
     no_progress,
+    share_of,
     train_lora,
 )
 from tasks.base import Message
@@ -367,6 +368,33 @@ def test_collate_pads_without_loss(lively: Backbone) -> None:
         assert batch.attention_mask_BT[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
     assert batch.num_tokens == sum(map(len, samples))
     assert batch.memory_index_B.tolist() == [-1, -1, 1, 4]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+def test_shares_of_a_batch_average_to_the_batch(lively: Backbone, world: int) -> None:
+    """However many processes share it, one that gets no sample among them."""
+    samples, memory = [s for batch in batches_of(lively) for s in batch], term(lively)
+    whole = losses_of(lively, samples, memory)
+    parts: dict[str, list[float]] = {name: [] for name in whole}
+    with torch.no_grad():
+        for rank in range(world):
+            batch = share_of(samples, rank, world, lively.tokenizer.pad_token_id, CPU, 8)
+            assert batch.num_tokens == sum(map(len, samples))
+            losses = MemoryLM(lively.model, memory)(batch)
+            for name in whole:
+                parts[name].append(float(losses.get(name, 0.0)))
+    assert {name: sum(found) / world for name, found in parts.items()} == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_process_without_a_sample_still_has_a_gradient(lively: Backbone) -> None:
+    """Of zero: the others wait for it."""
+    memory, sample = term(lively), batches_of(lively)[1][0]
+    batch = share_of([sample], 1, 2, lively.tokenizer.pad_token_id, CPU, 8)
+    lively.model.get_input_embeddings().weight.requires_grad_(True)
+    (loss,) = MemoryLM(lively.model, memory)(batch).values()
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+    assert float(lively.model.get_input_embeddings().weight.grad.abs().max()) == 0.0
 
 
 # Memory vectors.

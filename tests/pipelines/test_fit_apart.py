@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from commands import SMALL, run_command, run_folders
+from safetensors.torch import load_file
 
 from eval.records import TurnRecord, read_records
 from eval.runner import Footprint
@@ -39,6 +41,27 @@ def test_fitted_apart_or_here_the_answers_are_the_same(monkeypatch: pytest.Monke
     here = turns_of(monkeypatch, tmp_path / "here", 1)
     assert [(r.id, r.answer.raw) for r in apart] == [(r.id, r.answer.raw) for r in here]
     assert {r.method for r in apart} == {"recall", "sft"}
+
+
+def test_devices_that_share_a_fit_make_the_same_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two processes on a CPU: the same steps and tokens, and weights and vectors that differ by rounding alone."""
+    fitted = []
+    for devices in (1, 2):
+        words = (*SMALL, "run_methods=[recall]", "mlflow=false", "train.max_tokens=1500", f"fit_devices={devices}")
+        run_command(monkeypatch, *words, f"runs_dir={tmp_path / str(devices)}")
+        (folder,) = run_folders(tmp_path / str(devices))
+        fitted.append(folder / "fits" / "0" / "recall")
+    alone, shared = [json.loads((folder / "fit.json").read_text(encoding="utf-8")) for folder in fitted]
+    for same in ("forward_tokens", "optimizer_steps", "bytes_stored"):
+        assert alone[same] == shared[same]
+    assert alone["curves"].keys() == shared["curves"].keys()
+    for name, curve in alone["curves"].items():
+        assert shared["curves"][name] == pytest.approx(curve, rel=1e-2)
+    for file in ("bank/bank.safetensors", "adapters/step2/adapter_model.safetensors"):
+        one, two = [load_file(folder / file) for folder in fitted]
+        assert one.keys() == two.keys()
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=0.0, atol=5e-3)
 
 
 def test_a_mistake_of_the_users_comes_back_as_one_sentence(
