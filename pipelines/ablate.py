@@ -13,22 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from eval import ledger
-from eval.stats import Estimate, resamples_for
-from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.trigger import trigger_roc
 from methods.backbone import Backbone, load_backbone
-from methods.base import FitReport, Method, MethodError
+from methods.base import Method, MethodError
 from methods.recall.trigger import recall_margins
+from pipelines.ablation import GATE, TRIGGERS, write_ablation
 from pipelines.cli import compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, fit_missing, make_method
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob
 from pipelines.fits import fit_and_save, fit_or_load, load_fit
 from pipelines.progress import Display, quiet_libraries
+from pipelines.report import show_ablation
+from pipelines.results import read_json
 from pipelines.rows import SETS, AblationRow, chosen_rows
 from pipelines.run import Run, environment, open_run, write_json
 from reports.base import TaskFacts
@@ -39,17 +36,6 @@ GATE_SEGMENTS = 0.9  # hit@1 on trained segments
 GATE_VERBATIM = 0.95  # from the true vector
 GATE_CLAUSES = 6
 BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
-COLUMNS = {
-    "hit@1": "ledger/hit_at_1",
-    "verbatim": "ledger/verbatim",
-    "right, cued": "retention/first_ask_cued",
-    "right, uncued": "retention/first_ask_uncued",
-    "abstained": "abstention/recall",
-    "stopped after recall": "structure/stopped_after_recall",
-    "false recall": "ledger/false_recall",
-    "well-formed": "structure/well_formed",
-    "ordinary chain kept": "structure/chain_kept",
-}
 
 
 def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> dict[str, float]:
@@ -84,17 +70,17 @@ def fit_rows_apart(rows: Sequence[AblationRow], config: Resolved, run: Run, disp
 
 def fit_row(
     row: AblationRow, config: Resolved, run: Run, task: TaskData, seed: int, backbone: Backbone, display: Display
-) -> tuple[Method, FitReport]:
+) -> Method:
     """The row's method, fitted, restored, or with another row's fit; it answers under the row's name."""
     folder = run.fit_folder(seed, row.fit_of or row.name)
     method = make_method(config, row.method, task, seed, backbone.clone(), display, folder)
-    report = fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}")
+    fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}")
     method.name = row.name
-    return method, report
+    return method
 
 
 def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> Path:
-    """Fits and asks every row; returns the run folder with ablation.csv and ablation.md."""
+    """Fits and asks every row; returns the run folder, from which `pipelines.ablation` makes the results."""
     base = resolve(compose_config("compare", words))
     configs = {row.name: resolve(compose_config("compare", [*words, *row.overrides])) for row in rows}
     seeds = range(base.seed, base.seed + base.seeds)
@@ -107,21 +93,18 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
-        passed = None
         if any(row.method == "recall_spec" for row in rows):
-            passed = gate(base, run, backbone, display)
-        fits: dict[str, list[FitReport]] = {row.name: [] for row in rows}
-        triggers: dict[str, dict[str, Any]] = {}  # of the first seed
+            write_json(run.folder / GATE, gate(base, run, backbone, display))
+        triggers = read_json(run.folder / TRIGGERS) if (run.folder / TRIGGERS).exists() else {}
         fit_rows_apart(rows, base, run, display)
         for seed, task in tasks.items():
             for row in rows:
-                method, report = fit_row(row, configs[row.name], run, task, seed, backbone, display)
-                fits[row.name].append(report)
-                if row.name not in triggers:
+                method = fit_row(row, configs[row.name], run, task, seed, backbone, display)
+                if row.name not in triggers:  # of the first seed
                     triggers[row.name] = trigger_of(method, task)
+                    write_json(run.folder / TRIGGERS, triggers)
                 ask_dialogues(base, run, [method], task, seed, display, split="dev")
         run.stop_clock()
-        write_table(run, rows, fits, triggers, passed, base)
     except BaseException as error:
         run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
@@ -144,84 +127,12 @@ def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:
     }
 
 
-def row_metrics(run: Run, base: Resolved) -> dict[str, dict[str, Estimate]]:
-    """Row -> metric -> estimate, over the same resamples for every row."""
-    resamples = resamples_for(run.turns, np.random.default_rng(base.seed), base.evaluation.bootstrap_resamples)
-    found: dict[str, dict[str, Estimate]] = {}
-    for name, records in by_method(run.turns).items():
-        metrics = retention_metrics(records, resamples)
-        metrics |= ledger_metrics(records, ledger.memory_path(records), resamples)
-        found[name] = metrics | structure_metrics(records, resamples)
-    return found
-
-
-def cell(estimate: Estimate) -> str:
-    """`0.83 [0.70, 0.92]`, or a dash."""
-    if estimate.value is None:
-        return "—"
-    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
-    return f"{estimate.value:.2f}{interval}"
-
-
-def write_table(
-    run: Run,
-    rows: Sequence[AblationRow],
-    fits: dict[str, list[FitReport]],
-    triggers: dict[str, dict[str, Any]],
-    passed: dict[str, float] | None,
-    base: Resolved,
-) -> None:
-    """ablation.json and ablation.csv hold every figure, ablation.md the table that people read."""
-    metrics = row_metrics(run, base)
-    body = {
-        "rows": {
-            row.name: {
-                "what": row.what,
-                "against": row.against,
-                "metrics": {key: found.as_dict() for key, found in metrics[row.name].items()},
-                "trigger": triggers[row.name],
-                "fit": [{"seconds": f.seconds, "tokens": f.forward_tokens, **f.notes} for f in fits[row.name]],
-            }
-            for row in rows
-        },
-        "gate": passed,
-        "split": "dev",
-        "wall_s": run.wall_s,
-    }
-    write_json(run.folder / "ablation.json", body)
-    table = pd.DataFrame(
-        [
-            {
-                "row": row.name,
-                "what": row.what,
-                **{title: cell(metrics[row.name][key]) for title, key in COLUMNS.items()},
-                "trigger AUC": f"{triggers[row.name]['area']:.2f}",
-                "fit, s": f"{np.mean([f.seconds for f in fits[row.name]]):.0f}",
-            }
-            for row in rows
-        ]
-    )
-    table.to_csv(run.folder / "ablation.csv", index=False)
-    header = "| " + " | ".join(table.columns) + " |"
-    rule = "|" + "---|" * len(table.columns)
-    lines = [header, rule, *("| " + " | ".join(map(str, line)) + " |" for line in table.itertuples(index=False))]
-    gated = "" if passed is None else ", ".join(f"{key} {value:.2f}" for key, value in passed.items())
-    counts = next(iter(metrics.values()))
-    note = (
-        f"dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
-        f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {base.seed} to "
-        f"{base.seed + base.seeds - 1}; intervals: bootstrap over clauses."
-    )
-    text = "\n".join(["# Ablation", "", note, *([f"Gate passed: {gated}."] if gated else []), "", *lines, ""])
-    (run.folder / "ablation.md").write_text(text, encoding="utf-8")
-
-
 def run_and_show(words: list[str], rows: Sequence[AblationRow]) -> None:
-    """Runs the rows and prints the table."""
+    """Runs the rows, logs them to MLflow, prints the table and the verdicts."""
+    to_mlflow = bool(resolve(compose_config("compare", words)).mlflow)
     with Display() as display:
-        folder = ablate(words, rows, display)
-    sys.stdout.write((folder / "ablation.md").read_text(encoding="utf-8"))
-    sys.stdout.write(f"\nevery figure: {folder / 'ablation.json'}\n")
+        ablation = write_ablation(ablate(words, rows, display))
+    show_ablation(ablation, to_mlflow)
 
 
 def main() -> None:

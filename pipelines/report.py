@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from eval.records import RecordError
+from pipelines.ablation import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import guarded, options_of
 from pipelines.results import read_json, read_saved, write_results
 from reports.base import Comparison, LoggedRun, ReportError
@@ -25,7 +26,8 @@ HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow
   runs_dir=...   where runs lie
   mlflow=true    logs the run to MLflow again
 
-Computes summary.json, report.html, report.md, tables/ and figures/ again from the records. No model is loaded.
+Computes summary.json, report.html, report.md, tables/ and figures/ (of an ablation: ablation.json, .csv and .md)
+again from the records. No model is loaded.
 """
 
 
@@ -85,13 +87,6 @@ def check_finished(folder: Path) -> None:
     )
 
 
-def report(run: str, runs_dir: Path) -> Comparison:
-    """All results of a saved run, written again."""
-    folder = find_run(run, runs_dir)
-    check_finished(folder)
-    return write_results(read_saved(folder))
-
-
 def main() -> None:
     """The command."""
     words = sys.argv[1:]
@@ -104,17 +99,37 @@ def main() -> None:
 
 def report_and_show(options: Options) -> None:
     """Reports, logs to MLflow where asked to, prints the table."""
+    folder = find_run(options.run, Path(options.runs_dir))
+    check_finished(folder)
+    if is_ablation(folder):
+        show_ablation(write_ablation(folder), options.mlflow)
+    else:
+        show_comparison(write_results(read_saved(folder)), options.mlflow)
+
+
+def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:
+    """The rows' table and the verdicts on H5 and H6."""
+    logged = logged_to_mlflow(comparison_of(ablation)) if to_mlflow else None
+    sys.stdout.write(text_of(ablation))
+    sys.stdout.write(f"\nevery figure: {ablation.saved.folder / 'ablation.json'}\n")
+    if logged is not None:
+        sys.stdout.write(f"MLflow: run {logged.run_id} in {logged.tracking_uri}; see it with: mlflow ui\n")
+
+
+def show_comparison(comparison: Comparison, to_mlflow: bool) -> None:
+    """The methods' table and the verdicts."""
     from reports.terminal import show
 
-    comparison = report(options.run, Path(options.runs_dir))
-    logged: LoggedRun | None = None
-    if options.mlflow:
-        from pipelines.progress import quiet_libraries
-        from reports.mlflow_log import log_comparison
+    show(comparison, logged_to_mlflow(comparison) if to_mlflow else None, sys.stdout)
 
-        quiet_libraries()
-        logged = log_comparison(comparison)
-    show(comparison, logged, sys.stdout)
+
+def logged_to_mlflow(comparison: Comparison) -> LoggedRun:
+    """MLflow takes 2 s to import: it is met only where it is asked for."""
+    from pipelines.progress import quiet_libraries
+    from reports.mlflow_log import log_comparison
+
+    quiet_libraries()
+    return log_comparison(comparison)
 
 
 if __name__ == "__main__":

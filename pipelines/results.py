@@ -53,8 +53,11 @@ class SavedRun:
     wall_s: float
 
 
-def read_saved(folder: Path) -> SavedRun:
-    """Reads a run folder in which everything is measured. Raises RecordError naming the file that does not fit."""
+def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRun:
+    """Reads a run folder in which everything is measured. Raises RecordError naming the file that does not fit.
+
+    fit_of: an ablation's rows, each with the row whose fit it answers with; else the methods are the configured.
+    """
     state = read_json(folder / "run.json")
     config = read_json(folder / "config.json")
     records = folder / "records.jsonl"
@@ -76,9 +79,12 @@ def read_saved(folder: Path) -> SavedRun:
         if key not in config:
             raise RecordError(f"{folder / 'config.json'}: {key} is missing; the file was edited")
     seeds = range(config["seed"], config["seed"] + config["seeds"])
-    fitted = {(record.method, record.seed) for record in turns}
-    fitted |= {(name, seed) for name in config["run_methods"] for seed in seeds}
-    names = dict.fromkeys((*config["run_methods"], *(record.method for record in turns)))
+    asked = config["run_methods"] if fit_of is None else list(fit_of)
+    fitted = {(record.method, record.seed) for record in turns} | {
+        (name, seed) for name in asked for seed in seeds
+    }
+    names = dict.fromkeys((*asked, *(record.method for record in turns)))
+    folders = {name: (fit_of or {}).get(name, name) for name in names}
     return SavedRun(
         folder=folder,
         config=config,
@@ -89,7 +95,7 @@ def read_saved(folder: Path) -> SavedRun:
         edits=_of(EditRecord, found),
         lifecycle=_of(LifecycleRecord, found),
         abilities=_of(AbilityRecord, found),
-        fits={name: [_read_fit(folder, s, name) for s in seeds if (name, s) in fitted] for name in names},
+        fits={name: [read_fit(folder, s, folders[name]) for s in seeds if (name, s) in fitted] for name in names},
         left_out=state.get("left_out", {}),
         wall_s=float(state["wall_s"]),
     )
@@ -123,7 +129,8 @@ def _read_task(folder: Path, config: Mapping[str, Any]) -> TaskFacts:
         raise RecordError(f"{path}: a field is missing or unknown ({error})") from error
 
 
-def _read_fit(folder: Path, seed: int, method: str) -> FitReport:
+def read_fit(folder: Path, seed: int, method: str) -> FitReport:
+    """What the fit in the run folder cost. Raises RecordError where there is none."""
     path = folder / "fits" / str(seed) / method
     try:
         report = load_fit(path)

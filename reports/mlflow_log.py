@@ -52,6 +52,10 @@ HEADLINE = (
     "structure/correct_and_well_formed",
     "cost/latency_p50_s",
 )
+ARTIFACTS = (  # of a comparison, or of an ablation, where they were written
+    *("report.html", "report.md", "summary.json", "config.yaml", "environment.json"),
+    *("ablation.md", "ablation.csv", "ablation.json"),
+)
 MAX_TRACES = 1000  # over all methods; the run folder holds every dialogue
 MAX_CURVE_POINTS = 500  # of one loss curve; the fit's own checkpoint holds every step
 _METRICS_A_CALL, _OTHERS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
@@ -168,7 +172,8 @@ def _log(
 def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
     summary = comparison.summary
     table = tables.to_markdown(tables.comparison(summary))
-    note = f"{verdicts_markdown(summary)}\n\n{table}\n\nThe whole report: artifact `report.md`."
+    whole = "report.md" if (comparison.run_dir / "report.md").is_file() else "ablation.md"
+    note = f"{verdicts_markdown(summary)}\n\n{table}\n\nThe whole report: artifact `{whole}`."
     params = {
         **flatten(comparison.config),
         **{k: v for k, v in flatten(comparison.environment).items() if "." in k},
@@ -179,7 +184,7 @@ def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> No
     batch(client, run_id, metrics, params, {"mlflow.note.content": note})
     frame = tables.metrics_frame(summary)
     client.log_table(run_id, frame.astype({"n": float}), "metrics.json")
-    for name in ("report.html", "report.md", "summary.json", "config.yaml", "environment.json"):
+    for name in ARTIFACTS:
         if (comparison.run_dir / name).is_file():
             client.log_artifact(run_id, str(comparison.run_dir / name))
     for name in ("figures", "tables"):

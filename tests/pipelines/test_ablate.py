@@ -6,21 +6,24 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commands import SMALL, run_folders, use
 
-from eval.records import read_records
+from eval.records import TurnRecord, read_records
+from eval.stats import resamples_for
 from methods.backbone import Backbone
-from pipelines import ablate, compare
+from methods.base import Answer, Lookup, Usage
+from pipelines import ablate, ablation, compare, report
 from pipelines.cli import compose_config
 from pipelines.config import resolve, saved_config
 from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
-from tasks.base import TaskError
+from tasks.base import QA, TaskError
 from tasks.registry import load_task
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["ablate", *words])
+def run(monkeypatch: pytest.MonkeyPatch, *words: str, mlflow: bool = False) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablate", *words, f"mlflow={mlflow}"])
     ablate.main()
 
 
@@ -102,10 +105,38 @@ def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
     body = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
     assert list(body["rows"]) == ["recall", "recall/sampled", "recall_silent"]
     assert body["rows"]["recall"]["fit"] == body["rows"]["recall/sampled"]["fit"]
+    assert set(body["verdicts"]) == {"H5", "H6", "H5/recall_spec", "H6/recall_spec"}
+    written = {name: (folder / name).read_bytes() for name in ("ablation.json", "ablation.csv", "ablation.md")}
+    for name in written:
+        (folder / name).unlink()
     shown = capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["report", f"run={folder}"])
+    report.main()
+    assert {name: (folder / name).read_bytes() for name in written} == written
+    assert written["ablation.md"].decode() in capsys.readouterr().out
     for column in ("hit@1", "verbatim", "stopped after recall", "false recall", "well-formed"):
         assert column in shown
     assert "| recall/sampled |" in shown
+
+
+def test_an_ablation_is_one_run_in_mlflow_and_its_rows_are_its_children(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    run(monkeypatch, *SMALL, f"runs_dir={tmp_path}", "rows=recall/sampled", mlflow=True)
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "recallbench-regs"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [found for found in runs if "mlflow.parentRunId" not in found.data.tags]
+    children = [found for found in runs if found.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {child.data.tags["method"] for child in children} == {"recall", "recall/sampled"}
+    assert parent.data.tags["H5"] == parent.data.tags["H6/recall_spec"] == "not decided by this data"
+    assert {a.path for a in client.list_artifacts(parent.info.run_id)} >= {"ablation.md", "ablation.json"}
+    assert all("structure/well_formed" in child.data.metrics for child in children)
+    assert parent.info.run_id in capsys.readouterr().out
 
 
 def test_a_recipe_that_learnt_nothing_does_not_pass_the_gate(
@@ -128,3 +159,71 @@ def test_unknown_rows_are_one_sentence(
         run(monkeypatch, "rows=everything")
     assert stopped.value.code == 2
     assert "no row is called 'everything'" in capsys.readouterr().err
+
+
+# The verdicts, on records planted so that they must come out.
+
+
+def recalls(row: str, hits: float, stops: float, num_clauses: int = 60) -> list[TurnRecord]:
+    """One ask a clause; of the recalls the share `hits` is right and the share `stops` ends there."""
+    records = []
+    for number in range(num_clauses):
+        gold, other = f"c{number}", f"c{number + 1}"
+        found = gold if number < hits * num_clauses else other
+        rest = "" if number < stops * num_clauses else "\nThe rule says so.\n</think>\nfive"
+        raw = f"<think>\n<recall><|memory_pad|>TEXT</recall>{rest}"
+        lookup = Lookup(found, 0.9, "TEXT", ((found, 0.9), ("c0", 0.1)))
+        answer = Answer(raw, "", "five" if rest else "", (lookup,), Usage(10, 10), finished=True)
+        qa = QA(f"q{number}", f"What is {number}?", "five", (gold,), split="dev")
+        records.append(
+            TurnRecord(
+                method=row,
+                seed=0,
+                dialogue_id=f"clause/{gold}",
+                turn=0,
+                kind="first_ask",
+                distance=0,
+                question=qa.question,
+                qa=qa,
+                cluster=gold,
+                cued=True,
+                answer=answer,
+                memory_text="TEXT",
+            )
+        )
+    return records
+
+
+def verdicts_of(groups: dict[str, list[TurnRecord]], gated: bool = True) -> dict[str, str]:
+    turns = [turn for records in groups.values() for turn in records]
+    resamples = resamples_for(turns, np.random.default_rng(0), 2000)
+    found = ablation._verdicts(groups, 60, gated, resamples)
+    return {key: verdict.outcome for key, verdict in found.items()}
+
+
+@pytest.mark.parametrize("recipe", ["recall", "recall_spec"])
+def test_h5_and_h6_end_as_planted(recipe: str) -> None:
+    suffix = "" if recipe == "recall" else "/recall_spec"
+    keys = (f"H5{suffix}", f"H6{suffix}")
+    full = recalls(recipe, hits=1.0, stops=0.0)
+
+    def outcome(hits: float, stops: float) -> tuple[str, str]:
+        front, without = f"{recipe}/memory_front", f"{recipe}/no_step1"
+        found = verdicts_of(
+            {recipe: full, front: recalls(front, 1.0, stops), without: recalls(without, hits, 0.0)}
+        )
+        return found[keys[0]], found[keys[1]]
+
+    assert outcome(hits=0.0, stops=1.0) == ("supported", "supported")
+    assert outcome(hits=1.0, stops=0.0) == ("refuted", "refuted")
+    assert set(verdicts_of({recipe: full}).values()) == {"not_decided"}
+
+
+def test_the_literal_recipe_has_no_verdict_before_its_gate() -> None:
+    rows = {
+        name: recalls(name, 0.0, 1.0)
+        for name in ("recall_spec", "recall_spec/no_step1", "recall_spec/memory_front")
+    }
+    rows["recall_spec"] = recalls("recall_spec", 1.0, 0.0)
+    assert verdicts_of(rows)["H6/recall_spec"] == "supported"
+    assert set(verdicts_of(rows, gated=False).values()) == {"not_decided"}

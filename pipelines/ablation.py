@@ -1,0 +1,211 @@
+"""From an ablation's run folder to its results: the table, and the verdicts that rest on it. Needs no model.
+
+ablation.json   every figure, the verdicts on H5 and H6, the trigger's ROC, what the fits cost
+ablation.csv    the table
+ablation.md     the table and the verdicts, to read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eval import ledger
+from eval.records import TurnRecord
+from eval.stats import Difference, Estimate, Resamples, StatsError, resamples_for
+from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
+from eval.verdict import HYPOTHESES, Verdict, front_only_evidence, judge, step1_evidence
+from pipelines.results import SavedRun, read_json, read_saved
+from pipelines.run import write_json
+from reports.base import Comparison
+
+TRIGGERS, GATE = "triggers.json", "gate.json"  # measured on the model, kept beside the records
+NO_STEP1, FRONT_ONLY = "no_step1", "memory_front"  # rows behind a recipe's name that H5 and H6 rest on
+COLUMNS = {
+    "hit@1": "ledger/hit_at_1",
+    "verbatim": "ledger/verbatim",
+    "right, cued": "retention/first_ask_cued",
+    "right, uncued": "retention/first_ask_uncued",
+    "abstained": "abstention/recall",
+    "stopped after recall": "structure/stopped_after_recall",
+    "false recall": "ledger/false_recall",
+    "well-formed": "structure/well_formed",
+    "ordinary chain kept": "structure/chain_kept",
+}
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A finished ablation, computed from its records."""
+
+    saved: SavedRun
+    rows: Sequence[Mapping[str, Any]]  # name, what, against, fit_of: pipelines.rows.AblationRow
+    metrics: Mapping[str, Mapping[str, Estimate]]  # row -> metric -> estimate
+    triggers: Mapping[str, Mapping[str, Any]]  # row -> the trigger's ROC on the first seed
+    gate: Mapping[str, float] | None  # None: no row needed it
+    verdicts: Mapping[str, Verdict]  # H5 and H6, by key
+
+
+def is_ablation(folder: Path) -> bool:
+    """Is this the folder of an ablation, not of a comparison?"""
+    return "ablation" in read_json(folder / "config.json")
+
+
+def read_ablation(folder: Path) -> Ablation:
+    """Raises RecordError naming the file that is missing or does not fit."""
+    rows = read_json(folder / "config.json")["ablation"]
+    saved = read_saved(folder, {row["name"]: row["fit_of"] or row["name"] for row in rows})
+    seed, count = saved.config["seed"], saved.config["evaluation"]["bootstrap_resamples"]
+    resamples = resamples_for(saved.turns, np.random.default_rng(seed), count)
+    groups = by_method(saved.turns)
+    metrics: dict[str, dict[str, Estimate]] = {}
+    for row in rows:
+        records = groups[row["name"]]
+        found = retention_metrics(records, resamples)
+        found |= ledger_metrics(records, ledger.memory_path(records), resamples)
+        metrics[row["name"]] = found | structure_metrics(records, resamples)
+    gate = read_json(folder / GATE) if (folder / GATE).exists() else None
+    return Ablation(
+        saved=saved,
+        rows=rows,
+        metrics=metrics,
+        triggers=read_json(folder / TRIGGERS),
+        gate=gate,
+        verdicts=_verdicts(groups, len(saved.task.memories), gate is not None, resamples),
+    )
+
+
+def _verdicts(
+    groups: Mapping[str, Sequence[TurnRecord]], num_memories: int, gated: bool, resamples: Resamples
+) -> dict[str, Verdict]:
+    """H5 and H6 of each recipe. `recall_spec` gets none before it has passed its gate."""
+    found: dict[str, Verdict] = {}
+    for hypothesis in HYPOTHESES:
+        if hypothesis.id not in ("H5", "H6"):
+            continue
+        recipe = hypothesis.recipe
+        front, full = groups.get(f"{recipe}/{FRONT_ONLY}"), groups.get(recipe)
+        without = groups.get(f"{recipe}/{NO_STEP1}")
+        evidence: Mapping[str, Difference] = {}
+        reason = ""
+        try:
+            if recipe == "recall_spec" and not gated and (front or without):
+                reason = "needs recall_spec to pass its gate first: a bug would look the same"
+            elif hypothesis.id == "H5" and without:
+                evidence = step1_evidence(without, num_memories, resamples)
+            elif hypothesis.id == "H6" and front and full:
+                evidence = front_only_evidence(front, full, resamples)
+        except StatsError as error:
+            reason = str(error)
+        found[hypothesis.key] = judge(hypothesis, evidence, reason)
+    return found
+
+
+def cell(estimate: Estimate) -> str:
+    """`0.83 [0.70, 0.92]`, or a dash."""
+    if estimate.value is None:
+        return "—"
+    interval = "" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"{estimate.value:.2f}{interval}"
+
+
+def table(ablation: Ablation) -> pd.DataFrame:
+    """A line a row, as people read it."""
+    lines = []
+    for row in ablation.rows:
+        metrics, fits = ablation.metrics[row["name"]], ablation.saved.fits[row["name"]]
+        lines.append(
+            {
+                "row": row["name"],
+                "what": row["what"],
+                **{title: cell(metrics[key]) for title, key in COLUMNS.items()},
+                "trigger AUC": f"{ablation.triggers[row['name']]['area']:.2f}",
+                "fit, s": f"{np.mean([fit.seconds for fit in fits]):.0f}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def text_of(ablation: Ablation) -> str:
+    """ablation.md."""
+    shown = table(ablation)
+    config, counts = ablation.saved.config, next(iter(ablation.metrics.values()))
+    last = config["seed"] + config["seeds"] - 1
+    note = (
+        f"{ablation.saved.task.name}, dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
+        f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {config['seed']} to {last}; "
+        f"{config['train']['max_tokens']} training tokens a fit; intervals: bootstrap over clauses."
+    )
+    header = "| " + " | ".join(shown.columns) + " |"
+    rule = "|" + "---|" * len(shown.columns)
+    lines = ["# Ablation", "", note]
+    if ablation.gate is not None:
+        passed = ", ".join(f"{key} {value:.2f}" for key, value in ablation.gate.items())
+        lines += ["", f"Gate passed: {passed}."]
+    lines += ["", header, rule]
+    lines += ["| " + " | ".join(map(str, line)) + " |" for line in shown.itertuples(index=False)]
+    lines += ["", "## Verdicts", ""]
+    for key, verdict in ablation.verdicts.items():
+        body = verdict.as_dict()
+        lines.append(f"- **{key}** {body['verdict']}. *{body['claim']}* {body['reason']}.")
+    return "\n".join([*lines, ""])
+
+
+def comparison_of(ablation: Ablation) -> Comparison:
+    """The rows as a comparison of methods, for MLflow."""
+    saved = ablation.saved
+    metrics = {
+        name: {key: found.as_dict() for key, found in estimates.items()}
+        for name, estimates in ablation.metrics.items()
+    }
+    summary = {
+        "task": saved.task.name,
+        "preset": f"ablation {saved.config['preset']}",
+        "seed": saved.config["seed"],
+        "wall_s": saved.wall_s,
+        "methods": metrics,
+        "verdicts": {key: verdict.as_dict() for key, verdict in ablation.verdicts.items()},
+    }
+    return Comparison(
+        summary=summary,
+        run_dir=saved.folder,
+        config=saved.config,
+        environment=saved.environment,
+        turns=saved.turns,
+        fits=saved.fits,
+        data=saved.task,
+        tags={"mlflow.source.name": "pipelines.ablate", "split": "dev"},
+    )
+
+
+def write_ablation(folder: Path) -> Ablation:
+    """Computes everything from the records and writes it into the folder; a second time gives the same digits."""
+    ablation = read_ablation(folder)
+    body = {
+        "rows": {row["name"]: _row_body(ablation, row) for row in ablation.rows},
+        "gate": ablation.gate,
+        "verdicts": {key: verdict.as_dict() for key, verdict in ablation.verdicts.items()},
+        "split": "dev",
+        "wall_s": ablation.saved.wall_s,
+    }
+    write_json(folder / "ablation.json", body)
+    table(ablation).to_csv(folder / "ablation.csv", index=False)
+    (folder / "ablation.md").write_text(text_of(ablation), encoding="utf-8")
+    return ablation
+
+
+def _row_body(ablation: Ablation, row: Mapping[str, Any]) -> dict[str, Any]:
+    name = row["name"]
+    fits = ablation.saved.fits[name]
+    return {
+        "what": row["what"],
+        "against": row["against"],
+        "metrics": {key: found.as_dict() for key, found in ablation.metrics[name].items()},
+        "trigger": ablation.triggers[name],
+        "fit": [{"seconds": fit.seconds, "tokens": fit.forward_tokens, **fit.notes} for fit in fits],
+    }
