@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from eval import ledger
-from eval.records import TurnRecord
+from eval.ability import ability_metrics, ability_resamples
+from eval.records import RecordError, TurnRecord
 from eval.stats import Difference, Estimate, Resamples, StatsError, resamples_for
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.verdict import HYPOTHESES, Verdict, front_only_evidence, judge, step1_evidence
@@ -38,6 +39,8 @@ COLUMNS = {
     "ordinary chain kept": "structure/chain_kept",
 }
 
+ABILITY = {"ability before": "ability/before", "ability after": "ability/after"}  # where it was measured
+
 
 @dataclass(frozen=True)
 class Ablation:
@@ -58,17 +61,25 @@ def is_ablation(folder: Path) -> bool:
 
 def read_ablation(folder: Path) -> Ablation:
     """Raises RecordError naming the file that is missing or does not fit."""
-    rows = read_json(folder / "config.json")["ablation"]
+    left_out = read_json(folder / "run.json").get("left_out", {})
+    rows = [row for row in read_json(folder / "config.json")["ablation"] if row["method"] not in left_out]
     saved = read_saved(folder, {row["name"]: row["fit_of"] or row["name"] for row in rows})
     seed, count = saved.config["seed"], saved.config["evaluation"]["bootstrap_resamples"]
     resamples = resamples_for(saved.turns, np.random.default_rng(seed), count)
+    items = ability_resamples(saved.abilities, np.random.default_rng(seed), count)
     groups = by_method(saved.turns)
     metrics: dict[str, dict[str, Estimate]] = {}
     for row in rows:
-        records = groups[row["name"]]
+        records = groups.get(row["name"])
+        if not records:
+            raise RecordError(
+                f"{folder / 'records.jsonl'}: holds no turn of the row {row['name']!r}; run it again"
+            )
         found = retention_metrics(records, resamples)
         found |= ledger_metrics(records, ledger.memory_path(records), resamples)
-        metrics[row["name"]] = found | structure_metrics(records, resamples)
+        found |= structure_metrics(records, resamples)
+        abilities = [record for record in saved.abilities if record.method == row["name"]]
+        metrics[row["name"]] = found | (ability_metrics(abilities, items) if abilities else {})
     gate = read_json(folder / GATE) if (folder / GATE).exists() else None
     return Ablation(
         saved=saved,
@@ -117,13 +128,14 @@ def cell(estimate: Estimate) -> str:
 def table(ablation: Ablation) -> pd.DataFrame:
     """A line a row, as people read it."""
     lines = []
+    measured = ABILITY if ablation.saved.abilities else {}
     for row in ablation.rows:
         metrics, fits = ablation.metrics[row["name"]], ablation.saved.fits[row["name"]]
         lines.append(
             {
                 "row": row["name"],
                 "what": row["what"],
-                **{title: cell(metrics[key]) for title, key in COLUMNS.items()},
+                **{title: cell(metrics[key]) for title, key in (COLUMNS | measured).items()},
                 "trigger AUC": f"{ablation.triggers[row['name']]['area']:.2f}",
                 "fit, s": f"{np.mean([fit.seconds for fit in fits]):.0f}",
             }
@@ -144,6 +156,7 @@ def text_of(ablation: Ablation) -> str:
     header = "| " + " | ".join(shown.columns) + " |"
     rule = "|" + "---|" * len(shown.columns)
     lines = ["# Ablation", "", note]
+    lines += [f"\nLeft out: {reason}." for reason in ablation.saved.left_out.values()]
     if ablation.gate is not None:
         passed = ", ".join(f"{key} {value:.2f}" for key, value in ablation.gate.items())
         lines += ["", f"Gate passed: {passed}."]

@@ -16,7 +16,8 @@ from tasks.base import TaskError
 class AblationRow:
     """One row: a method with some settings changed.
 
-    fit_of: the row whose fit is used, where only decoding differs.
+    fit_of: the row whose fit is used, where only decoding differs. alone: it says something without the row that
+    it is read against; others bring that row along.
     """
 
     name: str
@@ -25,6 +26,7 @@ class AblationRow:
     overrides: tuple[str, ...] = ()
     against: str = ""
     fit_of: str = ""
+    alone: bool = False
 
 
 SECTION_4_4 = (
@@ -50,7 +52,7 @@ SECTION_4_4 = (
         ("methods.recall_spec.mixture.sample_types=[memory_front,memory_full]",),
         "recall_spec",
     ),
-    AblationRow("recall", "recall", "calibrated", (), "recall_spec"),
+    AblationRow("recall", "recall", "calibrated", (), "recall_spec", alone=True),
     AblationRow(
         "recall/sampled",
         "recall",
@@ -120,7 +122,8 @@ def chosen_rows(words: list[str]) -> list[AblationRow]:
         if word in SETS:
             wanted |= {row.name for row in SETS[word]}
         elif word in by_name:
-            wanted |= {word} | ({by_name[word].fit_of} - {""})
+            row = by_name[word]
+            wanted |= {word, row.fit_of, "" if row.alone else row.against} - {""}
         else:
             raise TaskError(
                 f"rows: no row is called {word!r}; choose from the sets {', '.join(SETS)} or the rows "

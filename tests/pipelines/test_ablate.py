@@ -68,6 +68,8 @@ def test_rows_fitted_side_by_side_answer_as_those_fitted_here(
 def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
     assert tuple(chosen_rows(["section_4_4"])) == SECTION_4_4
     assert [row.name for row in chosen_rows(["recall/sampled"])] == ["recall", "recall/sampled"]  # its fit
+    assert [row.name for row in chosen_rows(["recall/keys_3"])] == ["recall", "recall/keys_3"]  # read against it
+    assert [row.name for row in chosen_rows(["recall"])] == ["recall"]
     assert tuple(chosen_rows(["all"])) == ALL
     for words in (["nothing"], []):
         with pytest.raises(TaskError, match="section_4_4"):
@@ -150,6 +152,21 @@ def test_a_recipe_that_learnt_nothing_does_not_pass_the_gate(
     assert "needs 0.9" in said
     (folder,) = run_folders(tmp_path)
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"] == "failed"
+
+
+def test_a_failed_gate_costs_the_literal_rows_alone_and_the_table_says_so(
+    small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*SMALL, f"runs_dir={tmp_path}", "rows=recall_spec,recall", "evaluation.ability=true")
+    run(monkeypatch, *words, "evaluation.ability_items=3")
+    (folder,) = run_folders(tmp_path)
+    body = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    assert list(body["rows"]) == ["recall"]
+    assert body["gate"] is None
+    shown = capsys.readouterr().out
+    assert "Left out: gate: recall_spec found" in shown
+    assert "ability after" in shown
+    assert body["rows"]["recall"]["metrics"]["ability/after"]["n"] > 0
 
 
 def test_unknown_rows_are_one_sentence(
