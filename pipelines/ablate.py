@@ -17,14 +17,16 @@ from typing import Any
 
 from eval.trigger import trigger_roc
 from methods.backbone import Backbone, load_backbone
-from methods.base import Method, MethodError
+from methods.base import Method
 from methods.recall.trigger import recall_margins
-from pipelines.ablation import GATE, TRIGGERS, write_ablation
+from pipelines.ablation import TRIGGERS, write_ablation
 from pipelines.cli import compose_config, guarded, one_run, show_help
-from pipelines.compare import ask_dialogues, fit_missing, make_method
+from pipelines.compare import ask_dialogues, fit_missing
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob
-from pipelines.fits import fit_and_save, fit_or_load, load_fit
+from pipelines.fits import fit_or_load, load_fit
+from pipelines.gate import gated
+from pipelines.making import make_method
 from pipelines.passes import measure_ability
 from pipelines.progress import Display, quiet_libraries
 from pipelines.report import show_ablation
@@ -35,57 +37,7 @@ from reports.base import TaskFacts
 from tasks.base import Message, TaskData
 from tasks.validate import check
 
-GATE_SEGMENTS = 0.9  # hit@1 on trained segments
-GATE_VERBATIM = 0.95  # from the true vector
-GATE_CLAUSES = 6
 BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
-
-
-class GateError(MethodError):
-    """`recall_spec` did not learn what it was trained on: what its rows show says nothing of the specification."""
-
-
-def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> dict[str, float]:
-    """Fits `recall_spec` on a few clauses, as long as the rows, and checks that it learnt what it trained on.
-
-    Raises GateError with the figures where it did not.
-    """
-    folder = run.fit_folder(config.seed, "gate")
-    report = load_fit(folder)
-    if report is None:
-        display.say("gate: recall_spec must learn what it is trained on")
-        task = config.task.load(config.seed)
-        method = make_method(config, "recall_spec", task, config.seed, backbone.clone(), display, folder)
-        report = fit_and_save(method, folder, task.memories[:GATE_CLAUSES], task.sft)
-    found = {key: report.notes[key] for key in ("segment_hit_at_1", "verbatim_from_true_vector")}
-    if found["segment_hit_at_1"] < GATE_SEGMENTS or found["verbatim_from_true_vector"] < GATE_VERBATIM:
-        raise GateError(
-            f"gate: recall_spec found {found['segment_hit_at_1']:.2f} of its trained segments (needs "
-            f"{GATE_SEGMENTS}) and recited {found['verbatim_from_true_vector']:.2f} of its memories from their "
-            f"vectors (needs {GATE_VERBATIM}); its rows would mean nothing: raise train.max_tokens"
-        )
-    return found
-
-
-def gated(
-    rows: Sequence[AblationRow], config: Resolved, run: Run, backbone: Backbone, display: Display
-) -> list[AblationRow]:
-    """The rows that count: where `recall_spec` fails its gate, its own are left out and the figures say why.
-
-    Raises GateError where no other row was asked for.
-    """
-    others = [row for row in rows if row.method != "recall_spec"]
-    if len(others) == len(rows):
-        return others
-    try:
-        write_json(run.folder / GATE, gate(config, run, backbone, display))
-        return list(rows)
-    except GateError as error:
-        if not others:
-            raise
-        display.say(f"left out: {error}")
-        run.leave_out("recall_spec", str(error))
-        return others
 
 
 def fit_rows_apart(rows: Sequence[AblationRow], config: Resolved, run: Run, display: Display) -> None:
@@ -121,7 +73,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
-        rows = gated(rows, base, run, backbone, display)
+        rows = gated(rows, lambda row: row.method, base, run, backbone, display)
         triggers = read_json(run.folder / TRIGGERS) if (run.folder / TRIGGERS).exists() else {}
         fit_rows_apart(rows, base, run, display)
         for seed, task in tasks.items():

@@ -9,27 +9,27 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from eval.runner import cost_questions, run_cost, run_retention
-from methods.arms import ARMS, LENDERS, borrows_from, check_window, gold_key
+from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
 from methods.base import FitBorrower, Method, MethodError
-from methods.registry import build_method
-from methods.setup import MethodSetup
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob, fit_apart
 from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
+from pipelines.gate import gated
+from pipelines.making import make_method
 from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
 from reports.base import Comparison, LoggedRun, TaskFacts
-from tasks.base import Message, Split, TaskData
+from tasks.base import Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
@@ -84,7 +84,8 @@ def fit_methods(
 
     A control arm borrows the fit of the method that it bounds, where that method runs too.
     """
-    names = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
+    asked = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
+    names = gated(asked, lambda name: name, config, run, backbone, display)
     missing = [n for n in names if borrows_from(n, names) == n and load_fit(run.fit_folder(seed, n)) is None]
     fit_missing(config, run, [FitJob(name, name, seed) for name in missing], display)
     methods: dict[str, Method] = {}
@@ -124,35 +125,6 @@ def arms_that_fit(config: Resolved, run: Run, task: TaskData, backbone: Backbone
             run.leave_out("full_context", str(error))
             arms.remove("full_context")
     return arms
-
-
-def make_method(
-    config: Resolved, name: str, task: TaskData, seed: int, backbone: Backbone, display: Display, folder: Any
-) -> Method:
-    """A method before its fit. Only the oracle arms get to know which clause a question rests on."""
-    setup = MethodSetup(
-        backbone=backbone,
-        train=replace(config.train, seed=seed),
-        examples=config.examples,
-        sampling=config.sampling,
-        progress=display,
-        encoder=config.method_configs["rag"].encoder,
-        folder=folder,
-    )
-    gold = gold_of(config, task, seed) if name in LENDERS else {}
-    return build_method(name, setup, config.method_configs, gold)
-
-
-def gold_of(config: Resolved, task: TaskData, seed: int) -> dict[str, tuple[str, ...]]:
-    """The clauses that answer each question, and each turn of the dialogues given what the user said before."""
-    gold = {qa.question: qa.memory_ids for qa in task.questions}
-    for dialogue in build_dialogues(task, seed, "test", config.dialogues):
-        said: list[Message] = []
-        for turn in dialogue.turns:
-            said.append(Message("user", turn.user))
-            if turn.qa is not None:
-                gold[gold_key(said)] = turn.qa.memory_ids
-    return gold
 
 
 def ask_dialogues(

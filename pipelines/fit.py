@@ -122,7 +122,7 @@ def _say(**said: Any) -> None:
 def main(folder: Path, job: FitJob) -> None:
     """Fits one method of the run and saves it in its fit folder."""
     from methods.backbone import load_backbone
-    from pipelines.compare import make_method
+    from pipelines.making import make_method
 
     config = saved_config(folder, job.overrides)
     logging.getLogger("methods").setLevel(config.log_level.upper())

@@ -26,6 +26,7 @@ from eval.stats import Estimate, resamples_for
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
+from pipelines import gate
 from pipelines.fits import load_fit
 from pipelines.run import write_json
 from reports.base import Comparison, TaskFacts
@@ -49,7 +50,7 @@ class SavedRun:
     lifecycle: Sequence[LifecycleRecord]
     abilities: Sequence[AbilityRecord]
     fits: Mapping[str, Sequence[FitReport]]  # method -> one report a seed
-    left_out: Mapping[str, str]  # control arm -> why it did not run
+    left_out: Mapping[str, str]  # control arm, or recipe that failed its gate -> why it is not here
     wall_s: float
 
 
@@ -79,7 +80,8 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
         if key not in config:
             raise RecordError(f"{folder / 'config.json'}: {key} is missing; the file was edited")
     seeds = range(config["seed"], config["seed"] + config["seeds"])
-    asked = config["run_methods"] if fit_of is None else list(fit_of)
+    left_out = state.get("left_out", {})
+    asked = [name for name in (config["run_methods"] if fit_of is None else fit_of) if name not in left_out]
     fitted = {(record.method, record.seed) for record in turns} | {
         (name, seed) for name in asked for seed in seeds
     }
@@ -96,7 +98,7 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
         lifecycle=_of(LifecycleRecord, found),
         abilities=_of(AbilityRecord, found),
         fits={name: [read_fit(folder, s, folders[name]) for s in seeds if (name, s) in fitted] for name in names},
-        left_out=state.get("left_out", {}),
+        left_out=left_out,
         wall_s=float(state["wall_s"]),
     )
 
@@ -151,7 +153,14 @@ def write_results(saved: SavedRun) -> Comparison:
     def rng() -> np.random.Generator:
         return np.random.default_rng(seed)
 
-    verdicts = judge_all(saved.turns, saved.costs, rng(), abilities=saved.abilities, num_resamples=num_resamples)
+    verdicts = judge_all(
+        saved.turns,
+        saved.costs,
+        rng(),
+        gates={gate.SPEC: (saved.folder / gate.FILE).exists()},
+        abilities=saved.abilities,
+        num_resamples=num_resamples,
+    )
     summary = summarise(
         saved.turns,
         saved.costs,

@@ -35,8 +35,8 @@ from methods.recall.stage1 import query_epochs
 from methods.recall.teacher import agreed, encoder_cosines, with_row
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, Teacher
-from pipelines.compare import make_method
 from pipelines.config import CompareConfig, resolve
+from pipelines.making import make_method
 from tasks.base import Memory, Message, TaskData
 
 TAU = 0.05

@@ -1,0 +1,45 @@
+"""From a configuration to a method before its fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from methods.arms import LENDERS, gold_key
+from methods.backbone import Backbone
+from methods.base import Method
+from methods.registry import build_method
+from methods.setup import MethodSetup
+from methods.train import Progress
+from pipelines.config import Resolved
+from tasks.base import Message, TaskData
+from tasks.dialogues import build_dialogues
+
+
+def make_method(
+    config: Resolved, name: str, task: TaskData, seed: int, backbone: Backbone, display: Progress, folder: Path
+) -> Method:
+    """A method before its fit. Only the oracle arms get to know which clause a question rests on."""
+    setup = MethodSetup(
+        backbone=backbone,
+        train=replace(config.train, seed=seed),
+        examples=config.examples,
+        sampling=config.sampling,
+        progress=display,
+        encoder=config.method_configs["rag"].encoder,
+        folder=folder,
+    )
+    gold = gold_of(config, task, seed) if name in LENDERS else {}
+    return build_method(name, setup, config.method_configs, gold)
+
+
+def gold_of(config: Resolved, task: TaskData, seed: int) -> dict[str, tuple[str, ...]]:
+    """The clauses that answer each question, and each turn of the dialogues given what the user said before."""
+    gold = {qa.question: qa.memory_ids for qa in task.questions}
+    for dialogue in build_dialogues(task, seed, "test", config.dialogues):
+        said: list[Message] = []
+        for turn in dialogue.turns:
+            said.append(Message("user", turn.user))
+            if turn.qa is not None:
+                gold[gold_key(said)] = turn.qa.memory_ids
+    return gold
