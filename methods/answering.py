@@ -8,17 +8,22 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from methods.backbone import CONTROL_TOKENS, RECALL, RECALL_END, THINK_END, Backbone
+from methods.backbone import CONTROL_TOKENS, RECALL, RECALL_END, THINK_END, Backbone, ControlIds
 from methods.base import Answer, Context, Lookup, Method, Usage
-from methods.chat import fit_history, parse_answer
+from methods.chat import fit_history, history_room, parse_answer
 from methods.decode import Generated, listening
 
 
 def prompts_for(backbone: Backbone, ctxs: Sequence[Context]) -> tuple[list[list[int]], list[int]]:
-    """Prompt ids of each context, cut to the window, and how many history messages were cut."""
+    """Prompt ids of each context without passages, and how many messages of its history were cut.
+
+    Every method cuts here, so that all lose the same (DESIGN section 3); one that shows passages adds them to
+    what is left.
+    """
     prompts, cuts = [], []
     for ctx in ctxs:
-        ids, cut = fit_history(backbone, ctx.messages, backbone.context_length - ctx.max_new_tokens)
+        room = history_room(backbone.context_length, ctx.max_new_tokens)
+        ids, cut = fit_history(backbone, ctx.messages, room)
         prompts.append(ids)
         cuts.append(cut)
     return prompts, cuts
@@ -29,29 +34,22 @@ def answer_from(
     output: Generated,
     lookups: tuple[Lookup, ...],
     truncated_turns: int,
-    extra_stage_s: dict[str, float] | None = None,
+    *,
+    searched_vectors: int = 0,
 ) -> Answer:
-    """Generated ids -> Answer. extra_stage_s: time spent before decoding (embed, search)."""
+    """Generated ids -> Answer. Its times run from the start of the clock."""
     tokens = list(output.token_ids)
     raw = backbone.tokenizer.decode(tokens, skip_special_tokens=False)
     think, final = parse_answer(raw, backbone.tokenizer.decode([backbone.ids.eos]))
-    extra = extra_stage_s or {}
-    before = sum(extra.values())
     times = output.token_s
     ttft = ttfa = total = 0.0
     stage_s: dict[str, float] = {}
     if times:
         ids = backbone.ids
-        ttft, total = before + times[0], before + times[len(tokens) - 1]
+        ttft, total = times[0], times[len(tokens) - 1]
         if ids.think_end in tokens[:-1]:  # else no answer token ever came, and there is no time to it
-            ttfa = before + times[tokens.index(ids.think_end) + 1]
-        recalled = 0.0
-        if ids.memory_pad in tokens:
-            start = tokens.index(ids.memory_pad)
-            closed = ids.recall_end in tokens[start:]
-            end = tokens.index(ids.recall_end, start) if closed else len(tokens) - 1
-            recalled = times[end] - times[start]
-        stage_s = {**extra, **output.stage_s, "recalled_text": recalled}
+            ttfa = times[tokens.index(ids.think_end) + 1]
+        stage_s = {**output.stage_s, "recalled_text": recalled_text_s(tokens, times, ids)}
         stage_s["rest"] = max(0.0, total - sum(stage_s.values()))
     usage = Usage(
         prompt_tokens=output.prompt_tokens,
@@ -62,8 +60,26 @@ def answer_from(
         stage_s=stage_s,
         kv_bytes=output.kv_bytes,
         truncated_turns=truncated_turns,
+        searched_vectors=searched_vectors,
     )
     return Answer(raw, think, final, lookups, usage, output.finished)
+
+
+def recalled_text_s(tokens: Sequence[int], times: Sequence[float], ids: ControlIds) -> float:
+    """Seconds from the first pad of each recall to its `</recall>`, over all recalls of an answer.
+
+    One that never closes ends with the next recall, the think or the answer. times: when each token came.
+    """
+    ends = (ids.recall_end, ids.recall, ids.think_end)
+    seconds = 0.0
+    start: int | None = None
+    for at, token in enumerate(tokens):
+        if start is None and token == ids.memory_pad:
+            start = at
+        elif start is not None and (token in ends or at == len(tokens) - 1):
+            seconds += times[at] - times[start]
+            start = None
+    return seconds
 
 
 class TextStream:

@@ -45,9 +45,12 @@ class Usage:
     ttft_s: float = 0.0  # time to the first new token
     ttfa_s: float = 0.0  # time to the first token after </think>
     total_s: float = 0.0
-    stage_s: dict[str, float] = field(default_factory=dict)  # embed, search, prefill, memory_head, decode
+    stage_s: dict[str, float] = field(default_factory=dict)  # eval.cost.STAGES, and "rest"
     kv_bytes: int = 0  # exact bytes of keys and values at the end
     truncated_turns: int = 0  # history turns cut to fit the context window
+    searched_vectors: int = 0  # keys in the memory bank, counted once a recall
+    encoder_tokens: int = 0  # read by the sentence encoder to look the question up
+    dropped_passages: int | None = None  # passages that did not fit beside the history; None: none are shown
 
 
 @dataclass(frozen=True)
@@ -67,9 +70,10 @@ class FitReport:
     seconds: float
     forward_tokens: int  # non-padding tokens through the model, over all stages
     optimizer_steps: int
-    bytes_stored: int = 0  # bank, index or adapter: what the method keeps beside the base weights
+    bytes_stored: int = 0  # all that the method keeps beside the base weights: adapters, and bank or index
+    index_bytes: int | None = None  # of these, the bank or index; None: a report from before it was kept
     curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # loss per step, per stage
-    notes: dict[str, float] = field(default_factory=dict)  # per-stage seconds, self-tests, thresholds
+    notes: dict[str, float] = field(default_factory=dict)  # per-stage seconds, self-tests, thresholds, threads
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,10 @@ class WriteReport:
     seconds: float
     num_memories: int
     trained_tokens: int
-    bytes_stored: int
+    bytes_stored: int  # of the bank or index alone, once written: adapters do not change
+    exact: tuple[str, ...] = ()  # ids of memories whose text is decoded word for word where it was optimised
+    inexact: tuple[str, ...] = ()  # ids of those whose text is not; both are empty where none is optimised
+    steps: dict[str, int] = field(default_factory=dict)  # id -> optimiser steps
 
 
 @runtime_checkable

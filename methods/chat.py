@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE = -100  # label of a position without loss
+PASSAGE_ROOM = 512  # tokens of the window that no history takes, so that passages fit beside it
 SYSTEM = "You are a helpful assistant."
 Piece = str | int  # plain text, or one control token's id
 
@@ -131,10 +132,20 @@ def parse_answer(raw: str, eos: str) -> tuple[str, str]:
     return think.replace(THINK, "", 1).strip(), final.replace(eos, "").strip()
 
 
-def fit_history(backbone: Backbone, messages: Sequence[Message], max_prompt_tokens: int) -> tuple[list[int], int]:
-    """Prompt ids within the context window: oldest exchanges are cut first, the same for every method.
+def history_room(context_length: int, max_new_tokens: int) -> int:
+    """Tokens that a prompt without passages may have: the same for every method, whether it shows passages or not.
 
-    Returns the ids and the number of messages cut. The user's last message is never cut.
+    Of what the answer leaves of the context window, PASSAGE_ROOM is kept for passages, a quarter at most.
+    """
+    window = context_length - max_new_tokens
+    return window - min(PASSAGE_ROOM, window // 4)
+
+
+def fit_history(backbone: Backbone, messages: Sequence[Message], max_prompt_tokens: int) -> tuple[list[int], int]:
+    """Prompt ids of at most so many tokens: the oldest exchanges are cut first, the same for every method.
+
+    messages: as the user sees them, before any passage is added. Returns the ids and the number of messages
+    cut. The user's last message is never cut.
     """
     kept = list(messages)
     cut = 0

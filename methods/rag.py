@@ -10,17 +10,20 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import nn
+
 from methods.answering import answer_from, prompts_for
 from methods.augment import augmented
-from methods.backbone import PACKAGED_ENCODER, load_encoder
+from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
-from methods.chat import Sample
-from methods.decode import generate
+from methods.chat import Sample, encode_prompt
+from methods.decode import Clock, generate
 from methods.examples import (
     Example,
     clause_examples,
@@ -32,6 +35,7 @@ from methods.examples import (
 from methods.samples import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
+from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
@@ -74,12 +78,19 @@ class Retriever(Protocol):
     ) -> tuple[list[list[Passage]], dict[str, float]]:
         """Passages of each conversation, best first, and the seconds of each stage."""
 
+    def query_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens that an encoder reads to look this conversation up."""
+
     def save(self, path: Path) -> None: ...
 
     def load(self, path: Path) -> None: ...
 
     @property
     def num_bytes(self) -> int: ...
+
+    @property
+    def encoder_shape(self) -> TransformerShape | None:
+        """Of that encoder; None where there is none."""
 
 
 class ChromaRetriever:
@@ -142,6 +153,16 @@ class ChromaRetriever:
         ]
         return passages, {"embed": embedded - begin, "search": searched - embedded}
 
+    def query_tokens(self, messages: Sequence[Message]) -> int:
+        if not isinstance(self.encoder, nn.Sequential):  # no transformer, so nothing is read in tokens
+            return 0
+        query, limit = self.query_of(messages), self.encoder.max_seq_length
+        return len(self.encoder.tokenizer(query, truncation=True, max_length=limit).input_ids)
+
+    @property
+    def encoder_shape(self) -> TransformerShape | None:
+        return shape_of(self.encoder[0].auto_model) if isinstance(self.encoder, nn.Sequential) else None
+
     def save(self, path: Path) -> None:
         stored = self.collection.get(include=["documents", "embeddings"])
         body = {
@@ -172,6 +193,30 @@ def open_book(messages: Sequence[Message], passages: Sequence[Passage]) -> tuple
         *messages[:-1],
         Message("user", f"Handbook clauses:\n{book}\n\nQuestion: {messages[-1].content}"),
     )
+
+
+def fit_book(
+    backbone: Backbone,
+    messages: Sequence[Message],
+    passages: Sequence[Passage],
+    max_prompt_tokens: int,
+    order: Callable[[Sequence[Passage]], Sequence[Passage]],
+) -> tuple[list[int], list[Passage]]:
+    """Prompt ids with the passages in the last message, and the passages that fitted.
+
+    passages: best first; as many from the last one on are left out as it takes. order: puts those that are shown
+    in the order of the prompt. The messages are never cut here.
+    """
+
+    def opened(count: int) -> list[int]:
+        return encode_prompt(backbone, open_book(messages, order(passages[:count])))
+
+    ids, count = opened(len(passages)), len(passages)
+    if len(ids) > max_prompt_tokens:
+        too_many = bisect_right(range(count), max_prompt_tokens, key=lambda tried: len(opened(tried)))
+        count = max(0, too_many - 1)
+        ids = opened(count)
+    return ids, list(passages[:count])
 
 
 class RagMethod:
@@ -269,7 +314,8 @@ class RagMethod:
         self.retriever.upsert(memories)
         index_s = time.perf_counter() - started
         if self.config.reader == "frozen":
-            return FitReport(index_s, 0, 0, self.retriever.num_bytes, notes={"index_s": index_s})
+            kept = self.retriever.num_bytes
+            return FitReport(index_s, 0, 0, kept, kept, notes={"index_s": index_s})
         log = train_lora(
             self.backbone,
             self._reader_epochs(memories, sft),
@@ -282,7 +328,8 @@ class RagMethod:
             seconds=time.perf_counter() - started,
             forward_tokens=log.forward_tokens,
             optimizer_steps=log.optimizer_steps,
-            bytes_stored=self.retriever.num_bytes,
+            bytes_stored=self.setup.adapter_bytes + self.retriever.num_bytes,
+            index_bytes=self.retriever.num_bytes,
             curves={f"reader/{k}": tuple(v) for k, v in log.losses.items()},
             notes={"index_s": index_s, "reader_s": log.seconds},
         )
@@ -290,23 +337,43 @@ class RagMethod:
     # answering
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
-        found, before = self.retriever.retrieve([c.messages for c in ctxs], self.top_k)
-        opened = [  # the best stands by the question
-            replace(ctx, messages=open_book(ctx.messages, passages if self.whole_book else passages[::-1]))
-            for ctx, passages in zip(ctxs, found, strict=True)
-        ]
-        prompts, cuts = prompts_for(self.backbone, opened)
+        clock = Clock(self.backbone.device, enabled=timed)
+        found, lookup_s = self.retriever.retrieve([c.messages for c in ctxs], self.top_k)
+        clock.took(lookup_s)
+        with clock.stage("prompt"):
+            _, cuts = prompts_for(self.backbone, ctxs)
+            prompts, shown = [], []
+            for ctx, cut, passages in zip(ctxs, cuts, found, strict=True):
+                ids, fitted = fit_book(
+                    self.backbone,
+                    ctx.messages[cut:],
+                    passages,
+                    self.backbone.context_length - ctx.max_new_tokens,
+                    order=list if self.whole_book else lambda best_first: best_first[::-1],  # best by the question
+                )
+                prompts.append(ids)
+                shown.append(fitted)
         outputs = generate(
             self.backbone,
             prompts,
             [c.max_new_tokens for c in ctxs],
             sampling=self.setup.sampling,
-            timed=timed,
+            clock=clock,
         )
-        return [
-            answer_from(self.backbone, output, () if self.whole_book else _lookups(passages), cut, before)
-            for output, passages, cut in zip(outputs, found, cuts, strict=True)
-        ]
+        answers = []
+        for ctx, output, passages, fitted, cut in zip(ctxs, outputs, found, shown, cuts, strict=True):
+            lookups = () if self.whole_book else _lookups(fitted, passages)
+            answer = answer_from(self.backbone, output, lookups, cut)
+            usage = replace(
+                answer.usage,
+                dropped_passages=len(passages) - len(fitted),
+                encoder_tokens=self.retriever.query_tokens(ctx.messages),
+            )
+            answers.append(replace(answer, usage=usage))
+        return answers
+
+    def shapes(self) -> Shapes:
+        return Shapes(shape_of(self.backbone.model), self.retriever.encoder_shape)
 
     def answer(self, ctx: Context) -> Answer:
         return self._answer([ctx], timed=True)[0]
@@ -344,6 +411,7 @@ class RagMethod:
         self.retriever.load(path)
 
 
-def _lookups(passages: Sequence[Passage]) -> tuple[Lookup, ...]:
-    candidates = tuple((p.memory_id, p.score) for p in passages)
-    return tuple(Lookup(p.memory_id, p.score, p.text, candidates) for p in passages)
+def _lookups(shown: Sequence[Passage], found: Sequence[Passage]) -> tuple[Lookup, ...]:
+    """One lookup a passage that stands in the prompt; its candidates are all that were found."""
+    candidates = tuple((p.memory_id, p.score) for p in found)
+    return tuple(Lookup(p.memory_id, p.score, p.text, candidates) for p in shown)

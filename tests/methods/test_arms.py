@@ -131,19 +131,19 @@ def test_every_clause_stands_in_the_prompt_in_its_order(
     import methods.rag
 
     prompts: list[str] = []
-    original = methods.rag.prompts_for
+    original = methods.rag.generate
 
-    def spy(backbone: Backbone, ctxs: list[Context]) -> Any:
-        prompts.extend(ctx.messages[-1].content for ctx in ctxs)
-        return original(backbone, ctxs)
+    def spy(backbone: Backbone, given: list[list[int]], *args: Any, **settings: Any) -> Any:
+        prompts.extend(backbone.tokenizer.decode(ids) for ids in given)
+        return original(backbone, given, *args, **settings)
 
-    monkeypatch.setattr(methods.rag, "prompts_for", spy)
+    monkeypatch.setattr(methods.rag, "generate", spy)
     method = arms.full_context(setup_of(pristine_lively.clone(), tmp_path), RagConfig())
     method.retriever.upsert(regs.memories)
     answer = method.answer(Context(asked(NOBODY_KNOWS), 8))
     places = [prompts[0].index(memory.text) for memory in regs.memories]
     assert places == sorted(places)
-    assert prompts[0].endswith(NOBODY_KNOWS)
+    assert prompts[0].index(f"Question: {NOBODY_KNOWS}") > places[-1]
     assert answer.lookups == ()  # nothing was looked up
 
 
