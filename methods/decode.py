@@ -39,6 +39,16 @@ def listening(on_token: OnToken) -> Iterator[None]:
         _listener.reset(before)
 
 
+class TokenStreamer(Protocol):
+    """What the loop asks of a streamer of the library (`TextStreamer`, `TextIteratorStreamer`)."""
+
+    def put(self, value: Tensor) -> None:
+        """The (B, T) prompt, then the (B,) ids of each new step."""
+
+    def end(self) -> None:
+        """No token comes any more."""
+
+
 class Interceptor(Protocol):
     """What a memory mechanism may do inside the loop."""
 
@@ -96,6 +106,19 @@ def _last_hidden_state(model: Any) -> Iterator[dict[str, Tensor]]:
         handle.remove()
 
 
+@contextmanager
+def _streaming(streamer: TokenStreamer | None, prompt_BT: Tensor) -> Iterator[OnToken]:
+    """Puts the prompt; in the block, what puts a step. Ends after an error too: a reader waits for it."""
+    if streamer is None:
+        yield lambda _next_B: None
+        return
+    try:
+        streamer.put(prompt_BT.cpu())
+        yield lambda next_B: streamer.put(next_B.cpu())
+    finally:
+        streamer.end()
+
+
 @torch.no_grad()
 def decode_loop(
     model: Any,
@@ -107,11 +130,14 @@ def decode_loop(
     clock: Clock | None = None,
     on_token: OnToken | None = None,
     final_cache: dict[str, Any] | None = None,
+    token_streamer: TokenStreamer | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """Greedy or sampled decoding. input_ids: (B, T) left-padded -> (B, T + new).
 
     on_token receives the (B,) ids of each new step (streaming); final_cache, a dict, receives the cache.
+    token_streamer: a streamer of the library, to be given under this name: `model.generate` hands `streamer=` to
+    no callable, gives it the prompt and never ends it.
     """
     model_kwargs.pop("synced_gpus", None)
     batch_size = input_ids.shape[0]
@@ -122,7 +148,7 @@ def decode_loop(
     embed = model.get_input_embeddings()
     if interceptor is not None:
         interceptor.begin(batch_size, clock)
-    with _last_hidden_state(model) as seen:
+    with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
         with clock.stage("prefill"):
             outputs = model._prefill(input_ids, generation_config, model_kwargs)
         while True:
@@ -141,6 +167,7 @@ def decode_loop(
                 next_B = next_B * unfinished_B + pad_token_id * (1 - unfinished_B)
             input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
             clock.token()
+            put(next_B)
             if on_token is not None:
                 on_token(next_B)
             unfinished_B = unfinished_B & ~stopping_criteria(input_ids, None)

@@ -1,23 +1,33 @@
 """A fitted recall model as an ordinary model folder: for somebody with transformers alone.
 
 config.json, model.safetensors, tokenizer files    the base with both steps' LoRA merged
-bank.safetensors, bank.json                         the memories
+bank.safetensors, bank.json                         the memories, and a sample of the weights that they belong to
+recall.json                                         how a memory is chosen
 custom_generate/generate.py                         the recall loop, without this project
 README.md                                           how to chat with it
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import runpy
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import SYSTEM
+from methods.decode import Sampling
 from methods.recall.bank import MemoryBank
+from methods.recall.generation import AutoregressiveRecall
 
 LOOP = Path(__file__).parent / "exported" / "generate.py"
+MARK = "bank.json"  # of a folder that holds an export
 
 CARD = """---
 library_name: transformers
@@ -43,7 +53,6 @@ recalled = []
 output = model.generate(
     **inputs,
     max_new_tokens=192,
-    do_sample=False,
     custom_generate=folder,
     trust_remote_code=True,
     recalled=recalled,
@@ -53,25 +62,89 @@ print(recalled)
 ```
 
 `trust_remote_code` runs `custom_generate/generate.py` of this folder and nothing else; read it first.
+
+- **Streaming**: `streamer=TextStreamer(tokenizer, skip_prompt=True)`, or a `TextIteratorStreamer`, as anywhere.
+- **How tokens are chosen** stands in `generation_config.json`: {tokens}. Arguments of `generate` go before it.
+- **How memories are chosen** stands in `recall.json`: {memories}. `recall={{"enabled": False}}` as an argument of
+  `generate` changes it for one call.
+- The memories are vectors of this model with these weights: with others, or quantised ones, `generate` refuses.
 """
 
 
-def export_model(backbone: Backbone, bank: MemoryBank, folder: Path) -> None:
-    """Writes the folder. Raises MethodError where something other than an export lies there."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / "bank.json").exists():
+def export_model(
+    backbone: Backbone,
+    bank: MemoryBank,
+    folder: Path,
+    recall: AutoregressiveRecall,
+    sampling: Sampling,
+    overwrite: bool = False,
+) -> None:
+    """Writes the folder, with which tokens and memories are chosen as given. overwrite: an earlier export, if any.
+
+    Raises MethodError where something else lies there, or where it cannot be written.
+    """
+    try:
+        _check_room(folder, overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(backbone, bank, folder, recall, sampling)
+    except OSError as error:
+        raise MethodError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
+
+
+def _check_room(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / MARK).exists():
         raise MethodError(f"{folder} is not empty and holds no exported model; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    model = backbone.model
-    model.generation_config.pad_token_id = int(backbone.tokenizer.pad_token_id)
-    model.generation_config.eos_token_id = backbone.ids.eos
-    model.save_pretrained(str(folder))
+    if not overwrite:
+        raise MethodError(f"{folder} holds an exported model; name a new folder, or say overwrite=true")
+
+
+def _write(
+    backbone: Backbone, bank: MemoryBank, folder: Path, recall: AutoregressiveRecall, sampling: Sampling
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    sample_weights = runpy.run_path(str(LOOP))["sample_weights"]  # as it will be taken there
+    with _decoding(backbone, sampling) as model:
+        model.save_pretrained(str(folder))
     backbone.tokenizer.save_pretrained(str(folder))
     bank.save(folder)
-    meta_file = folder / "bank.json"
-    meta = json.loads(meta_file.read_text(encoding="utf-8"))
+    tensors = load_file(str(folder / "bank.safetensors"))
+    save_file(tensors | {"weights": sample_weights(backbone.model)}, str(folder / "bank.safetensors"))
+    meta = json.loads((folder / MARK).read_text(encoding="utf-8"))
     meta |= {"recall_token_id": backbone.ids.recall, "memory_pad_token_id": backbone.ids.memory_pad}
-    meta_file.write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
+    _write_json(folder / MARK, meta)
+    settings = {key: value for key, value in asdict(recall).items() if key != "debug_top_k"}  # it only logs
+    settings["logit_scale"] = recall.logit_scale or 1.0  # as RecallInterceptor takes it
+    _write_json(folder / "recall.json", settings)
     (folder / "custom_generate").mkdir(exist_ok=True)
     shutil.copyfile(LOOP, folder / "custom_generate" / "generate.py")
-    card = CARD.format(name=backbone.name, count=len(bank), system=SYSTEM)
+    card = CARD.format(
+        name=backbone.name,
+        count=len(bank),
+        system=SYSTEM,
+        tokens="sampled" if sampling.do_sample else "the best one, greedily",
+        memories="sampled" if recall.autorecall_use_sampling else "the best one, greedily",
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _write_json(path: Path, body: dict[str, object]) -> None:
+    path.write_text(json.dumps(body, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+@contextmanager
+def _decoding(backbone: Backbone, sampling: Sampling) -> Iterator[Any]:
+    """The model, with a generation_config that decodes as `methods.decode.generate` does; then its own again."""
+    model = backbone.model
+    own = model.generation_config
+    config = model.generation_config = copy.deepcopy(own)
+    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), backbone.ids.eos
+    config.do_sample, config.repetition_penalty = sampling.do_sample, sampling.repetition_penalty
+    for name in ("temperature", "top_k", "top_p"):
+        setattr(config, name, getattr(sampling, name) if sampling.do_sample else None)
+    try:
+        yield model
+    finally:
+        model.generation_config = own

@@ -289,12 +289,7 @@ class RecallMethod:
         return self.bank
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
-        bank = self._bank()
-        recall = replace(
-            self.recall,
-            logit_scale=self._logit_scale,
-            enabled=self.recall.enabled and self._recall_enabled,
-        )
+        bank, recall = self._bank(), self._settings
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
         interceptor = RecallInterceptor(bank, self.backbone.ids, recall, forced)
         prompts, cuts = prompts_for(self.backbone, ctxs)
@@ -311,6 +306,15 @@ class RecallMethod:
             answer_from(self.backbone, out, self._lookups(out, events), cut)
             for out, events, cut in zip(outputs, interceptor.events, cuts, strict=True)
         ]
+
+    @property
+    def _settings(self) -> AutoregressiveRecall:
+        """How memories are chosen, here and in an export."""
+        return replace(
+            self.recall,
+            logit_scale=self._logit_scale,
+            enabled=self.recall.enabled and self._recall_enabled,
+        )
 
     @property
     def _logit_scale(self) -> float:
@@ -412,9 +416,14 @@ class RecallMethod:
         self.setup.copy_adapters(path)
         self._bank().save(path / "bank")
 
-    def export(self, folder: Path) -> None:
-        """Writes an ordinary model folder with its bank and `custom_generate/generate.py`."""
-        export_model(self.backbone, self._bank(), folder)
+    def export(self, folder: Path, overwrite: bool = False) -> None:
+        """Writes an ordinary model folder with its bank and `custom_generate/generate.py`.
+
+        overwrite: an earlier export may lie there. Raises MethodError for a control arm.
+        """
+        if self._choose is not None:
+            raise MethodError(f"{self.name}: chooses by the gold answers, which no export has; export recall")
+        export_model(self.backbone, self._bank(), folder, self._settings, self.setup.sampling, overwrite)
 
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""

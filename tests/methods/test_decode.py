@@ -11,7 +11,7 @@ from model_script import random_bank, scripted
 
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
-from methods.decode import Generated, Sampling, generate
+from methods.decode import Generated, Sampling, decode_loop, generate
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from tasks.base import Message
 
@@ -147,6 +147,58 @@ def test_a_row_that_has_stopped_streams_padding(lively: Backbone) -> None:
     generate(stopping, PROMPTS, NEW, on_token=lambda ids: steps.append(ids.tolist()))
     assert len(steps) == NEW
     assert {row[0] for row in steps[5:]} == {lively.tokenizer.pad_token_id}
+
+
+class Kept:
+    """A streamer of the library's shape that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: list[torch.Tensor] = []
+        self.num_ends = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        self.values.append(value)
+
+    def end(self) -> None:
+        self.num_ends += 1
+
+
+def streamed(backbone: Backbone, **options: object) -> torch.Tensor:
+    return backbone.model.generate(
+        input_ids=torch.tensor([[5, 6], [7, 8]]),
+        max_new_tokens=5,
+        pad_token_id=2,
+        eos_token_id=2,
+        custom_generate=decode_loop,
+        **options,
+    )
+
+
+def test_a_streamer_of_the_library_gets_the_prompt_and_every_step(lively: Backbone) -> None:
+    streamer = Kept()
+    output = streamed(lively, token_streamer=streamer)
+    prompt, *steps = streamer.values
+    assert torch.equal(torch.cat([prompt, torch.stack(steps, dim=1)], dim=1), output)
+    assert len(steps) == 5
+    assert streamer.num_ends == 1
+
+
+def test_it_ends_after_an_error(lively: Backbone) -> None:
+    streamer = Kept()
+    with pytest.raises(RuntimeError, match="stop here"):
+        streamed(lively, token_streamer=streamer, on_token=_stop)
+    assert streamer.num_ends == 1
+
+
+def _stop(_ids: torch.Tensor) -> None:
+    raise RuntimeError("stop here")
+
+
+def test_the_library_hands_its_own_streamer_argument_to_no_callable(lively: Backbone) -> None:
+    """Once it does, `token_streamer` is not needed any more."""
+    streamer = Kept()
+    streamed(lively, streamer=streamer)
+    assert (len(streamer.values), streamer.num_ends) == (1, 0)
 
 
 def test_times_and_bytes(lively: Backbone) -> None:

@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
-from model_script import random_bank
+from model_script import FORCED, random_bank
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, TextIteratorStreamer
 
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces, encode_prompt
-from methods.decode import generate
+from methods.decode import Generated, Sampling, generate
+from methods.recall.bank import MemoryBank
 from methods.recall.export import LOOP, export_model
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from tasks.base import Message
 
-NEW = 9
+NEW = 14
+SAMPLED = Sampling(do_sample=True, temperature=1.7, top_k=40, top_p=0.9, repetition_penalty=1.2)
+MEMORIES_SAMPLED = AutoregressiveRecall(
+    autorecall_use_sampling=True, temperature=1.5, top_k=5, top_p=0.9, repetition_penalty=1.3, logit_scale=7.0
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "model"
+
+
+def exported(
+    backbone: Backbone,
+    bank: MemoryBank,
+    folder: Path,
+    recall: AutoregressiveRecall | None = None,
+    sampling: Sampling | None = None,
+) -> Any:
+    """The model as somebody else loads it."""
+    export_model(backbone, bank, folder, recall or AutoregressiveRecall(logit_scale=1.0), sampling or Sampling())
+    return AutoModelForCausalLM.from_pretrained(folder)
+
+
+def bank_of(backbone: Backbone, num_keys: int = 1, vectors: int = 1) -> MemoryBank:
+    bank = random_bank(backbone, num_keys=num_keys)
+    if vectors > 1:
+        generator = torch.Generator().manual_seed(3)
+        fed = [torch.randn(vectors, backbone.hidden_size, generator=generator) for _ in bank.ids]
+        bank.write(bank.ids, bank.texts, bank.keys_MKD.clone(), fed)
+    return bank
 
 
 def prompts_of(backbone: Backbone) -> list[list[int]]:
@@ -27,43 +63,225 @@ def prompts_of(backbone: Backbone) -> list[list[int]]:
     return [asked + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall]), asked]
 
 
-@pytest.mark.parametrize(("num_keys", "vectors"), [(1, 1), (3, 1), (1, 3)])
-def test_the_folder_generates_what_the_method_generates(
-    lively: Backbone, tmp_path: Path, num_keys: int, vectors: int
-) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def padded(prompts: list[list[int]], pad: int) -> dict[str, Tensor]:
+    width = max(map(len, prompts))
+    return {
+        "input_ids": torch.tensor([[pad] * (width - len(p)) + p for p in prompts]),
+        "attention_mask": torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts]),
+    }
 
-    bank = random_bank(lively, num_keys=num_keys)
-    if vectors > 1:
-        fed = [torch.randn(vectors, lively.hidden_size) for _ in bank.ids]
-        bank.write(bank.ids, bank.texts, bank.keys_MKD.clone(), fed)
-    export_model(lively, bank, tmp_path / "model")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert tokenizer.get_vocab() == lively.tokenizer.get_vocab()
 
-    prompts = prompts_of(lively)
-    interceptor = RecallInterceptor(bank, lively.ids, AutoregressiveRecall())
-    expected = generate(lively, prompts, NEW, interceptor=interceptor)
-    pad, width = int(tokenizer.pad_token_id), max(map(len, prompts))
-    ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    recalled: list[list[dict[str, object]]] = []
+def elsewhere(
+    model: Any, prompts: list[list[int]], **options: Any
+) -> tuple[list[list[int]], list[list[dict[str, Any]]]]:
+    """New tokens of every row, and what it recalled, as somebody with transformers alone gets them."""
+    recalled: list[list[dict[str, Any]]] = []
+    inputs = padded(prompts, model.generation_config.pad_token_id)
     output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
+        **inputs,
         max_new_tokens=NEW,
-        do_sample=False,
-        custom_generate=str(tmp_path / "model"),
+        custom_generate=model.config._name_or_path,
         trust_remote_code=True,
         recalled=recalled,
+        **options,
     )
-    for row, generated in enumerate(expected):
-        assert tuple(output[row, width : width + len(generated.token_ids)].tolist()) == generated.token_ids
-    assert expected[0].token_ids[: vectors + 1].count(lively.ids.memory_pad) == vectors
-    (event,) = interceptor.events[0]
-    assert recalled[0][0]["id"] == bank.ids[event.memory_index]
-    assert recalled[0][0]["cosine"] == pytest.approx(event.score, abs=1e-5)
+    return output[:, inputs["input_ids"].shape[1] :].tolist(), recalled
+
+
+def here(
+    backbone: Backbone, bank: MemoryBank, recall: AutoregressiveRecall, sampling: Sampling
+) -> tuple[list[Generated], RecallInterceptor]:
+    interceptor = RecallInterceptor(bank, backbone.ids, recall)
+    bias = {backbone.ids.recall: recall.recall_bias} if recall.recall_bias else None
+    prompts = prompts_of(backbone)
+    return generate(
+        backbone, prompts, NEW, interceptor=interceptor, sampling=sampling, token_bias=bias
+    ), interceptor
+
+
+@pytest.mark.parametrize(("num_keys", "vectors"), [(1, 1), (3, 1), (1, 3)])
+@pytest.mark.parametrize(
+    ("recall", "sampling"),
+    [
+        (AutoregressiveRecall(logit_scale=1.0), Sampling()),
+        (MEMORIES_SAMPLED, Sampling()),
+        (AutoregressiveRecall(logit_scale=20.0, recall_bias=FORCED), SAMPLED),
+        (AutoregressiveRecall(logit_scale=20.0, repetition_penalty=5.0, recall_bias=FORCED), Sampling()),
+        (AutoregressiveRecall(**{**vars(MEMORIES_SAMPLED), "recall_bias": FORCED}), SAMPLED),
+        (AutoregressiveRecall(logit_scale=1.0, enabled=False), SAMPLED),
+    ],
+    ids=["greedy", "memories sampled", "tokens sampled", "penalty", "both sampled", "off"],
+)
+def test_the_folder_generates_what_the_method_generates(
+    lively: Backbone, folder: Path, num_keys: int, vectors: int, recall: AutoregressiveRecall, sampling: Sampling
+) -> None:
+    """Token for token with the same seed, from the folder's own settings; a forced <recall> recalls many times."""
+    bank = bank_of(lively, num_keys, vectors)
+    model = exported(lively, bank, folder, recall, sampling)
+    torch.manual_seed(4)
+    expected, interceptor = here(lively, bank, recall, sampling)
+    torch.manual_seed(4)
+    rows, recalled = elsewhere(model, prompts_of(lively))
+    for row, generated in zip(rows, expected, strict=True):
+        assert tuple(row[: len(generated.token_ids)]) == generated.token_ids
+    events = [[(e["id"], e["cosine"]) for e in found] for found in recalled]
+    wanted = [[(bank.ids[e.memory_index], e.score) for e in found] for found in interceptor.events]
+    assert [[i for i, _ in row] for row in events] == [[i for i, _ in row] for row in wanted]
+    assert [c for row in events for _, c in row] == pytest.approx([c for row in wanted for _, c in row], abs=1e-5)
+    assert bool(events[0]) == recall.enabled
+    if recall.recall_bias:
+        assert min(map(len, events)) > 2
+        assert len({i for row in events for i, _ in row}) > 1
+    if recall.enabled:
+        assert rows[0][: vectors + 1].count(lively.ids.memory_pad) == vectors
+
+
+def test_the_settings_change_what_is_generated(lively: Backbone, folder: Path) -> None:
+    """Else nothing above would show that they are read; and an argument goes before the folder."""
+    model = exported(lively, bank_of(lively), folder)
+    said = []
+    for recall in ({}, {"enabled": False}, {"recall_bias": FORCED}, MEMORIES_SAMPLED.__dict__ | {"top_k": 7}):
+        recall = {key: value for key, value in recall.items() if key != "debug_top_k"}
+        torch.manual_seed(2)
+        said.append(elsewhere(model, prompts_of(lively), recall=recall))
+    assert [len(recalled[0]) for _, recalled in said[:2]] == [1, 0]
+    assert len(said[2][1][0]) > 3
+    assert len({str(rows) for rows, _ in said}) == 4
+    with pytest.raises(ValueError, match="'topk' is no setting; choose from: enabled"):
+        elsewhere(model, prompts_of(lively), recall={"topk": 3})
+
+
+def test_expanded_rows_recall_each_for_itself(lively: Backbone, folder: Path) -> None:
+    """`num_return_sequences` makes rows of one prompt's."""
+    model = exported(lively, bank_of(lively), folder, MEMORIES_SAMPLED, SAMPLED)
+    rows, recalled = elsewhere(model, prompts_of(lively)[:1], num_return_sequences=3)
+    assert len(rows) == len(recalled) == 3
+    assert [row[0] for row in rows] == [lively.ids.memory_pad] * 3
+    assert min(map(len, recalled)) == 1
+
+
+def test_beams_are_refused(lively: Backbone, folder: Path) -> None:
+    model = exported(lively, bank_of(lively), folder)
+    with pytest.raises(ValueError, match="num_beams=2: recall decodes without beams"):
+        elsewhere(model, prompts_of(lively), num_beams=2)
+
+
+class Kept:
+    """A streamer that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.values: list[Tensor] = []
+        self.num_ends = 0
+
+    def put(self, value: Tensor) -> None:
+        self.values.append(value)
+
+    def end(self) -> None:
+        self.num_ends += 1
+
+
+def test_a_streamer_gets_the_prompt_and_every_step(lively: Backbone, folder: Path) -> None:
+    model = exported(lively, bank_of(lively, vectors=3), folder)
+    streamer = Kept()
+    prompts = prompts_of(lively)
+    rows, _ = elsewhere(model, prompts, streamer=streamer)
+    prompt, *steps = streamer.values
+    assert torch.equal(prompt, padded(prompts, model.generation_config.pad_token_id)["input_ids"])
+    assert torch.stack(steps, dim=1).tolist() == rows
+    assert streamer.num_ends == 1
+
+
+def test_the_librarys_streamer_ends(lively: Backbone, folder: Path) -> None:
+    """Read in this thread while another generates; the pad of a memory is not in the text."""
+    model, tokenizer = exported(lively, bank_of(lively), folder), AutoTokenizer.from_pretrained(folder)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=60, skip_special_tokens=True)
+    found: list[Any] = []
+    thread = Thread(target=lambda: found.append(elsewhere(model, prompts_of(lively)[:1], streamer=streamer)))
+    thread.start()
+    text = "".join(streamer)
+    thread.join()
+    ((row,), _) = found[0]
+    assert lively.ids.memory_pad in row
+    assert text == tokenizer.decode(row, skip_special_tokens=True)
+    assert len(text) > 4
+
+
+def test_a_streamer_ends_after_an_error(lively: Backbone, folder: Path) -> None:
+    model = exported(lively, bank_of(lively), folder)
+    streamer = Kept()
+    with pytest.raises(ValueError, match="no setting"):
+        elsewhere(model, prompts_of(lively), streamer=streamer, recall={"x": 1})
+    assert streamer.num_ends == 1
+
+
+def test_a_model_loaded_with_its_loop_needs_no_further_word(lively: Backbone, folder: Path) -> None:
+    exported(lively, bank_of(lively), folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    recalled: list[Any] = []
+    inputs = padded(prompts_of(lively)[:1], 0)
+    model.generate(inputs["input_ids"], max_new_tokens=3, recalled=recalled)
+    assert [len(row) for row in recalled] == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_weights_are_the_exports_in_any_type(lively: Backbone, folder: Path, dtype: torch.dtype) -> None:
+    exported(lively, bank_of(lively), folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    _rows, recalled = elsewhere(model, prompts_of(lively))
+    assert len(recalled[0]) == 1
+
+
+def test_other_weights_are_refused(lively: Backbone, pristine: Backbone, folder: Path) -> None:
+    """Even where a single matrix was trained on a little; and the model's own folder goes on working."""
+    model = exported(lively, bank_of(lively), folder)
+    assert elsewhere(model, prompts_of(lively))[1][0]
+    tuned = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        tuned.model.layers[1].self_attn.q_proj.weight *= 1.05
+    other = AutoModelForCausalLM.from_pretrained(folder)
+    other.load_state_dict(pristine.model.state_dict())
+    for wrong in (tuned, other):
+        with pytest.raises(ValueError, match=r"model: its memories were exported with other weights .* load the"):
+            elsewhere(wrong, prompts_of(lively))
+    assert elsewhere(model, prompts_of(lively))[1][0]
+
+
+def test_a_bank_that_is_changed_is_read_again(lively: Backbone, folder: Path) -> None:
+    model = exported(lively, bank_of(lively), folder)
+    elsewhere(model, prompts_of(lively))
+    bank = bank_of(lively)
+    bank.texts = ["changed"] * len(bank)
+    export_model(lively, bank, folder, AutoregressiveRecall(), Sampling(), overwrite=True)
+    assert elsewhere(model, prompts_of(lively))[1][0][0]["text"] == "changed"
+
+
+def test_a_model_from_elsewhere_names_the_folder(lively: Backbone, folder: Path, tmp_path: Path) -> None:
+    exported(lively, bank_of(lively), folder)
+    lively.model.save_pretrained(tmp_path / "copy")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
+    inputs = padded(prompts_of(lively)[:1], 0)
+    options = {"max_new_tokens": 2, "custom_generate": str(folder), "trust_remote_code": True}
+    with pytest.raises(ValueError, match=r"copy: holds no bank\.json.*bank_folder="):
+        model.generate(**inputs, **options)
+    recalled: list[Any] = []
+    model.generate(**inputs, **options, bank_folder=str(folder), recalled=recalled)
+    assert len(recalled[0]) == 1
+
+
+def test_what_was_set_for_generation_stays_set(lively: Backbone, folder: Path) -> None:
+    """A user's own biases and suppressed tokens, beside the folder's; recall says <recall> in spite of neither."""
+    model = exported(lively, bank_of(lively), folder, AutoregressiveRecall(logit_scale=1.0, recall_bias=1.0))
+    (free,), _ = elsewhere(model, prompts_of(lively)[1:])
+    (suppressed,), _ = elsewhere(model, prompts_of(lively)[1:], suppress_tokens=free)
+    assert not set(free) & set(suppressed)
+    (biased,), _ = elsewhere(model, prompts_of(lively)[1:], sequence_bias={(77,): FORCED})
+    assert set(biased) == {77}
+
+
+def test_an_export_leaves_the_model_as_it_was(lively: Backbone, folder: Path) -> None:
+    before = lively.model.generation_config.to_dict()
+    exported(lively, bank_of(lively), folder, sampling=SAMPLED)
+    assert lively.model.generation_config.to_dict() == before
 
 
 def test_the_loop_needs_nothing_of_this_project() -> None:
@@ -72,22 +290,35 @@ def test_the_loop_needs_nothing_of_this_project() -> None:
         name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names
     }
     names |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names == {"json", "torch", "safetensors", "transformers"}
+    assert names == {"json", "pathlib", "weakref", "torch", "safetensors", "transformers"}
 
 
-def test_it_runs_only_if_trusted(lively: Backbone, tmp_path: Path) -> None:
-    export_model(lively, random_bank(lively), tmp_path / "model")
+def test_it_runs_only_if_trusted(lively: Backbone, folder: Path) -> None:
+    exported(lively, random_bank(lively), folder)
     with pytest.raises(ValueError, match="trust_remote_code"):
         lively.model.generate(
             input_ids=torch.tensor([[5, 6]]),
             max_new_tokens=2,
-            custom_generate=str(tmp_path / "model"),
+            custom_generate=str(folder),
             trust_remote_code=False,
         )
 
 
-def test_a_folder_with_other_things_is_left_alone(lively: Backbone, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(MethodError, match="not empty"):
-        export_model(lively, random_bank(lively), tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+def test_nothing_is_overwritten_unasked(lively: Backbone, folder: Path) -> None:
+    bank, settings = random_bank(lively), (AutoregressiveRecall(), Sampling())
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    for overwrite in (False, True):
+        with pytest.raises(MethodError, match="not empty and holds no exported model; name a new folder"):
+            export_model(lively, bank, folder, *settings, overwrite=overwrite)
+    with pytest.raises(MethodError, match=r"notes\.txt: cannot be written \(.*\); name another"):
+        export_model(lively, bank, folder / "notes.txt", *settings)
+    assert [file.name for file in folder.iterdir()] == ["notes.txt"]
+    (folder / "notes.txt").unlink()
+    export_model(lively, bank, folder, *settings)
+    bank.forget(bank.ids[1:])
+    with pytest.raises(MethodError, match=r"holds an exported model; .* overwrite=true"):
+        export_model(lively, bank, folder, *settings)
+    assert len(json.loads((folder / "bank.json").read_text(encoding="utf-8"))["ids"]) == 7
+    export_model(lively, bank, folder, *settings, overwrite=True)
+    assert len(json.loads((folder / "bank.json").read_text(encoding="utf-8"))["ids"]) == 1
