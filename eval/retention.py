@@ -5,12 +5,14 @@ to); `eval.stats` turns it into a number with an interval. A scored turn is one 
 but `ordinary` and `filler`.
 
 First asks, delayed by d turns of filler, carry the retention claim. A re-ask can be answered by copying
-the history, so re-asks are reported apart.
+the history, so re-asks are reported apart. Cued and uncued clauses are two splits, reported apart too
+(`about`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from eval.records import RecordError, TurnRecord
 from eval.scoring import (
@@ -29,8 +31,12 @@ DISTANCES = (0, 1, 2, 4, 8)
 
 
 def key_of(record: TurnRecord) -> QA | None:
-    """The key of a scored turn; None on turns that are not scored."""
-    return None if record.kind in ("ordinary", "filler") else record.qa
+    """The key of a scored turn; None on turns that are not scored. Raises RecordError where a scored one has none."""
+    if record.kind in ("ordinary", "filler"):
+        return None
+    if record.qa is None:
+        raise RecordError(f"record {record.id}: a {record.kind} without a key (qa); run it again")
+    return record.qa
 
 
 def answerable_key_of(record: TurnRecord) -> QA | None:
@@ -75,8 +81,55 @@ def unknown_to(control: Sequence[TurnRecord], records: Sequence[TurnRecord]) -> 
 
     What a method without any memory answers right (an abstention among them) shows nothing about memory.
     """
-    missed = {(r.seed, r.dialogue_id, r.turn) for r in control if correct(r) is False}
-    return [r for r in records if (r.seed, r.dialogue_id, r.turn) in missed]
+    return _where(control, records, right=False)
+
+
+def known_to(control: Sequence[TurnRecord], records: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """The scored answers to what the control arm answered right without any memory: the rest of `unknown_to`."""
+    return _where(control, records, right=True)
+
+
+def _where(control: Sequence[TurnRecord], records: Sequence[TurnRecord], *, right: bool) -> list[TurnRecord]:
+    asked = {(r.seed, r.dialogue_id, r.turn) for r in control if correct(r) is right}
+    return [r for r in records if (r.seed, r.dialogue_id, r.turn) in asked]
+
+
+def about(records: Sequence[TurnRecord], cued: bool) -> list[TurnRecord]:
+    """The answers to questions about cued clauses, or about uncued ones. DESIGN section 3.
+
+    A question about several clauses is cued where all of them are. Raises RecordError where a question that a
+    clause answers does not say which it is.
+    """
+    for record in records:
+        if record.cued is None and answerable_key_of(record) is not None:
+            raise RecordError(f"record {record.id}: does not say whether its clause is cued; run it again")
+    return [record for record in records if record.cued is cued]
+
+
+def apart(drawn: Sample, cued: bool) -> Sample:
+    """A sample of the answers of `about`; where it is empty its reason says of which clauses."""
+    if len(drawn):
+        return drawn
+    return replace(drawn, reason=f"{drawn.reason} ({'cued' if cued else 'uncued'} clauses)")
+
+
+def history_cut(records: Sequence[TurnRecord]) -> Sample:
+    """Share of all answers for which messages of the history were cut to fit the context window.
+
+    The cut is the same for every method (methods.chat.history_room), so a share above 0 says that the dialogues
+    are too long for this model, not that one method forgets more.
+    """
+    return sample(records, lambda r: r.answer.usage.truncated_turns > 0, "no generated answer")
+
+
+def passages_dropped(records: Sequence[TurnRecord]) -> Sample:
+    """Share of the answers with passages in their prompt for which some did not fit beside the history."""
+
+    def value(record: TurnRecord) -> bool | None:
+        dropped = record.answer.usage.dropped_passages
+        return None if dropped is None else dropped > 0
+
+    return sample(records, value, "it shows no passages, or its answers do not count those that did not fit")
 
 
 def _of_kind(records: Sequence[TurnRecord], *kinds: TurnKind) -> list[TurnRecord]:
@@ -135,7 +188,7 @@ def repeats(records: Sequence[TurnRecord], kind: TurnKind = "re_ask") -> list[tu
     for record in sorted(records, key=lambda r: (r.seed, r.dialogue_id, r.turn)):
         qa = answerable_key_of(record)
         if record.kind == kind and qa is None:
-            raise RecordError(f"record {record.id}: a {kind} without an answerable key; run it again")
+            raise RecordError(f"record {record.id}: a {kind} of a question that no clause answers; run it again")
         if qa is None:
             continue
         fact = (record.seed, record.dialogue_id, qa.memory_ids, qa.slot or normalise(qa.answer))

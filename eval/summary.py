@@ -39,6 +39,15 @@ KINDS: tuple[TurnKind, ...] = (
     "two_clause",
     "unanswerable",
 )
+CUED_KINDS: tuple[TurnKind, ...] = ("re_ask", "follow_up", "near_miss", "contradiction")
+LOOKUPS: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {
+    "ledger/trigger": ledger.trigger,
+    "ledger/hit_at_1": ledger.hit_at_1,
+    "ledger/hit_at_k": ledger.hit_at_k,
+    "ledger/verbatim": ledger.verbatim_given_hit,
+    "ledger/correct_given_verbatim": ledger.correct_given_verbatim,
+}
+NEVER_LOOKS_UP = missing("it never looks anything up")  # of a method that keeps all in its weights
 NO_MEMORY = "none"  # the control arm that never saw a clause
 NOT_RUN: dict[str, str] = {  # metrics of the passes that only evaluation=full runs
     **dict.fromkeys(("ability/before", "ability/after", "ability/with_memory"), "the ability pass was not run"),
@@ -72,6 +81,8 @@ def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
         "retention/consistency": retention.consistency(records),
         "retention/flips": retention.flips(records),
         "retention/gives_in": retention.flips(records, "contradiction"),
+        "retention/history_cut": retention.history_cut(records),
+        "retention/passages_dropped": retention.passages_dropped(records),
         "abstention/precision": retention.abstention_precision(records),
         "abstention/recall": retention.abstention_recall(records),
     }
@@ -86,18 +97,50 @@ def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
 def unknown_metrics(
     records: Sequence[TurnRecord], control: Sequence[TurnRecord], resamples: Resamples
 ) -> dict[str, Estimate]:
-    """Accuracy where the control arm without memories is wrong: what the memories brought.
+    """Accuracy where the control arm without memories is wrong, which is what the memories brought; and the rest.
 
     control: that arm's records; none: it was not run.
     """
-    keys = {"retention/accuracy_unknown_to_none": None, "retention/first_ask_unknown_to_none": "first_ask"}
-    if not control:
-        return dict.fromkeys(keys, missing(f"the control arm {NO_MEMORY} was not run"))
-    unknown = retention.unknown_to(control, records)
-    return {
-        key: estimate(retention.accuracy([r for r in unknown if kind in (None, r.kind)]), resamples)
-        for key, kind in keys.items()
-    }
+    metrics: dict[str, Estimate] = {}
+    for name, chosen in (("unknown", retention.unknown_to), ("known", retention.known_to)):
+        keys = {f"retention/accuracy_{name}_to_none": None, f"retention/first_ask_{name}_to_none": "first_ask"}
+        if not control:
+            metrics |= dict.fromkeys(keys, missing(f"the control arm {NO_MEMORY} was not run"))
+            continue
+        answers = chosen(control, records)
+        for key, kind in keys.items():
+            of_kind = [r for r in answers if kind in (None, r.kind)]
+            metrics[key] = estimate(retention.accuracy(of_kind), resamples)
+    return metrics
+
+
+def cued_and_uncued_metrics(
+    records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples
+) -> dict[str, Estimate]:
+    """What the two splits of DESIGN section 3 come to, each apart: keys that end in _cued and _uncued.
+
+    First asks by distance, the other turns that a clause answers, and the links of the ledger. First asks over
+    all distances stand among `retention_metrics`.
+    """
+    metrics: dict[str, Estimate] = {}
+    for cued, split in ((True, "cued"), (False, "uncued")):
+        mine = retention.about(records, cued)
+        samples = {
+            **{f"retention/d{d}": retention.at_distance(mine, d) for d in retention.DISTANCES},
+            **{f"retention/{kind}": retention.by_kind(mine, kind) for kind in CUED_KINDS},
+            "ledger/gold": ledger.gold(mine, path),
+            "ledger/used": ledger.used(mine, path),
+        }
+        apart = {key: estimate(retention.apart(drawn, cued), resamples) for key, drawn in samples.items()}
+        for key, metric in LOOKUPS.items():
+            if key != "ledger/hit_at_k":
+                apart[key] = (
+                    NEVER_LOOKS_UP
+                    if path == "weights"
+                    else estimate(retention.apart(metric(mine), cued), resamples)
+                )
+        metrics |= {f"{key}_{split}": value for key, value in apart.items()}
+    return metrics
 
 
 def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples) -> dict[str, Estimate]:
@@ -111,16 +154,9 @@ def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: R
         "ledger/missed_recall": ledger.missed_recall(records, path),
         "ledger/null_on_unanswerable": ledger.null_on_unanswerable(records, path),
     }
-    lookups = {
-        "ledger/trigger": ledger.trigger,
-        "ledger/hit_at_1": ledger.hit_at_1,
-        "ledger/hit_at_k": ledger.hit_at_k,
-        "ledger/verbatim": ledger.verbatim_given_hit,
-        "ledger/correct_given_verbatim": ledger.correct_given_verbatim,
-    }
     metrics = {
-        name: missing("it never looks anything up") if path == "weights" else estimate(metric(records), resamples)
-        for name, metric in lookups.items()
+        name: NEVER_LOOKS_UP if path == "weights" else estimate(metric(records), resamples)
+        for name, metric in LOOKUPS.items()
     }
     return metrics | {name: estimate(drawn, resamples) for name, drawn in samples.items()}
 
@@ -180,7 +216,9 @@ def summarise(
             raise RecordError(f"method {name!r} has timings but no turns: its retention pass is missing")
         metrics = retention_metrics(records, resamples)
         metrics |= unknown_metrics(records, groups.get(NO_MEMORY, []), resamples)
-        metrics |= ledger_metrics(records, ledger.memory_path(records), resamples)
+        path = ledger.memory_path(records)
+        metrics |= ledger_metrics(records, path, resamples)
+        metrics |= cued_and_uncued_metrics(records, path, resamples)
         timed = [record for record in costs if record.method == name]
         metrics |= cost_metrics(
             timed, _as_sequence(fit.get(name)), metrics["retention/accuracy"], timing_resamples

@@ -70,6 +70,7 @@ def page(comparison: Comparison) -> str:
     summary = comparison.summary
     found = {name: failures(comparison.turns, name) for name in comparison.rivals if comparison.turns}
     distances, comparison_table = tables.retention_by_distance(summary), tables.comparison(summary)
+    apart = tables.cued_apart(summary)
     template = _environment().get_template("report.html.j2")
     return template.render(
         title=f"{', '.join(comparison.methods)} on {summary.get('task') or 'a task'}",
@@ -81,6 +82,8 @@ def page(comparison: Comparison) -> str:
         meanings=[row for row in comparison_table.rows if row.meaning],
         pairs=_pairs(comparison.pairs),
         distances=_table("distance", distances) if distances.rows else None,
+        apart=_table("apart", apart) if apart.rows else None,
+        split_words=tables.SPLIT_WORDS,
         groups={name: _group(summary, name) for name in GROUPS},
         group_titles=GROUPS,
         pass_table=_table("pass", tables.build("Cost of pass", summary, _PASS)),

@@ -34,6 +34,8 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
     ]
     images = {path.stem: f"![{md(path.stem.replace('_', ' '))}]({path.as_posix()})" for path in figures}
     parts += [images.get(name, "") for name in ("retention_by_distance", "retention_by_turn")]
+    apart = tables.cued_apart(summary)
+    parts.append(_section(apart.title, apart, tables.SPLIT_WORDS) if apart.rows else "")
     for name, heading in GROUPS.items():
         table = tables.group(summary, name)
         if len(table.frame):

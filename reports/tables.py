@@ -26,6 +26,7 @@ DASH = "—"
 # One of the pair is measured, by device: the other is not missing.
 _EITHER_OR = ("cost/peak_vram_bytes", "cost/peak_rss_bytes")
 _KNOWN = {row.key: row for row in ROWS}
+_SPLIT = re.compile(r"(?P<key>(?:retention|ledger)/\w+?)_(?P<split>cued|uncued)")
 _DISTANCE = re.compile(r"retention/(?:(?P<kind>ratio|re_ask)_)?d(?P<distance>\d+)")
 
 
@@ -142,6 +143,32 @@ def retention_by_distance(summary: Summary, methods: Sequence[str] | None = None
     return build("Retention by distance", summary, [row for *_, row in distances(summary)], methods)
 
 
+SPLIT_WORDS = (
+    "A clause is cued where training questions about it existed, and uncued where only its raw text was given, as "
+    "is the case for most rulebooks."
+)
+
+
+def cued_apart(summary: Summary, methods: Sequence[str] | None = None) -> Table:
+    """The two splits below each other, a metric after the other: first asks and their distances, then the rest."""
+    return build("Cued and uncued apart", summary, split_rows(summary), methods)
+
+
+def split_rows(summary: Summary) -> list[Row]:
+    """The rows of the metrics that are there for cued and for uncued clauses, in the order of the summary."""
+    split: dict[str, dict[str, Row]] = {}
+    for key in metric_keys(summary):
+        match = _SPLIT.fullmatch(key)
+        if match:
+            whole = _KNOWN.get(match["key"])
+            label = whole.label if whole else match["key"].partition("/")[2].replace("_", " ")
+            distance = _DISTANCE.fullmatch(match["key"])
+            label = f"first ask, d={distance['distance']}" if distance else label
+            row = Row(key, f"{label}, {match['split']}", "share", "ledger", "")
+            split.setdefault(match["key"], {})[match["split"]] = _KNOWN.get(key, row)
+    return [row for rows in split.values() for row in rows.values()]
+
+
 def group(summary: Summary, name: Group, methods: Sequence[str] | None = None) -> Table:
     """All that was measured under one heading."""
     return build(GROUPS[name], summary, group_rows(summary, name), methods)
@@ -157,7 +184,9 @@ def group_rows(summary: Summary, name: Group, levels: Collection[Level] | None =
     others = [
         Row(key, key.removeprefix(f"{name}/").replace("_", " "), _unit_of(key), name, "")
         for key in present
-        if key.startswith(f"{name}/") and key not in _KNOWN and not _DISTANCE.fullmatch(key)
+        if key.startswith(f"{name}/")
+        and key not in _KNOWN
+        and not (_DISTANCE.fullmatch(key) or _SPLIT.fullmatch(key))
     ]
     return known + others
 
@@ -222,7 +251,7 @@ def write_csv(summary: Summary, folder: Path) -> list[Path]:
 def _shown(summary: Summary) -> dict[str, Table]:
     """The tables of metrics by file name, those without a row left out."""
     shown = {"comparison": comparison(summary), "retention_by_distance": retention_by_distance(summary)}
-    shown |= {name: group(summary, name) for name in GROUPS}
+    shown |= {"cued_and_uncued": cued_apart(summary)} | {name: group(summary, name) for name in GROUPS}
     return {name: table for name, table in shown.items() if len(table.frame)}
 
 

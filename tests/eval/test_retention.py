@@ -172,3 +172,11 @@ def test_broken_records_are_named() -> None:
     broken = replace(first, qa=replace(question(3), answer="the"))
     with pytest.raises(RecordError, match=r"recall/0/d3/0.*c3/amount"):
         accuracy([broken])
+
+
+def test_a_scored_turn_without_a_key_is_named() -> None:
+    """Left out, it would raise no question and lower no share."""
+    keyless = replace(turn(3, "first_ask", right(3)), qa=None)
+    for metric in (accuracy, first_ask, by_turn, abstention_recall):
+        with pytest.raises(RecordError, match=r"recall/0/d3/0: a first_ask without a key"):
+            metric([keyless])

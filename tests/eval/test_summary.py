@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import always_right, dialogues, forgets, never_closes, plain, right_with, timed, wrong
+from planted import USAGE, always_right, dialogues, forgets, never_closes, plain, right_with, timed, wrong
 
 from eval.records import RecordError, TurnRecord
 from eval.stats import Estimate, resamples_for
@@ -147,9 +148,14 @@ def test_what_none_already_answers_is_reported_apart() -> None:
     cell = methods["recall"]["retention/accuracy_unknown_to_none"]
     assert (cell["value"], cell["n"]) == (2 / 6, 6 * 5 * 2)  # clauses 3 and 9 of the six odd ones
     assert methods["recall"]["retention/first_ask_unknown_to_none"]["n"] == 6 * 5
+    known = methods["recall"]["retention/accuracy_known_to_none"]  # the even clauses, and all abstentions
+    assert (known["value"], known["n"]) == ((2 * 10 + 12 * 5) / 120, 6 * 10 + 12 * 5)  # clauses 0 and 6
+    known = methods["recall"]["retention/first_ask_known_to_none"]
+    assert (known["value"], known["n"]) == (2 / 6, 6 * 5)
     assert methods["none"]["retention/accuracy_unknown_to_none"]["value"] == 0.0
     alone = summarise(dialogues(third, 12), [], {}, RNG(0), num_resamples=50)["methods"]["recall"]
-    assert alone["retention/accuracy_unknown_to_none"]["reason"] == "the control arm none was not run"
+    for key in ("retention/accuracy_unknown_to_none", "retention/accuracy_known_to_none"):
+        assert alone[key]["reason"] == "the control arm none was not run"
 
 
 def test_every_method_has_every_metric() -> None:
@@ -160,3 +166,60 @@ def test_every_method_has_every_metric() -> None:
         "value": None,
         "reason": "not measured for this method",
     }
+
+
+def test_cued_and_uncued_are_apart() -> None:
+    """By hand: clauses 0 and 2 are cued, 1 and 3 are not; the method finds clauses 0, 2 and 3, and forgets 0.
+
+    A first ask and a re-ask at each of five distances a clause, so 10 answers a clause.
+    """
+
+    def answers(number: int, kind: TurnKind, d: int) -> Answer:
+        if kind not in ("first_ask", "re_ask") or number == 2:
+            return always_right(number, kind, d)
+        if number == 3:  # its clause, word for word, and the sibling's value
+            found = always_right(number, kind, d)
+            return replace(found, final="It is 503 euros.", raw=found.raw.replace("103 euros.", "503 euros."))
+        if number == 0:
+            return forgets(number, kind, d)  # right up to d = 2
+        return plain(number, "unanswerable")  # clause 1: no lookup, and it abstains
+
+    cells = summarise(dialogues(answers, 4), [], {}, RNG(0), num_resamples=50)["methods"]["recall"]
+    wanted = {
+        "retention/d2": (2 / 2, 2, 0 / 2, 2),
+        "retention/d4": (1 / 2, 2, 0 / 2, 2),
+        "retention/re_ask": (8 / 10, 10, 0 / 10, 10),
+        "ledger/trigger": (20 / 20, 20, 10 / 20, 20),
+        "ledger/hit_at_1": (16 / 20, 20, 10 / 10, 10),
+        "ledger/verbatim": (16 / 16, 16, 10 / 10, 10),
+        "ledger/correct_given_verbatim": (16 / 16, 16, 0 / 10, 10),
+        "ledger/gold": (16 / 20, 20, 10 / 20, 20),
+        "ledger/used": (16 / 16, 16, 0 / 10, 10),
+    }
+    for key, (cued, num_cued, uncued, num_uncued) in wanted.items():
+        assert (cells[f"{key}_cued"]["value"], cells[f"{key}_cued"]["n"]) == (cued, num_cued), key
+        assert (cells[f"{key}_uncued"]["value"], cells[f"{key}_uncued"]["n"]) == (uncued, num_uncued), key
+    assert cells["retention/near_miss_uncued"]["reason"] == "no near_miss turn (uncued clauses)"
+
+
+def test_cued_and_uncued_need_to_be_told() -> None:
+    records = dialogues(always_right, 2)
+    records[1] = replace(records[1], cued=None)
+    with pytest.raises(RecordError, match=r"recall/0/c0/0/1: does not say whether its clause is cued"):
+        summarise(records, [], {}, RNG(0), num_resamples=10)
+
+
+def test_cut_histories_and_dropped_passages_are_counted() -> None:
+    records = dialogues(always_right, 4)  # 80 answers
+    cells = summarise(records, [], {}, RNG(0), num_resamples=10)["methods"]["recall"]
+    assert (cells["retention/history_cut"]["value"], cells["retention/history_cut"]["n"]) == (0.0, 80)
+    assert cells["retention/passages_dropped"]["value"] is None
+
+    def with_usage(number: int, record: TurnRecord) -> TurnRecord:
+        usage = replace(USAGE, truncated_turns=2 * (number % 4 == 0), dropped_passages=number % 2)
+        return replace(record, answer=replace(record.answer, usage=usage))
+
+    records = [with_usage(number, record) for number, record in enumerate(records)]
+    cells = summarise(records, [], {}, RNG(0), num_resamples=10)["methods"]["recall"]
+    assert (cells["retention/history_cut"]["value"], cells["retention/history_cut"]["n"]) == (0.25, 80)
+    assert (cells["retention/passages_dropped"]["value"], cells["retention/passages_dropped"]["n"]) == (0.5, 80)

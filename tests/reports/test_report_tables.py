@@ -103,9 +103,28 @@ def test_the_rows_are_those_of_the_summary() -> None:
     assert {row.key for row in ROWS} - keys == set()
     shown = {row.key for name in GROUPS for row in tables.group_rows(summary, name)}
     shown |= {row.key for *_, row in tables.distances(summary)}
+    shown |= {row.key for row in tables.split_rows(summary)}
     assert keys - shown - {"cost/peak_rss_bytes"} == set()
     by_distance = {row.key for *_, row in tables.distances(summary)}
+    by_distance |= {row.key for row in tables.split_rows(summary)}
     assert keys - by_distance <= {row.key for row in ROWS}, "give it a row in reports/rows.py"
+
+
+def test_cued_and_uncued_stand_below_each_other() -> None:
+    """The two splits of a metric are neighbours; none stands in the tables of its group a second time."""
+    summary = summarise(make_turns(), (), {}, np.random.default_rng(0), num_resamples=20)
+    table = tables.cued_apart(summary)
+    pairs = list(zip(table.rows[::2], table.rows[1::2], strict=True))
+    assert [(a.key.removesuffix("_cued"), a.label.removesuffix(", cued")) for a, _ in pairs] == [
+        (b.key.removesuffix("_uncued"), b.label.removesuffix(", uncued")) for _, b in pairs
+    ]
+    assert [a.label for a, _ in pairs][:3] == ["first ask, cued", "first ask, d=0, cued", "first ask, d=1, cued"]
+    assert {"hit@1, uncued", "re-asks, cued", "right, given verbatim, uncued"} <= set(table.frame.index)
+    elsewhere = {row.key for name in GROUPS for row in tables.group_rows(summary, name)}
+    assert elsewhere & {row.key for row in table.rows} == {
+        "retention/first_ask_cued",
+        "retention/first_ask_uncued",
+    }
 
 
 def test_labels_leave_room_for_three_methods() -> None:
