@@ -154,16 +154,13 @@ class MemoryBank:
         self.keys_MKD, self.values_MD = self.keys_MKD[keep], self.values_MD[keep]
         self.several = {i: fed_PD for i, fed_PD in self.several.items() if i not in set(ids)}
 
-    def nearest_fed(self, key_D: Tensor, least_cosine: float) -> Tensor:
-        """(P, D): what is fed for the memory whose whole text's key is nearest, or the key itself, at the values'
-        size, where none is near. The null memory does not count.
-        """
+    def nearest(self, key_D: Tensor, least_cosine: float) -> int | None:
+        """Row of the memory whose whole text's key is nearest, if so near; the null memory does not count."""
         real = [row for row, memory_id in enumerate(self.ids) if memory_id != NULL_ID]
-        if real:
-            best, nearest = (self.keys_MD[real] @ key_D).max(dim=-1)
-            if float(best) >= least_cosine:
-                return self.memory_embeddings(real[int(nearest)])
-        return key_D[None] * self.gain
+        if not real:
+            return None
+        best, nearest = (self.keys_MD[real] @ key_D).max(dim=-1)
+        return real[int(nearest)] if float(best) >= least_cosine else None
 
     @property
     def num_vectors(self) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError
 from methods.decode import Generated, generate
 from methods.examples import (
     NULL_TEXT,
+    Example,
     clause_examples,
     general,
     reading_examples,
@@ -31,10 +33,20 @@ from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallI
 from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.recall.teacher import agreed, encoder_cosines, with_row
-from methods.recall.writing import WriteConfig, fit_keys, optimise_value, query_states
+from methods.recall.writing import (
+    ValueJob,
+    WriteConfig,
+    WrittenValue,
+    fit_keys,
+    optimise_values,
+    plan_starts,
+    query_states,
+)
 from methods.setup import MethodSetup
 from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory, Message
+
+log = logging.getLogger(__name__)
 
 # Conversations in which a memory may be recalled though they are not about it: as in memory_front.
 GENERIC: list[tuple[Message, ...]] = [
@@ -101,6 +113,7 @@ class SilentRecallConfig(RecallConfig):
     """
 
     mixture: MixtureConfig = field(default_factory=lambda: MixtureConfig(silent=True, reading=0.0))
+    write: WriteConfig = field(default_factory=lambda: WriteConfig(read_targets=False))  # no text is read from
 
 
 class RecallMethod:
@@ -362,7 +375,8 @@ class RecallMethod:
 
         Keys come from the untouched base model, as at the fit; it is loaded for the moment. Then they are fitted
         to their own questions. A value starts at the nearest memory's, where one is near (a new version of a
-        clause, a sibling), else at its own text's. Keys and values of all other memories stay as they are.
+        clause, a sibling), else at its own text's. Keys and values of all other memories stay as they are. The
+        report says which memories are decoded word for word; one that is not is kept, with a warning.
         """
         return self._write(memories, self.write_config)
 
@@ -375,38 +389,66 @@ class RecallMethod:
         del untouched
         asked = [self._questions(m) for m in memories]
         values: list[torch.Tensor] = list(keys_NKD[:, 0])
-        tokens = 0
+        written: dict[str, WrittenValue] = {}
         if options.max_steps:
-            values = []
-            known = copy.deepcopy(bank)  # with the memories written so far: siblings start from each other
-            for memory, key_D, own in zip(memories, keys_NKD[:, 0], asked, strict=True):
-                written = optimise_value(
-                    self.backbone,
-                    memory,
-                    known.nearest_fed(key_D, options.warm_start_cosine),
-                    [*own, *GENERIC],
-                    options,
-                    seed=self.setup.train.seed,
-                )
-                known.write([memory.id], [memory.text], key_D[None], [written.fed_PD])
-                values.append(written.fed_PD)
-                tokens += written.forward_tokens
-                self.setup.progress("writing", len(values), len(memories))
+            written = self._optimise(memories, keys_NKD[:, 0], asked, options)
+            values = [written[m.id].fed_PD for m in memories]
         if options.query_weight:
             new = {m.id for m in memories}
             stay = [row for row, memory_id in enumerate(bank.ids) if memory_id not in new]
-            states = [query_states(self.backbone, own) for own in asked]
+            states = [query_states(self.backbone, [e.messages for e in own]) for own in asked]
             known_MD = bank.keys_MKD[stay].flatten(0, 1)
             fitted_ND = fit_keys(keys_NKD[:, 0], states, known_MD, self.setup.train.retrieval_temperature, options)
             keys_NKD = torch.cat([fitted_ND[:, None], keys_NKD[:, 1:]], dim=1)
         bank.write([m.id for m in memories], [m.text for m in memories], keys_NKD, values)
-        return WriteReport(time.perf_counter() - started, len(memories), tokens, bank.num_bytes)
+        return WriteReport(
+            seconds=time.perf_counter() - started,
+            num_memories=len(memories),
+            trained_tokens=sum(w.forward_tokens for w in written.values()),
+            bytes_stored=bank.num_bytes,
+            exact=tuple(memory_id for memory_id, w in written.items() if w.exact),
+            inexact=tuple(memory_id for memory_id, w in written.items() if not w.exact),
+            steps={memory_id: w.steps for memory_id, w in written.items()},
+        )
 
-    def _questions(self, memory: Memory) -> list[tuple[Message, ...]]:
+    def _optimise(
+        self,
+        memories: Sequence[Memory],
+        keys_ND: torch.Tensor,
+        asked: Sequence[Sequence[Example]],
+        options: WriteConfig,
+    ) -> dict[str, WrittenValue]:
+        """Each memory's value by its id; a warning names each that is not decoded word for word."""
+        bank = self._bank()
+        starts = plan_starts(bank, memories, keys_ND, options.warm_start_cosine)
+        jobs = [
+            ValueJob(memory, [*own, *(Example(messages, memory.id, memory.text) for messages in GENERIC)], start)
+            for memory, own, start in zip(memories, asked, starts, strict=True)
+        ]
+        values = optimise_values(
+            self.backbone,
+            jobs,
+            options,
+            bank.gain,
+            seed=self.setup.train.seed,
+            progress=functools.partial(self.setup.progress, "writing"),
+        )
+        for memory, value in zip(memories, values, strict=True):
+            if not value.exact:
+                log.warning(
+                    "%s: memory %r is not decoded word for word after %d steps; raise write.max_steps, or write "
+                    "its text in shorter memories",
+                    self.name,
+                    memory.id,
+                    value.steps,
+                )
+        return {memory.id: value for memory, value in zip(memories, values, strict=True)}
+
+    def _questions(self, memory: Memory) -> list[Example]:
         """Conversations that ask for this memory: its cues, questions made from its text, its title."""
-        examples = clause_examples([memory], self.setup.examples)[memory.id]
         subject = memory.title or " ".join(memory.text.split()[:6])
-        return [e.messages for e in examples] + [(Message("user", f"What is the rule on: {subject}?"),)]
+        by_title = Example((Message("user", f"What is the rule on: {subject}?"),), memory.id, memory.text)
+        return [*clause_examples([memory], self.setup.examples)[memory.id], by_title]
 
     def forget(self, ids: Sequence[str]) -> None:
         self._bank().forget(ids)

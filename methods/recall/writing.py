@@ -2,13 +2,20 @@
 
 The value, what is injected and decoded, is optimised alone against the frozen model: Adam on the vectors,
 cross-entropy on the memory's text (Memory Tokens, arXiv:2506.15001; Cramming, arXiv:2502.13063). It is exact
-in a conversation once every target token leads there after the right prefix; it is made exact in one
-conversation first and then in the others, and stays untouched where it already is.
+in a conversation once every token of the text leads there after the right prefix, which is what the greedy
+decode needs; the conversations take turns until one value is exact in all of them, and it stays untouched
+where nothing is wrong. Where reasoning and an answer follow the text in a conversation, the loss goes on over
+them: vectors that only have to bring out the text may leave the model unfit to read it.
 
 A value has several vectors, fed one after another, a few tokens of text to each. A small model does not get
 a clause of 46 tokens out of one vector: 100 steps at any rate, with a free norm or a fixed one, from the text's
 own vector, a sibling's or the mean, left at least 14 tokens wrong; 4 vectors were exact after 111 steps, 8 after
-44. Capacity grows with the number of vectors. They keep the norms that they come to.
+44. Capacity grows with the number of vectors. Their norms are kept near those of fitted vectors, which are what
+the frozen model has learnt to read behind.
+
+Values are optimised side by side, each with an optimiser and conversations of its own, so that none knows of the
+others; one that is done makes room for the next. A value that starts at another new one's waits for it: the
+outcome is that of one at a time in the given order, up to rounding.
 
 The key starts at the text's own vector, moved towards the states that questions about it have at <recall>, and
 is trained alone on them: they pick it from the whole bank, and other memories' keys stay out of its way. Those
@@ -20,9 +27,9 @@ Shapes: T tokens, D hidden, P vectors of one memory, M memories in the bank, N n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,8 +37,12 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import encode_pieces, encode_prompt
+from methods.chat import encode_pieces
+from methods.examples import Example
+from methods.recall.bank import MemoryBank
 from methods.recall.embed import last_states
+from methods.recall.frozen import Prefix, compute_prefixes, recall_prompt, target_logits
+from methods.samples import recall_pieces, think_pieces
 from tasks.base import Memory, Message
 
 
@@ -40,10 +51,17 @@ class WriteConfig:
     """How values are optimised. max_steps 0: the text's own vector is written as it is."""
 
     max_steps: int = 200  # of the optimiser, for one memory
-    learning_rate: float = 0.1  # of Adam; injected vectors have a norm of about 3 at the start, 20 at the end
+    learning_rate: float = 0.1  # of Adam
     warmup_steps: int = 5
     tokens_per_vector: int = 6
-    margin: float = 0.5  # logits by which each target must lead: reduced precision decides within less
+    margin: float = 0.5  # logits by which each token of the text must lead: reduced precision decides within less
+    batch_size: int = 8  # values optimised side by side: what bounds the memory
+    # Tokens by which the text asked for grows, each time that it is decoded exactly so far; 0: all at once
+    # ("Progressive Cramming", 2026: with 99% of the tokens right after the right prefix a decode may be all wrong)
+    progressive_step: int = 0
+    max_norm: float = 0.0  # of a vector, in gains of the bank, which are fitted vectors' norms; 0: free
+    read_targets: bool = True  # the loss covers the reasoning and the answer behind the text, where they are known
+    read_steps: int = 40  # steps within which these must lead too; after them the text alone decides
     query_weight: float = 1.0  # of the questions' mean state in the key's start; 0: the text's vector is the key
     key_steps: int = 100  # of the optimiser, on all new keys together
     key_learning_rate: float = 0.02
@@ -51,9 +69,21 @@ class WriteConfig:
     warm_start_cosine: float = 0.7  # a memory with a key this near lends its value as the start
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_vector", "warmup_steps"):
+        for name in ("tokens_per_vector", "warmup_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise MethodError(f"write.{name}={getattr(self, name)} is too few; choose 1 or more")
+        for name in ("max_norm", "progressive_step", "read_steps"):
+            if getattr(self, name) < 0:
+                raise MethodError(f"write.{name}={getattr(self, name)} is below 0; choose 0 or more")
+
+
+@dataclass(frozen=True)
+class ValueJob:
+    """A memory whose value is to be optimised."""
+
+    memory: Memory
+    examples: Sequence[Example]  # the conversations in which it must be decoded; with an answer, also be read
+    start: Tensor | int  # (P, D) that are fed at first, or the number of an earlier job whose result is
 
 
 @dataclass(frozen=True)
@@ -61,57 +91,88 @@ class WrittenValue:
     """What the optimisation came to."""
 
     fed_PD: Tensor
-    exact: bool  # decoded word for word in every conversation it was tried in
+    exact: bool  # the text is decoded word for word in every conversation it was tried in
     steps: int
     forward_tokens: int
 
 
 @dataclass(frozen=True)
-class _Prefix:
-    """A conversation up to <recall>, computed once: nothing that is optimised stands before the vectors."""
+class _Conversation:
+    """Where a text must be decoded, and what follows it there: empty where nothing is known of that."""
 
-    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values of each layer
-    num_tokens: int
-
-
-def _decoder(backbone: Backbone) -> Any:
-    return getattr(backbone.model, backbone.model.base_model_prefix)
+    prefix: Prefix
+    rest_T: Tensor
 
 
-@torch.no_grad()
-def _prefix(backbone: Backbone, messages: Sequence[Message]) -> _Prefix:
-    from transformers import DynamicCache
+@dataclass
+class _Lane:
+    """One value on its way through the conversations, which take turns."""
 
-    ids = [*encode_prompt(backbone, messages)]
-    ids += encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", backbone.ids.recall])
-    cache: Any = DynamicCache(config=backbone.model.config)  # its layer types differ more than ours do
-    _decoder(backbone)(
-        input_ids=torch.tensor([ids], device=backbone.device), past_key_values=cache, use_cache=True
-    )
-    return _Prefix(tuple((layer.keys, layer.values) for layer in cache.layers), len(ids))
+    conversations: Sequence[_Conversation]
+    text_T: Tensor  # with </recall>
+    fed_PD: Tensor
+    optimizer: torch.optim.Optimizer
+    longest: float  # norm that a vector may have
+    reach: int  # tokens of the text that are asked for so far
+    tokens: int
+    place: int = 0  # of the conversation whose turn it is
+    in_a_row: int = 0  # conversations passed since the last step
+    steps: int = 0
+    done: bool = False
+
+    @property
+    def conversation(self) -> _Conversation:
+        return self.conversations[self.place]
+
+    @property
+    def target_T(self) -> Tensor:
+        """The text so far; the whole text is followed by its rest."""
+        asked_T = self.text_T[: self.reach]
+        return asked_T if self.reach < len(self.text_T) else torch.cat([asked_T, self.conversation.rest_T])
+
+    @property
+    def exact(self) -> bool:
+        return self.in_a_row == len(self.conversations)
+
+    def judge(self, logits_TV: Tensor, config: WriteConfig) -> Tensor | None:
+        """The loss that calls for a step, or None where none is needed or left; the turn passes on."""
+        target_T = self.target_T
+        self.tokens += len(self.fed_PD) + len(target_T) - 1
+        self.place = (self.place + 1) % len(self.conversations)
+        lead_T = leads(logits_TV.detach(), target_T)
+        if bool((lead_T[: self.reach] > config.margin).all()):
+            if self.reach < len(self.text_T):
+                self.reach = min(self.reach + config.progressive_step, len(self.text_T))
+                return None
+            must_read = self.steps < min(config.read_steps, config.max_steps)
+            if not must_read or bool((lead_T[self.reach :] > 0).all()):
+                self.in_a_row += 1
+                self.done = self.exact
+                return None
+        self.in_a_row = 0
+        self.done = self.steps >= config.max_steps
+        return None if self.done else F.cross_entropy(logits_TV, target_T)
+
+    def step(self, gradient_PD: Tensor, config: WriteConfig) -> None:
+        self.fed_PD.grad = gradient_PD
+        self.steps += 1
+        self.optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, self.steps / config.warmup_steps)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.fed_PD.copy_(within_norm(self.fed_PD, self.longest))
 
 
-def _target_logits(backbone: Backbone, prefix: _Prefix, fed_PD: Tensor, target_T: Tensor) -> Tensor:
-    """(T, V): the frozen model's logits for each target token behind the vectors and the targets before it."""
-    from transformers import DynamicCache
-
-    cache = DynamicCache(config=backbone.model.config)
-    for index, (keys, values) in enumerate(prefix.layers):
-        cache.update(keys, values, index)
-    embeds_TD = backbone.model.get_input_embeddings()(target_T[:-1])
-    embeds_1TD = torch.cat([fed_PD.to(embeds_TD), embeds_TD])[None]
-    hidden_1TD = _decoder(backbone)(
-        inputs_embeds=embeds_1TD, past_key_values=cache, use_cache=True
-    ).last_hidden_state
-    logits: Tensor = backbone.model.get_output_embeddings()(hidden_1TD[0, len(fed_PD) - 1 :]).float()
-    return logits
-
-
-def _all_lead(logits_TV: Tensor, target_T: Tensor, margin: float) -> bool:
-    """Does every target token lead all others by the margin?"""
+def leads(logits_TV: Tensor, target_T: Tensor) -> Tensor:
+    """(T,): by how much each target token's logit exceeds the best other's; above 0 the greedy decode agrees."""
     target_logit_T = logits_TV.gather(1, target_T[:, None])[:, 0]
     others_TV = logits_TV.scatter(1, target_T[:, None], float("-inf"))
-    return bool((target_logit_T - others_TV.amax(dim=-1) > margin).all())
+    return target_logit_T - others_TV.amax(dim=-1)
+
+
+def within_norm(fed_PD: Tensor, longest: float) -> Tensor:
+    """The vectors, those longer than `longest` scaled down to it."""
+    norm_P1 = fed_PD.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return fed_PD * (longest / norm_P1).clamp(max=1.0)
 
 
 def spread_start(start_PD: Tensor, count: int, seed: int = 0) -> Tensor:
@@ -125,44 +186,121 @@ def spread_start(start_PD: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.cat([start_PD, copies])
 
 
-def optimise_value(
+def plan_starts(
+    bank: MemoryBank, memories: Sequence[Memory], keys_ND: Tensor, least_cosine: float
+) -> list[Tensor | int]:
+    """Where each new memory's value starts: at the value of the memory with the nearest key, if that is near.
+
+    As if they were written one at a time in this order: a memory may be followed by those behind it, and then
+    stands here as its number, since its value is not known yet; what it replaces is gone for them. Where no key
+    is near, at the memory's own key, at the size of fitted values.
+    """
+    known = copy.deepcopy(bank)
+    numbers: dict[str, int] = {}
+    starts: list[Tensor | int] = []
+    for number, (memory, key_D) in enumerate(zip(memories, keys_ND, strict=True)):
+        row = known.nearest(key_D, least_cosine)
+        if row is None:
+            starts.append(key_D[None] * bank.gain)
+        else:
+            starts.append(numbers.get(known.ids[row], known.memory_embeddings(row)))
+        known.write([memory.id], [memory.text], key_D[None], key_D[None])
+        numbers[memory.id] = number
+    return starts
+
+
+def _rest(backbone: Backbone, example: Example) -> list[int]:
+    """What follows the recalled text in the answer format: reasoning, </think>, answer; [] without an answer."""
+    pieces = think_pieces(backbone, recall_pieces(backbone, example.clause), example)
+    return encode_pieces(backbone.tokenizer, pieces[pieces.index(backbone.ids.recall_end) + 1 :])
+
+
+def _lane(
+    backbone: Backbone, job: ValueJob, start_PD: Tensor, config: WriteConfig, longest: float, seed: int
+) -> _Lane:
+    device = backbone.device
+    text = encode_pieces(backbone.tokenizer, [job.memory.text, backbone.ids.recall_end])
+    count = -(-len(text) // config.tokens_per_vector)
+    start_PD = spread_start(start_PD.detach().float().to(device), count, seed)
+    fed_PD = torch.nn.Parameter(within_norm(start_PD, longest))
+    prefixes = compute_prefixes(backbone, [example.messages for example in job.examples])
+    conversations = [
+        _Conversation(
+            prefix,
+            torch.tensor(_rest(backbone, example) if config.read_targets else [], dtype=torch.long, device=device),
+        )
+        for prefix, example in zip(prefixes, job.examples, strict=True)
+    ]
+    return _Lane(
+        conversations=conversations,
+        text_T=torch.tensor(text, device=device),
+        fed_PD=fed_PD,
+        optimizer=torch.optim.Adam([fed_PD], lr=config.learning_rate),
+        longest=longest,
+        reach=min(config.progressive_step or len(text), len(text)),
+        tokens=sum(prefix.num_tokens for prefix in prefixes),
+    )
+
+
+def _turn(backbone: Backbone, lanes: Sequence[_Lane], config: WriteConfig) -> None:
+    """One forward over all lanes, each in its conversation; those that need it take a step."""
+    rows = target_logits(
+        backbone,
+        [lane.conversation.prefix for lane in lanes],
+        [lane.fed_PD for lane in lanes],
+        [lane.target_T for lane in lanes],
+    )
+    learning: list[_Lane] = []
+    losses: list[Tensor] = []
+    for lane, logits_TV in zip(lanes, rows, strict=True):
+        loss = lane.judge(logits_TV, config)
+        if loss is not None:
+            learning.append(lane)
+            losses.append(loss)
+    if learning:
+        gradients = torch.autograd.grad(losses, [lane.fed_PD for lane in learning])
+        for lane, gradient_PD in zip(learning, gradients, strict=True):
+            lane.step(gradient_PD, config)
+
+
+def optimise_values(
     backbone: Backbone,
-    memory: Memory,
-    start_PD: Tensor,
-    conversations: Sequence[Sequence[Message]],
+    jobs: Sequence[ValueJob],
     config: WriteConfig,
+    gain: float,
     *,
     seed: int = 0,
-) -> WrittenValue:
-    """Vectors from which the frozen model decodes the memory's text in each of the conversations.
+    progress: Callable[[int, int], None] | None = None,
+) -> list[WrittenValue]:
+    """For each job the vectors from which the frozen model decodes the memory's text in its conversations.
 
-    start_PD: what is fed at first; missing vectors are copies of the first one, spread. Nothing but the
-    vectors is changed, and no gradient is left behind.
+    At most `batch_size` jobs run side by side, and one that is done leaves its place to the first that need not
+    wait for another's result. Vectors missing at the start are copies of its first one, spread. Nothing but the
+    vectors is changed, and no gradient is left behind. gain: of the bank, which max_norm counts in. progress is
+    told how many of how many are done.
     """
-    pieces = encode_pieces(backbone.tokenizer, [memory.text, backbone.ids.recall_end])
-    target_T = torch.tensor(pieces, device=backbone.device)
-    count = max(1, -(-len(pieces) // config.tokens_per_vector))
-    fed_PD = torch.nn.Parameter(spread_start(start_PD.detach().float(), count, seed))
-    optimizer = torch.optim.Adam([fed_PD], lr=config.learning_rate)
-    prefixes = [_prefix(backbone, messages) for messages in conversations]
-    tokens = sum(prefix.num_tokens for prefix in prefixes)
-    place = in_a_row = steps = 0
-    while in_a_row < len(prefixes):
-        logits_TV = _target_logits(backbone, prefixes[place], fed_PD, target_T)
-        tokens += count + len(pieces) - 1
-        place = (place + 1) % len(prefixes)
-        if _all_lead(logits_TV.detach(), target_T, config.margin):
-            in_a_row += 1
-            continue
-        in_a_row = 0
-        if steps == config.max_steps:
-            break
-        loss = F.cross_entropy(logits_TV, target_T)
-        (fed_PD.grad,) = torch.autograd.grad(loss, [fed_PD])
-        steps += 1
-        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, steps / config.warmup_steps)
-        optimizer.step()
-    return WrittenValue(fed_PD.detach(), in_a_row == len(prefixes), steps, tokens)
+    longest = config.max_norm * gain if config.max_norm else float("inf")
+    waiting = list(range(len(jobs)))
+    lanes: dict[int, _Lane] = {}
+    written: dict[int, WrittenValue] = {}
+    while len(written) < len(jobs):
+        for number in list(waiting):
+            if len(lanes) == config.batch_size:
+                break
+            start = jobs[number].start
+            if isinstance(start, int):
+                if start not in written:
+                    continue
+                start = written[start].fed_PD
+            lanes[number] = _lane(backbone, jobs[number], start, config, longest, seed)
+            waiting.remove(number)
+        _turn(backbone, list(lanes.values()), config)
+        for number in [number for number, lane in lanes.items() if lane.done]:
+            lane = lanes.pop(number)
+            written[number] = WrittenValue(lane.fed_PD.detach(), lane.exact, lane.steps, lane.tokens)
+            if progress is not None:
+                progress(len(written), len(jobs))
+    return [written[number] for number in range(len(jobs))]
 
 
 def fit_keys(
@@ -193,7 +331,5 @@ def fit_keys(
 @torch.no_grad()
 def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
-    ids = backbone.ids
-    tail = encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
-    sequences = [encode_prompt(backbone, messages) + tail for messages in questions]
+    sequences = [recall_prompt(backbone, messages) for messages in questions]
     return F.normalize(last_states(backbone, sequences, batch_size).float(), dim=-1)

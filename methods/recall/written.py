@@ -59,5 +59,11 @@ class WrittenRecallMethod(RecallMethod):
         logs = super()._train(general, [c for c in sft if c.passage not in taken])
         self._bank().forget([m.id for m in general])  # before new keys are kept apart from the bank's
         report = self.write(memories)
-        notes = {"write_s": report.seconds, "write_tokens": float(report.trained_tokens)}
+        notes = {
+            "write_s": report.seconds,
+            "write_tokens": float(report.trained_tokens),
+            "write_steps": float(sum(report.steps.values())),
+            "written": float(report.num_memories),
+            "written_exact": float(len(report.exact)),
+        }
         return StageLogs(logs.step1, logs.step2, {**logs.notes, **notes})

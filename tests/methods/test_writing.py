@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,15 +16,29 @@ from methods.backbone import Backbone
 from methods.base import Context, Indexer, MethodError
 from methods.chat import encode_pieces, encode_prompt, supervised
 from methods.decode import generate
+from methods.examples import Example
 from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.frozen import compute_prefixes, recall_prompt, target_logits
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.method import RecallConfig, RecallMethod
 from methods.recall.stage2 import train_memory_decoding
-from methods.recall.writing import WriteConfig, _all_lead, fit_keys, optimise_value, query_states, spread_start
+from methods.recall.writing import (
+    ValueJob,
+    WriteConfig,
+    WrittenValue,
+    _rest,
+    fit_keys,
+    leads,
+    optimise_values,
+    plan_starts,
+    query_states,
+    spread_start,
+    within_norm,
+)
 from methods.samples import recall_pieces
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, no_progress
-from tasks.base import Memory, Message
+from tasks.base import QA, Memory, Message
 
 MEMORIES = [Memory("a", "oak"), Memory("b", "elm")]
 CONTEXTS = [(Message("user", "Which?"),), (Message("user", "And?"),)]
@@ -57,6 +73,17 @@ def start_of(backbone: Backbone, index: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(1, backbone.hidden_size, generator=generator), dim=-1) * GAIN
 
 
+def job_of(
+    memory: Memory, start: torch.Tensor | int, contexts: Sequence[tuple[Message, ...]] = CONTEXTS
+) -> ValueJob:
+    return ValueJob(memory, [Example(messages, memory.id, memory.text) for messages in contexts], start)
+
+
+def written_alone(backbone: Backbone, memory: Memory, start: torch.Tensor, config: WriteConfig) -> WrittenValue:
+    (value,) = optimise_values(backbone, [job_of(memory, start)], config, GAIN)
+    return value
+
+
 def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, ...]) -> str:
     """What the decode loop makes of the vectors: greedy, free-running."""
     bank = MemoryBank(torch.zeros(backbone.hidden_size), GAIN, "")
@@ -75,14 +102,16 @@ def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, .
     )
 
 
-@pytest.mark.parametrize("tokens_per_vector", [2, 1])
-def test_exact_means_that_the_greedy_decode_is_exact(decoder: Backbone, tokens_per_vector: int) -> None:
+@pytest.mark.parametrize(("tokens_per_vector", "progressive_step"), [(2, 0), (1, 0), (2, 1)])
+def test_exact_means_that_the_greedy_decode_is_exact(
+    decoder: Backbone, tokens_per_vector: int, progressive_step: int
+) -> None:
     """For few vectors and for many, in every conversation; no weight has moved or holds a gradient."""
     before = {name: tensor.clone() for name, tensor in decoder.model.state_dict().items()}
-    config = replace(LONG, tokens_per_vector=tokens_per_vector)
+    config = replace(LONG, tokens_per_vector=tokens_per_vector, progressive_step=progressive_step)
     found = []
     for index, memory in enumerate(MEMORIES):
-        written = optimise_value(decoder, memory, start_of(decoder, index), CONTEXTS, config)
+        written = written_alone(decoder, memory, start_of(decoder, index), config)
         assert len(written.fed_PD) == -(-len(f"{memory.text}>") // tokens_per_vector)
         assert 0 < written.steps <= LONG.max_steps
         found.append(written.exact)
@@ -95,16 +124,16 @@ def test_exact_means_that_the_greedy_decode_is_exact(decoder: Backbone, tokens_p
 
 def test_an_exact_value_is_left_as_it_is(decoder: Backbone) -> None:
     """No step is taken where nothing is wrong."""
-    first = optimise_value(decoder, MEMORIES[0], start_of(decoder), CONTEXTS, LONG)
+    first = written_alone(decoder, MEMORIES[0], start_of(decoder), LONG)
     assert first.exact
-    again = optimise_value(decoder, MEMORIES[0], first.fed_PD, CONTEXTS, LONG)
+    again = written_alone(decoder, MEMORIES[0], first.fed_PD, LONG)
     assert again.exact and again.steps == 0
     assert torch.equal(again.fed_PD, first.fed_PD)
 
 
 def test_what_the_steps_did_not_reach_is_not_called_exact(lively: Backbone) -> None:
     start = start_of(lively)
-    written = optimise_value(lively, MEMORIES[0], start, CONTEXTS, WriteConfig(max_steps=1))
+    written = written_alone(lively, MEMORIES[0], start, WriteConfig(max_steps=1))
     assert not written.exact
     assert written.steps == 1
     assert not torch.equal(written.fed_PD, start)
@@ -114,7 +143,7 @@ def test_one_vector_for_so_many_tokens(lively: Backbone) -> None:
     """The tiny tokenizer has a token a byte; </recall> counts."""
     config = WriteConfig(max_steps=0, tokens_per_vector=4)
     counts = [
-        len(optimise_value(lively, Memory("n", text), start_of(lively), CONTEXTS, config).fed_PD)
+        len(written_alone(lively, Memory("n", text), start_of(lively), config).fed_PD)
         for text in ("oak", "oaks", "oak and elm")
     ]
     assert counts == [1, 2, 3]
@@ -131,11 +160,125 @@ def test_a_start_is_cut_or_spread() -> None:
     assert torch.equal(spread, spread_start(start, 4))
 
 
-def test_a_target_must_lead_by_the_margin() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]])
-    assert _all_lead(logits, torch.tensor([0, 2]), 0.9)
-    assert not _all_lead(logits, torch.tensor([0, 2]), 1.0)
-    assert not _all_lead(logits, torch.tensor([0, 1]), 0.0)
+def test_a_lead_is_counted_against_the_best_other_token() -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 2.5]])
+    torch.testing.assert_close(leads(logits, torch.tensor([0, 2])), torch.tensor([1.0, 1.5]))
+    torch.testing.assert_close(leads(logits, torch.tensor([1, 0])), torch.tensor([-1.0, -2.5]))
+
+
+def test_rows_side_by_side_get_what_each_gets_alone(lively: Backbone) -> None:
+    """Beginnings, numbers of vectors and targets differ; the yardstick is one forward of the whole sequence."""
+    conversations = [(Message("user", "A long question, so that others are padded?"),), *CONTEXTS]
+    fed = [torch.cat([start_of(lively, row)] * count) for row, count in enumerate((3, 1, 2))]
+    targets = [torch.tensor(lively.tokenizer(text).input_ids) for text in ("ox", "some text", "elk")]
+    prefixes = compute_prefixes(lively, conversations)
+    for row, logits_TV in enumerate(target_logits(lively, prefixes, fed, targets)):
+        embed = lively.model.get_input_embeddings()
+        prompt = torch.tensor(recall_prompt(lively, conversations[row]))
+        whole = torch.cat([embed(prompt), fed[row], embed(targets[row][:-1])])[None]
+        with torch.no_grad():
+            said = lively.model(inputs_embeds=whole).logits[0, len(prompt) + len(fed[row]) - 1 :]
+        torch.testing.assert_close(logits_TV.detach(), said, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [2, 4])
+def test_values_side_by_side_are_those_of_one_at_a_time(decoder: Backbone, batch_size: int) -> None:
+    """Also where one starts at another's result, and more wait than fit in."""
+    memories = [*MEMORIES, Memory("c", "ashes"), Memory("d", "fir")]
+    jobs = [job_of(m, start_of(decoder, row), CONTEXTS[: 1 + row % 2]) for row, m in enumerate(memories)]
+    jobs[2] = replace(jobs[2], start=0)
+    config = WriteConfig(max_steps=12, tokens_per_vector=2, max_norm=2.0)  # rounding grows with every step
+    alone = optimise_values(decoder, jobs, replace(config, batch_size=1), GAIN)
+    together = optimise_values(decoder, jobs, replace(config, batch_size=batch_size), GAIN)
+    assert len({value.steps for value in alone}) > 1  # some leave the batch before others
+    for one, other in zip(alone, together, strict=True):
+        assert (one.steps, one.exact, one.forward_tokens) == (other.steps, other.exact, other.forward_tokens)
+        torch.testing.assert_close(one.fed_PD, other.fed_PD, atol=2e-3, rtol=2e-3)
+
+
+def test_no_more_values_are_optimised_side_by_side_than_asked(
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch is full while values wait, and shrinks once none is left."""
+    rows: list[int] = []
+
+    def spy(backbone: Backbone, prefixes: Sequence[object], *rest: object) -> object:
+        rows.append(len(prefixes))
+        return target_logits(backbone, prefixes, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("methods.recall.writing.target_logits", spy)
+    jobs = [job_of(Memory(str(n), "oak"), start_of(decoder, n)) for n in range(5)]
+    told: list[tuple[int, int]] = []
+    config = replace(LONG, max_steps=30, batch_size=3)
+    optimise_values(decoder, jobs, config, GAIN, progress=lambda done, of: told.append((done, of)))
+    assert max(rows) == 3
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] < 3
+    assert told == [(n + 1, 5) for n in range(5)]
+
+
+@pytest.mark.parametrize("max_norm", [1.0, 1.5])
+def test_no_vector_is_longer_than_allowed(decoder: Backbone, max_norm: float) -> None:
+    """From a start within the bound and from one beyond it."""
+    config = replace(LONG, max_steps=20, max_norm=max_norm)
+    for scale in (0.5, 3.0):
+        value = written_alone(decoder, MEMORIES[0], start_of(decoder) * scale, config)
+        assert value.steps > 0
+        assert float(value.fed_PD.norm(dim=-1).max()) <= max_norm * GAIN * (1 + 1e-5)
+    free = written_alone(decoder, MEMORIES[0], start_of(decoder) * 3.0, replace(config, max_norm=0.0))
+    assert float(free.fed_PD.norm(dim=-1).max()) > max_norm * GAIN
+
+
+def test_only_what_is_too_long_is_shortened() -> None:
+    fed_PD = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    torch.testing.assert_close(within_norm(fed_PD, 1.0), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    assert torch.equal(within_norm(fed_PD, float("inf")), fed_PD)
+
+
+def test_a_text_that_grows_costs_fewer_tokens_a_step(lively: Backbone) -> None:
+    """Where not even the first tokens are reached, no others are asked for."""
+    config = WriteConfig(max_steps=2, learning_rate=1e-6)
+    whole = written_alone(lively, Memory("n", "a text of some length"), start_of(lively), config)
+    growing = replace(config, progressive_step=3)
+    begun = written_alone(lively, Memory("n", "a text of some length"), start_of(lively), growing)
+    assert whole.steps == begun.steps == 2
+    assert not begun.exact
+    turns = 3  # two steps and a last look
+    assert whole.forward_tokens - begun.forward_tokens == turns * (len("a text of some length") + 1 - 3)
+
+
+CUED = Example(CONTEXTS[0], "a", "oak", reasoning="So it is.", answer="An oak.")
+
+
+def test_what_follows_a_text_is_what_the_answer_format_says(lively: Backbone) -> None:
+    rest = _rest(lively, CUED)
+    assert rest[-1] == lively.ids.eos
+    assert lively.tokenizer.decode(rest[:-1]) == "\nSo it is.\n</think>\nAn oak."
+    assert _rest(lively, replace(CUED, answer="")) == []
+
+
+def test_the_loss_covers_the_answer_and_exact_means_the_text_alone(decoder: Backbone) -> None:
+    """The answer comes nearer though the model cannot say it; that it does not say it makes no value inexact."""
+    value = written_alone(decoder, MEMORIES[0], start_of(decoder), LONG)
+    assert value.exact
+    job = ValueJob(MEMORIES[0], [CUED], value.fed_PD)
+    config = replace(LONG, read_steps=20)
+    read = optimise_values(decoder, [job], config, GAIN)[0]
+    assert read.steps >= 20
+    assert read.exact
+    assert decoded(decoder, read.fed_PD, CUED.messages) == "oak"
+    text = encode_pieces(decoder.tokenizer, ["oak", decoder.ids.recall_end])
+    target_T = torch.tensor(text + _rest(decoder, CUED))
+    prefixes = compute_prefixes(decoder, [CUED.messages])
+
+    def answer_loss(fed_PD: torch.Tensor) -> float:
+        (logits_TV,) = target_logits(decoder, prefixes, [fed_PD], [target_T])
+        return float(F.cross_entropy(logits_TV[len(text) :], target_T[len(text) :]))
+
+    assert answer_loss(read.fed_PD) < answer_loss(value.fed_PD)
+    off = optimise_values(decoder, [job], replace(config, read_targets=False), GAIN)[0]
+    assert off.steps == 0
+    assert torch.equal(off.fed_PD, value.fed_PD)
 
 
 def test_query_states_are_what_the_memory_head_sees(lively: Backbone) -> None:
@@ -180,6 +323,7 @@ def test_siblings_with_like_questions_are_told_apart() -> None:
 
 
 def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
+    """A new memory counts for those behind it: its value is not known yet, so its number stands for it."""
     bank = MemoryBank(torch.zeros(4), 2.0, "")
     keys, values = torch.eye(4)[:3], torch.eye(4)[1:]
     several = torch.tensor([[5.0, 0, 0, 0], [0, 7.0, 0, 0]])
@@ -187,9 +331,15 @@ def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
     near_a = F.normalize(torch.tensor([0.0, 1.0, 0.2, 0.0]), dim=-1)
     near_b = F.normalize(torch.tensor([0.0, 0.2, 1.0, 0.0]), dim=-1)
     far = F.normalize(torch.tensor([0.9, 0.1, 0.1, 0.9]), dim=-1)  # the null memory does not count
-    assert torch.equal(bank.nearest_fed(near_a, 0.7), values[1][None] * 2)
-    assert torch.equal(bank.nearest_fed(near_b, 0.7), several)
-    assert torch.equal(bank.nearest_fed(far, 0.7), far[None] * 2)
+    new = [Memory(name, name) for name in ("n1", "n2", "n3", "n4")]
+    starts = plan_starts(bank, new, torch.stack([near_a, near_b, far, far]), 0.7)
+    assert torch.equal(starts[0], values[1][None] * 2)
+    assert torch.equal(starts[1], several)
+    assert torch.equal(starts[2], far[None] * 2)
+    assert starts[3] == 2
+    assert bank.ids == [NULL_ID, "a", "b"]
+    replaced = plan_starts(bank, [Memory("b", "new"), Memory("n", "n")], torch.stack([far, near_b]), 0.7)
+    assert torch.equal(replaced[1], near_b[None] * 2)  # what stood near is gone
 
 
 def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backbone) -> None:
@@ -203,6 +353,8 @@ def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backb
     )
     assert report.num_memories == 2
     assert report.trained_tokens > 0
+    assert set(report.exact) | set(report.inexact) == {"new", "x"}
+    assert report.steps.keys() == {"new", "x"}
     assert method.bank.ids == [NULL_ID, "old", "new", "x"]
     assert torch.equal(method.bank.keys_MD[:2], keys)
     assert torch.equal(method.bank.values_MD[:2], values)
@@ -213,6 +365,59 @@ def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backb
     assert torch.equal(method.bank.keys_MD, keys)
     assert torch.equal(method.bank.values_MD, values)
     assert not method.bank.several
+
+
+def test_the_report_and_a_warning_name_what_is_not_exact(
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One text that can be reached and one that the steps cannot reach."""
+    monkeypatch.setattr("methods.recall.method.GENERIC", CONTEXTS[:1])
+    easy = replace(LONG, tokens_per_vector=1)
+    config = RecallConfig(gain=GAIN / decoder.embedding_norm, write=easy)
+    method = RecallMethod(MethodSetup(decoder), config)
+    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
+    fed = method.bank.memory_embeddings(1).clone()
+    with caplog.at_level(logging.WARNING):
+        short = method.write([Memory("short", "oak")])
+        method.write_config = replace(config.write, max_steps=3)
+        long = method.write([Memory("long", "No three steps lead to this.")])
+    assert (short.exact, short.inexact) == (("short",), ())
+    assert 0 < short.steps["short"] <= LONG.max_steps
+    assert (long.exact, long.inexact) == ((), ("long",))
+    assert long.steps == {"long": 3}
+    assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == ["long"]
+    assert torch.equal(method.bank.memory_embeddings(1), fed)
+    asked = [*(example.messages for example in method._questions(Memory("short", "oak"))), CONTEXTS[0]]
+    assert {decoded(decoder, method.bank.several["short"], messages) for messages in asked} == {"oak"}
+
+
+def test_a_cued_memory_is_written_with_its_answers(pristine_lively: Backbone) -> None:
+    """What follows the text costs tokens, and only where a cue has an answer."""
+    cue = QA("q", "Where are oars kept?", "shed four", ("n",), think="The shed is named.")
+    cued = Memory("n", "Oars lie in shed four.", cues=(cue,))
+    tokens: dict[tuple[bool, bool], int] = {}
+    for memory, read in itertools.product((cued, replace(cued, cues=())), (True, False)):
+        config = RecallConfig(write=WriteConfig(max_steps=5, read_targets=read))
+        method = RecallMethod(MethodSetup(pristine_lively.clone()), config)
+        method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
+        tokens[bool(memory.cues), read] = method.write([memory]).trained_tokens
+    assert tokens[True, True] > tokens[True, False]
+    assert tokens[False, True] == tokens[False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 0),
+        ("tokens_per_vector", 0),
+        ("max_norm", -1.0),
+        ("progressive_step", -1),
+        ("read_steps", -1),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(name: str, value: float) -> None:
+    with pytest.raises(MethodError, match=f"write.{name}={value}"):
+        WriteConfig(**{name: value})  # type: ignore[arg-type]
 
 
 def test_a_memory_without_text_or_with_a_known_id_twice_is_refused_before_any_work(lively: Backbone) -> None:
@@ -230,4 +435,5 @@ def test_indexed_memories_are_found_but_nothing_is_optimised(pristine_lively: Ba
     assert isinstance(method, Indexer)
     report = method.index([Memory("new", "Oars are kept in shed four.", "Oars")])
     assert report.trained_tokens == 0
+    assert report.exact == report.inexact == ()
     assert method.bank.ids == [NULL_ID, "old", "new"]

@@ -1,0 +1,111 @@
+"""Many conversations continued side by side by a frozen model: their beginnings are computed once.
+
+Rows differ in everything: in their beginning, in their number of vectors and in their target. Beginnings are
+padded on the left of the cache, what is fed behind them on the right; a row sees no padding and its positions
+count its own tokens, so it gets what it would get alone, up to rounding.
+
+Shapes: B rows, T target tokens, S fed positions, D hidden, P vectors of one row, H heads, W width of a head,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from methods.backbone import Backbone
+from methods.chat import encode_pieces, encode_prompt
+from tasks.base import Message
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """A conversation up to <recall>: nothing that is optimised stands before the vectors."""
+
+    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values (H, T, W) of each layer
+    num_tokens: int
+
+
+def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
+    """Ids of a conversation whose answer has just begun with a recall."""
+    ids = backbone.ids
+    return encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
+
+
+def _decoder(backbone: Backbone) -> Any:
+    return getattr(backbone.model, backbone.model.base_model_prefix)
+
+
+def _new_cache(backbone: Backbone) -> Any:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=backbone.model.config)  # its layer types differ more than ours do
+
+
+@torch.no_grad()
+def compute_prefixes(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> list[Prefix]:
+    """One forward over all, padded on the right, where a causal model does not look."""
+    sequences = [torch.tensor(recall_prompt(backbone, messages)) for messages in conversations]
+    cache = _new_cache(backbone)
+    mask_BT = pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True).to(backbone.device)
+    _decoder(backbone)(
+        input_ids=pad_sequence(sequences, batch_first=True).to(backbone.device),
+        attention_mask=mask_BT,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return [
+        Prefix(
+            tuple(
+                (layer.keys[row, :, : len(ids)].clone(), layer.values[row, :, : len(ids)].clone())
+                for layer in cache.layers
+            ),
+            len(ids),
+        )
+        for row, ids in enumerate(sequences)
+    ]
+
+
+def target_logits(
+    backbone: Backbone, prefixes: Sequence[Prefix], fed: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[Tensor]:
+    """(T, V) of each row: the logits for each target token behind the vectors (P, D) and the targets before it."""
+    device = backbone.device
+    cache = _new_cache(backbone)
+    width = max(prefix.num_tokens for prefix in prefixes)
+    for index, layer in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
+        keys, values = (
+            torch.stack([F.pad(part[which], (0, 0, width - part[which].shape[-2], 0)) for part in layer])
+            for which in (0, 1)
+        )
+        cache.update(keys, values, index)
+    embed = backbone.model.get_input_embeddings()
+    rows = []
+    for fed_PD, target_T in zip(fed, targets, strict=True):
+        embeds_TD = embed(target_T[:-1])
+        rows.append(torch.cat([fed_PD.to(embeds_TD), embeds_TD]))
+    embeds_BSD = pad_sequence(rows, batch_first=True)
+    num_fed = embeds_BSD.shape[1]
+    start_B = torch.tensor([prefix.num_tokens for prefix in prefixes], device=device)
+    length_B = torch.tensor([len(row) for row in rows], device=device)
+    place_K = torch.arange(width + num_fed, device=device)  # in the cache with what is fed
+    mask_BK = (place_K >= width - start_B[:, None]) & (place_K < width + length_B[:, None])
+    hidden_BSD = _decoder(backbone)(
+        inputs_embeds=embeds_BSD,
+        attention_mask=mask_BK.long(),
+        position_ids=start_B[:, None] + torch.arange(num_fed, device=device),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    said = [
+        hidden_SD[len(fed_PD) - 1 : len(fed_PD) - 1 + len(target_T)]
+        for hidden_SD, fed_PD, target_T in zip(hidden_BSD, fed, targets, strict=True)
+    ]
+    logits: Tensor = backbone.model.get_output_embeddings()(torch.cat(said)).float()
+    return list(logits.split([len(target_T) for target_T in targets]))
