@@ -12,6 +12,11 @@ Each step starts from the fitted method anew, on a copy. A method that cannot ch
 a whole fit, so one serves `write` and `update` together and another one serves `forget`; growth is then left
 out. Questions are asked on their own, without a history, from the test split.
 
+Where every clause of the task was fitted, none is left to write. Some fitted ones are then forgotten on the copy,
+unmeasured, and written again, and every record of that step says `rewritten`: what the bank or index does is
+measured as ever, but weights that were trained on these clauses may still know them, so the answers bound what
+a write does from above.
+
 The metrics are pure functions of the records.
 """
 
@@ -27,7 +32,7 @@ import numpy as np
 
 from eval import ledger
 from eval.records import EditRecord, LifecyclePhase, LifecycleRecord, LifecycleStep, TurnRecord
-from eval.retention import correct
+from eval.retention import correct, key_of
 from eval.scoring import abstains, held_values
 from eval.stats import (
     NUM_RESAMPLES,
@@ -42,7 +47,7 @@ from eval.stats import (
     paired_difference,
     sample,
 )
-from methods.base import Answer, Context, FitReport, Indexer, Method, RecallSwitch, RefitNeeded
+from methods.base import Answer, Context, FitReport, Indexer, Method, RecallSwitch, RefitNeeded, Stored
 from tasks.base import QA, Memory, Message, Split, TaskData, TaskError
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -80,6 +85,7 @@ class LifecyclePlan:
     targets: Mapping[LifecycleStep, tuple[QA, ...]]  # questions about what a step changes
     neighbours: Mapping[LifecycleStep, tuple[QA, ...]] = field(default_factory=dict)
     old: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # revised question -> forms of the old value
+    rewritten: bool = False  # what is written was fitted, and is forgotten first
 
 
 def plan_lifecycle(
@@ -89,22 +95,24 @@ def plan_lifecycle(
 
     Raises TaskError for a revised question whose old value is not told.
 
-    Where nothing was left out of the fit, nothing can be written. Distractors are the clauses that are left,
-    then passages of the general corpus that was kept back.
+    What is written was left out of the fit. Where nothing was, fitted clauses that no revision changes are
+    written once more (`rewritten`). Distractors are the clauses that are left, then passages of the general
+    corpus that was kept back.
     """
     rng = random.Random(f"lifecycle/{seed}")
-    fitted = {memory.id for memory in task.memories}
+    fitted, revised = {memory.id for memory in task.memories}, {memory.id for memory in task.revisions}
+    new = [memory for memory in whole.memories if memory.id not in fitted]
+    again = [] if new else [memory for memory in task.memories if memory.id not in revised]
     families: dict[str, list[Memory]] = {}
-    for memory in whole.memories:
-        if memory.id not in fitted:
-            families.setdefault(memory.family or f"only {memory.id}", []).append(memory)
+    for memory in new or again:
+        families.setdefault(memory.family or f"only {memory.id}", []).append(memory)
     names = rng.sample(list(families), len(families))
     asked = {memory_id for qa in whole.held_out(split) for memory_id in qa.memory_ids}
     names.sort(key=lambda name: (asked.isdisjoint(m.id for m in families[name]), len(families[name]) == 1))
     written: list[Memory] = []
     while names and len(written) < options.num_written:
         written += families[names.pop(0)]
-    left = [memory for name in names for memory in families[name]]
+    left = [memory for name in names for memory in families[name] if new]
     passages = dict.fromkeys(c.passage for c in whole.sft_heldout if c.passage)
     distractors = (
         *rng.sample(left, len(left)),
@@ -150,11 +158,12 @@ def plan_lifecycle(
             "growth": drawn(singles, options.num_growth_questions if growth else 0),
         },
         neighbours={
-            "write": drawn(singles, options.num_neighbours),
+            "write": drawn([qa for qa in singles if qa not in about(written, singles)], options.num_neighbours),
             "update": drawn(about(beside(task.revisions), singles), options.num_neighbours),
             "forget": drawn(about(beside(forgotten), singles), options.num_neighbours),
         },
         old={qa.id: _old_value(task, qa) for qa in updated},
+        rewritten=bool(again),
     )
 
 
@@ -300,10 +309,9 @@ class _Pass:
         try:
             if step == "forget":
                 return changed, [self._forget(changed, memory) for memory in memories]
-            edits: list[EditRecord] = []
-            for memory in memories:
-                edits.append(self._write(step, changed, [memory], edits[-1].bytes_after if edits else None))
-            return changed, edits
+            if self._rewrites(step):
+                changed.forget([memory.id for memory in memories])
+            return changed, [self._write(step, changed, [memory]) for memory in memories]
         except RefitNeeded:
             del changed
         if step == "forget":
@@ -314,22 +322,28 @@ class _Pass:
             if self._refitted is None:
                 revised = {memory.id: memory for memory in plan.revisions}
                 kept = [revised.get(memory.id, memory) for memory in plan.memories]
-                self._refitted = self.refit([*kept, *plan.written])
+                self._refitted = self.refit(kept if plan.rewritten else [*kept, *plan.written])
             fresh, report = self._refitted
         ids = tuple(memory.id for memory in memories)
         cost = EditRecord(
-            self.method.name, self.seed, step, ids, report.seconds, report.forward_tokens, refit=True
+            self.method.name,
+            self.seed,
+            step,
+            ids,
+            report.seconds,
+            report.forward_tokens,
+            refit=True,
+            rewritten=self._rewrites(step),
         )
         return fresh, [cost]
 
+    def _rewrites(self, step: LifecycleStep) -> bool:
+        return step == "write" and self.plan.rewritten
+
     def _write(
-        self,
-        step: LifecycleStep,
-        changed: Method,
-        memories: Sequence[Memory],
-        bytes_before: int | None,
-        num_added: int = 0,
+        self, step: LifecycleStep, changed: Method, memories: Sequence[Memory], num_added: int = 0
     ) -> EditRecord:
+        stored = _stored_bytes(changed)
         if step == "growth" and isinstance(changed, Indexer):  # distractors need not be answerable
             report = changed.index(memories)
         else:
@@ -341,15 +355,26 @@ class _Pass:
             tuple(memory.id for memory in memories),
             report.seconds,
             report.trained_tokens,
-            bytes_before,
-            report.bytes_stored,
+            stored,
+            _stored_bytes(changed),
             num_added,
+            rewritten=self._rewrites(step),
         )
 
     def _forget(self, changed: Method, memory: Memory) -> EditRecord:
+        stored = _stored_bytes(changed)
         started = time.perf_counter()
         changed.forget([memory.id])
-        return EditRecord(self.method.name, self.seed, "forget", (memory.id,), time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return EditRecord(
+            self.method.name,
+            self.seed,
+            "forget",
+            (memory.id,),
+            seconds,
+            bytes_before=stored,
+            bytes_after=_stored_bytes(changed),
+        )
 
     # growth
 
@@ -357,17 +382,17 @@ class _Pass:
         """Lookups as distractors come in; nothing for a method that would have to be fitted again each time."""
         plan = self.plan
         grown = self.copy()
-        so_far, stored = 0, None
+        so_far = 0
         records: list[EditRecord | LifecycleRecord] = []
         for size in plan.growth:
             try:
-                edit = self._write("growth", grown, plan.distractors[so_far:size], stored, size)
+                edit = self._write("growth", grown, plan.distractors[so_far:size], size)
             except RefitNeeded:
                 return []
             if not so_far:
                 records += self._grown(self.method, 0)
             records += [edit, *self._grown(grown, size)]
-            so_far, stored = size, edit.bytes_after
+            so_far = size
         return records
 
     def _grown(self, method: Method, size: int) -> list[LifecycleRecord]:
@@ -408,6 +433,10 @@ class _Pass:
         return LifecycleRecord(step, phase, role, turn, self.plan.old.get(qa.id, ()), refit=refit)
 
 
+def _stored_bytes(method: Method) -> int | None:
+    return method.stored_bytes() if isinstance(method, Stored) else None
+
+
 # --- metrics: pure functions of the records -------------------------------------------------------
 
 
@@ -434,19 +463,19 @@ def stale(records: Sequence[LifecycleRecord], phase: LifecyclePhase = "after") -
     """
     old = {id(record.turn): set(record.old) for record in records}
 
-    def value(turn: TurnRecord) -> bool:
-        assert turn.qa is not None
-        return not old[id(turn)].isdisjoint(held_values(turn.answer.final, turn.qa)[1])
+    def value(turn: TurnRecord) -> bool | None:
+        qa = key_of(turn)
+        return None if qa is None else not old[id(turn)].isdisjoint(held_values(turn.answer.final, qa)[1])
 
-    return sample(turns_of(records, "update", phase), value, "no clause was updated")
+    return sample(turns_of(records, "update", phase), value, NOT_TAKEN["update"])
 
 
 def declined(records: Sequence[LifecycleRecord], phase: LifecyclePhase = "after") -> Sample:
     """Share of the questions about forgotten clauses that were answered by abstaining."""
 
-    def value(turn: TurnRecord) -> bool:
-        assert turn.qa is not None
-        return abstains(turn.answer.final, turn.qa)
+    def value(turn: TurnRecord) -> bool | None:
+        qa = key_of(turn)
+        return None if qa is None else abstains(turn.answer.final, qa)
 
     return sample(turns_of(records, "forget", phase), value, _NOTHING["forget", phase])
 
@@ -463,31 +492,35 @@ def neighbours(
 
     update, forget: siblings of the changed clauses; write: any fitted clauses.
     """
-    return sample(turns_of(records, step, phase, "neighbour"), correct, f"no neighbour was asked about: {step}")
+    taken = any(record.step == step for record in records)
+    reason = f"no neighbour was asked about: {step}" if taken else NOT_TAKEN[step]
+    return sample(turns_of(records, step, phase, "neighbour"), correct, reason)
 
 
 def spent(edits: Sequence[EditRecord], step: LifecycleStep, what: Literal["seconds", "tokens", "bytes"]) -> Sample:
     """What one call costs: seconds, trained tokens, or bytes a memory. A refit is one call.
 
-    Bytes are those that the bank or index grew by; the first write has nothing to compare with.
+    Calls of growth write many memories at once, so there seconds and tokens are a memory's too. Bytes are the
+    change of the bank or index: above 0 it grew, below 0 it shrank.
     """
 
     def value(edit: EditRecord) -> float | None:
+        parts = len(edit.memory_ids) if step == "growth" else 1
         if what == "seconds":
-            return edit.seconds
+            return edit.seconds / parts
         if what == "tokens":
-            return float(edit.trained_tokens)
+            return edit.trained_tokens / parts
         if edit.bytes_before is None or edit.bytes_after is None:
             return None
         return (edit.bytes_after - edit.bytes_before) / len(edit.memory_ids)
 
     of_step = [edit for edit in edits if edit.step == step]
     kept = [(edit, number) for edit in of_step if (number := value(edit)) is not None]
-    reason = "no such step was taken"
     if of_step:
-        reason = (
-            "weights hold it: no clause has bytes of its own" if of_step[0].refit else "nothing to compare with"
-        )
+        weights = "weights hold it: no clause has bytes of its own"
+        reason = weights if of_step[0].refit else "the method does not tell what it stores"
+    else:
+        reason = NO_GROWTH if step == "growth" and any(edit.refit for edit in edits) else NOT_TAKEN[step]
     return Sample(
         values=np.array([number for _, number in kept], dtype=np.float64),
         clusters=tuple(_edit_cluster(edit) for edit, _ in kept),
@@ -501,9 +534,16 @@ def _edit_cluster(edit: EditRecord) -> str:
     return " ".join(edit.memory_ids)
 
 
+NOT_TAKEN: dict[LifecycleStep, str] = {  # why a step has no records
+    "write": "no clause was left to write",
+    "update": "the task revises no clause",
+    "forget": "no clause was forgotten",
+    "growth": "no distractor was written",
+}
+NO_GROWTH = "its memories are changed by a refit, and one for every size is not made"
 _NOTHING: dict[tuple[LifecycleStep, LifecyclePhase], str] = {
-    ("forget", "before"): "no clause was forgotten",
-    ("forget", "after"): "no clause was forgotten",
+    ("forget", "before"): NOT_TAKEN["forget"],
+    ("forget", "after"): NOT_TAKEN["forget"],
     ("forget", "recall_off"): "it has no recall to switch off",
 }
 
@@ -535,8 +575,8 @@ def lifecycle_metrics(
     """All lifecycle/* metrics of one method."""
     written, updated = turns_of(records, "write"), turns_of(records, "update")
     shares = {
-        "lifecycle/write_accuracy": sample(written, correct, "no clause was left to write"),
-        "lifecycle/update_accuracy": sample(updated, correct, "no clause was updated"),
+        "lifecycle/write_accuracy": sample(written, correct, NOT_TAKEN["write"]),
+        "lifecycle/update_accuracy": sample(updated, correct, NOT_TAKEN["update"]),
         "lifecycle/stale_rate": stale(records),
         "lifecycle/stale_before": stale(records, "before"),
         "lifecycle/forget_abstention": declined(records),
@@ -553,9 +593,14 @@ def lifecycle_metrics(
         metrics[f"lifecycle/{step}_neighbour_change"] = _change(
             neighbours(records, step, "before"), neighbours(records, step), resamples
         )
+    for step in STEPS:
         metrics[f"lifecycle/{step}_s"] = estimate_mean(spent(edits, step, "seconds"), resamples)
-    metrics["lifecycle/write_tokens"] = estimate_mean(spent(edits, "write", "tokens"), resamples)
-    metrics["lifecycle/write_bytes"] = estimate_mean(spent(edits, "write", "bytes"), resamples)
+        metrics[f"lifecycle/{step}_bytes"] = estimate_mean(spent(edits, step, "bytes"), resamples)
+        metrics[f"lifecycle/{step}_tokens"] = estimate_mean(spent(edits, step, "tokens"), resamples)
+    rewritten = [edit.rewritten for edit in edits if edit.step == "write"]
+    metrics["lifecycle/rewritten"] = (
+        Estimate(float(any(rewritten)), n=len(rewritten)) if rewritten else missing(NOT_TAKEN["write"])
+    )
     refits = {edit.refit for edit in edits}
     metrics["lifecycle/refit"] = (
         Estimate(float(any(refits)), n=len(edits)) if edits else missing("nothing was changed")
@@ -566,40 +611,45 @@ def lifecycle_metrics(
 def _lookup_metrics(
     records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
 ) -> dict[str, Estimate]:
-    """hit@1 of written clauses and of fitted ones among distractors; for methods that can write."""
+    """Look-ups of written clauses, and of fitted ones among distractors; for methods that can write.
+
+    write_verbatim: of the asks about written clauses that found the right one first, the share whose text came
+    back word for word (`ledger.verbatim_given_hit`).
+    """
+    written = turns_of(records, "write")
+    metrics: dict[str, Estimate] = {}
+    for name, metric in (("hit_at_1", ledger.hit_at_1), ("verbatim", ledger.verbatim_given_hit)):
+        found = estimate(metric(written), resamples) if written else missing(NOT_TAKEN["write"])
+        metrics[f"lifecycle/write_{name}"] = found
     if any(edit.refit for edit in edits):
-        return dict.fromkeys(_LOOKUP_KEYS, missing("it never looks anything up"))
+        never = dict.fromkeys(metrics, missing("it never looks anything up"))
+        return never | {"lifecycle/growth_hit_change": missing(NO_GROWTH)}
     sizes = sorted({record.num_added for record in records if record.step == "growth"})
     grown = {
         size: ledger.hit_at_1(turns_of(records, "growth", "after" if size else "before", num_added=size))
         for size in sizes
     }
-    metrics = {
-        "lifecycle/write_hit_at_1": estimate(ledger.hit_at_1(turns_of(records, "write")), resamples),
-        "lifecycle/growth_bytes": estimate_mean(spent(edits, "growth", "bytes"), resamples),
-    }
     if len(sizes) > 1:
         metrics["lifecycle/growth_hit_change"] = _change(grown[sizes[0]], grown[sizes[-1]], resamples)
     else:
-        metrics["lifecycle/growth_hit_change"] = missing("no distractor was written")
+        metrics["lifecycle/growth_hit_change"] = missing(NOT_TAKEN["growth"])
     return metrics | {
         f"lifecycle/hit_at_1_plus{size}": estimate(drawn, resamples) for size, drawn in grown.items()
     }
 
 
-_LOOKUP_KEYS = ("lifecycle/write_hit_at_1", "lifecycle/growth_bytes", "lifecycle/growth_hit_change")
 KEYS = (  # of lifecycle_metrics, without those that name a size of the bank
-    *(f"lifecycle/write_{name}" for name in ("s", "bytes", "tokens", "accuracy")),
-    "lifecycle/update_s",
+    *(f"lifecycle/{step}_{what}" for step in STEPS for what in ("s", "bytes", "tokens")),
+    *(f"lifecycle/write_{name}" for name in ("accuracy", "hit_at_1", "verbatim")),
+    "lifecycle/rewritten",
     "lifecycle/update_accuracy",
     "lifecycle/stale_rate",
     "lifecycle/stale_before",
-    "lifecycle/forget_s",
     *(f"lifecycle/forget_abstention{when}" for when in ("", "_before", "_recall_off")),
     *(f"lifecycle/forget_{name}" for name in ("still_right", "right_before", "still_right_recall_off")),
     "lifecycle/neighbour_accuracy",
     "lifecycle/neighbour_before",
     *(f"lifecycle/{step}_neighbour_change" for step in ("write", "update", "forget")),
+    "lifecycle/growth_hit_change",
     "lifecycle/refit",
-    *_LOOKUP_KEYS,
 )

@@ -112,6 +112,7 @@ class EditRecord:
     bytes_after: int | None = None
     num_added: int = 0  # growth: memories beyond the fitted ones, once done
     refit: bool = False  # the method cannot change its memories: it was fitted again on the changed set
+    rewritten: bool = False  # write: the fit knew every clause, so this one was forgotten first
 
 
 @dataclass(frozen=True)

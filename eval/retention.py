@@ -31,7 +31,7 @@ DISTANCES = (0, 1, 2, 4, 8)
 
 
 def key_of(record: TurnRecord) -> QA | None:
-    """The key of a scored turn; None on turns that are not scored. Raises RecordError where a scored one has none."""
+    """The key of a scored turn; None on turns that are not scored. Raises RecordError where one has none."""
     if record.kind in ("ordinary", "filler"):
         return None
     if record.qa is None:

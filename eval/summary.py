@@ -241,11 +241,16 @@ def summarise(
 
 
 def _fill_up(methods: Mapping[str, dict[str, Any]]) -> None:
-    """Every method has every metric: one that only others have is there without a value."""
+    """Every method has every metric: one that only others have is there without a value.
+
+    Look-ups at each size of the bank are missing for the reason that growth as a whole is.
+    """
     absent = missing("not measured for this method").as_dict()
     for key in dict.fromkeys(key for metrics in methods.values() for key in metrics):
+        of_growth = key.startswith("lifecycle/hit_at_1_plus")
         for metrics in methods.values():
-            metrics.setdefault(key, absent)
+            growth = metrics["lifecycle/growth_hit_change"]
+            metrics.setdefault(key, growth if of_growth and growth["value"] is None else absent)
 
 
 COMPARED: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {

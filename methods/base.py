@@ -125,6 +125,14 @@ class Indexer(Protocol):
 
 
 @runtime_checkable
+class Stored(Protocol):
+    """A method that keeps its memories beside the weights, in a bank or an index."""
+
+    def stored_bytes(self) -> int:
+        """Of the bank or index as it is now; adapters are not counted."""
+
+
+@runtime_checkable
 class FitBorrower(Protocol):
     """A control arm that can answer with another method's fit in place of one of its own."""
 

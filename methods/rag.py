@@ -391,6 +391,9 @@ class RagMethod:
     def forget(self, ids: Sequence[str]) -> None:
         self.retriever.delete(ids)
 
+    def stored_bytes(self) -> int:
+        return self.retriever.num_bytes
+
     def save(self, path: Path) -> None:
         """The reader's adapter and the indexed clauses; the base weights are not copied."""
         if self.config.reader == "tuned":

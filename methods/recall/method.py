@@ -453,6 +453,9 @@ class RecallMethod:
     def forget(self, ids: Sequence[str]) -> None:
         self._bank().forget(ids)
 
+    def stored_bytes(self) -> int:
+        return self._bank().num_bytes
+
     def save(self, path: Path) -> None:
         """The adapters of both steps and the bank; the base weights are not copied."""
         self.setup.copy_adapters(path)

@@ -23,7 +23,7 @@ from eval.lifecycle import (
     run_lifecycle,
     turns_of,
 )
-from eval.records import EditRecord, LifecycleRecord, RecordWriter, read_all_records
+from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, read_all_records
 from eval.stats import Estimate
 from methods.base import Answer, Context, FitReport, Lookup, RefitNeeded, WriteReport
 from tasks.base import QA, Memory, TaskData, TaskError
@@ -116,6 +116,9 @@ class Planted:
         self.log.append(f"forget {len(ids)}")
         for memory_id in ids:
             del self.texts[memory_id]
+
+    def stored_bytes(self) -> int:
+        return BYTES * len(self.texts)
 
     def save(self, path: Path) -> None:
         raise NotImplementedError
@@ -315,8 +318,43 @@ def test_what_a_write_costs() -> None:
     assert metrics["lifecycle/update_s"].value == WRITE_S
     assert metrics["lifecycle/write_tokens"].value == 40
     assert metrics["lifecycle/write_bytes"].value == BYTES
-    assert metrics["lifecycle/write_bytes"].n == len(PLAN.written) - 1  # the first has nothing before it
+    assert metrics["lifecycle/write_bytes"].n == len(PLAN.written)
     assert metrics["lifecycle/growth_bytes"].value == BYTES
+
+
+def test_every_step_has_its_seconds_bytes_and_tokens() -> None:
+    """An update replaces, forgetting frees; growth, in calls of 5 and 15, is told by the clause."""
+    metrics = metrics_of(run(Planted())[0])
+    found = {
+        step: tuple(metrics[f"lifecycle/{step}_{what}"].value for what in ("s", "bytes", "tokens"))
+        for step in ("write", "update", "forget", "growth")
+    }
+    assert found["write"] == (WRITE_S, BYTES, 40)
+    assert found["update"] == (WRITE_S, 0, 40)
+    assert found["forget"][1:] == (-BYTES, 0)
+    assert found["forget"][0] is not None and found["forget"][0] < WRITE_S
+    assert found["growth"] == (WRITE_S, BYTES, 40)
+
+
+def test_what_a_method_does_not_tell_it_stores() -> None:
+    class Untold(Planted):
+        stored_bytes = None  # type: ignore[assignment]
+
+    metrics = metrics_of(run(Untold())[0])
+    for step in ("write", "update", "forget", "growth"):
+        assert metrics[f"lifecycle/{step}_bytes"].reason == "the method does not tell what it stores"
+
+
+def test_written_text_comes_back_word_for_word_or_not() -> None:
+    class Blurs(Planted):
+        def say(self, asked: str) -> Answer:
+            answer = super().say(asked)
+            if not answer.lookups or answer.lookups[0].memory_id != PLAN.written[0].id:
+                return answer
+            return replace(answer, lookups=(replace(answer.lookups[0], text="Something like it."),))
+
+    assert values_of(Planted())["write_verbatim"] == 1.0
+    assert values_of(Blurs())["write_verbatim"] == 5 / 6
 
 
 def test_copying_the_old_value() -> None:
@@ -416,7 +454,12 @@ def test_the_metrics_of_a_refit_say_so() -> None:
     assert metrics["lifecycle/write_s"].value == FIT.seconds  # one more clause costs a whole fit
     assert metrics["lifecycle/write_tokens"].value == FIT.forward_tokens
     assert "weights hold it" in metrics["lifecycle/write_bytes"].reason
-    assert metrics["lifecycle/growth_hit_change"].reason == "it never looks anything up"
+    assert metrics["lifecycle/write_hit_at_1"].reason == "it never looks anything up"
+    assert metrics["lifecycle/write_verbatim"].reason == "it never looks anything up"
+    for name in ("s", "bytes", "tokens", "hit_change"):
+        assert metrics[f"lifecycle/growth_{name}"].reason == (
+            "its memories are changed by a refit, and one for every size is not made"
+        )
     assert metrics["lifecycle/write_accuracy"].value == metrics["lifecycle/update_accuracy"].value == 1.0
     assert metrics["lifecycle/forget_abstention"].value == 1.0
     assert set(KEYS) <= set(metrics)
@@ -494,17 +537,82 @@ def test_the_text_of_a_record_is_what_held_at_the_time() -> None:
 # Where there is little to change.
 
 
-def test_nothing_left_to_write_and_nothing_revised() -> None:
-    """Fitted on the whole task: no clause is left over, and no passage either."""
+def test_where_every_clause_was_fitted_some_are_forgotten_and_written_again() -> None:
+    """None of them is revised, none is a neighbour of the write, and every record of the write says so."""
+    plan = plan_lifecycle(TASK, TASK, 0, LifecycleOptions(num_written=6))
+    written = {m.id for m in plan.written}
+    assert plan.rewritten and len(written) >= 6
+    assert written <= {m.id for m in TASK.memories} - {m.id for m in TASK.revisions}
+    assert {qa.memory_ids[0] for qa in plan.targets["write"]} == written
+    assert plan.neighbours["write"] and not written & {qa.memory_ids[0] for qa in plan.neighbours["write"]}
+    assert not written & {m.id for m in plan.distractors}
+    assert not PLAN.rewritten
+
+    class OnlyKnowsWhatWasWritten(Planted):
+        """A write without the forgetting before it changes nothing."""
+
+        def write(self, memories: Sequence[Memory]) -> WriteReport:
+            assert not self.texts.keys() & {m.id for m in memories} & written
+            return super().write(memories)
+
+    records, _ = run(OnlyKnowsWhatWasWritten(), plan)
+    assert {edit.step: edit.rewritten for edit in split(records)[1]} == {
+        "write": True,
+        "update": False,
+        "forget": False,
+    }
+    metrics = metrics_of(records)
+    assert metrics["lifecycle/rewritten"].value == 1.0
+    assert metrics["lifecycle/write_accuracy"].value == metrics["lifecycle/write_verbatim"].value == 1.0
+    assert metrics["lifecycle/write_bytes"].value == BYTES
+    assert metrics["lifecycle/write_s"].n == len(written)
+    assert metrics_of(run(Planted())[0])["lifecycle/rewritten"].value == 0.0
+
+
+def test_a_refit_holds_rewritten_clauses_once() -> None:
+    plan = plan_lifecycle(TASK, TASK, 0, LifecycleOptions())
+    records, refits = run(Weights(), plan)
+    assert [len(memories) for memories in refits] == [24, 24 - len(plan.forgotten)]
+    assert {m.id for m in refits[0]} == {m.id for m in TASK.memories}
+    assert metrics_of(records)["lifecycle/rewritten"].value == 1.0
+
+
+def test_nothing_revised_and_nothing_to_grow_by() -> None:
+    """A task of documents: no clause has a revision, and no passage is left over."""
     task = replace(TASK, revisions=(), revised_questions=())
     plan = plan_lifecycle(task, task, 0, LifecycleOptions())
-    assert (plan.written, plan.growth, plan.targets["growth"]) == ((), (), ())
+    assert (plan.growth, plan.targets["growth"]) == ((), ())
     metrics = metrics_of(run(Planted(), plan)[0])
-    assert metrics["lifecycle/write_accuracy"].reason == "no clause was left to write"
-    assert metrics["lifecycle/write_s"].reason == "no such step was taken"
-    assert metrics["lifecycle/stale_rate"].reason == "no clause was updated"
-    assert metrics["lifecycle/growth_hit_change"].reason == "no distractor was written"
+    for name in ("s", "bytes", "tokens", "accuracy", "neighbour_change"):
+        assert metrics[f"lifecycle/update_{name}"].reason == "the task revises no clause"
+    for name in ("rate", "before"):
+        assert metrics[f"lifecycle/stale_{name}"].reason == "the task revises no clause"
+    for name in ("s", "bytes", "tokens", "hit_change"):
+        assert metrics[f"lifecycle/growth_{name}"].reason == "no distractor was written"
     assert metrics["lifecycle/forget_abstention"].value == 1.0
+
+
+def test_nothing_left_to_write() -> None:
+    """Every clause was fitted and every one is revised."""
+    task = replace(TASK, revisions=TASK.memories, revised_questions=())
+    plan = plan_lifecycle(task, task, 0, LifecycleOptions())
+    assert (plan.written, plan.rewritten) == ((), False)
+    metrics = metrics_of(run(Planted(), plan)[0])
+    for name in ("s", "bytes", "tokens", "accuracy", "hit_at_1", "verbatim", "neighbour_change"):
+        assert metrics[f"lifecycle/write_{name}"].reason == "no clause was left to write"
+    assert metrics["lifecycle/rewritten"].reason == "no clause was left to write"
+
+
+def test_an_answer_without_its_key_is_named() -> None:
+    records, edits = split(run(Planted())[0])
+    for step in ("update", "forget"):
+        (at, broken) = next((n, r) for n, r in enumerate(records) if (r.step, r.phase) == (step, "after"))
+        spoilt = [*records]
+        spoilt[at] = replace(broken, turn=replace(broken.turn, qa=None))
+        resamples = lifecycle_resamples(spoilt, edits, np.random.default_rng(0), 20)
+        assert resamples is not None
+        with pytest.raises(RecordError, match=f"record {broken.turn.id}: .* without a key"):
+            lifecycle_metrics(spoilt, edits, resamples)
 
 
 def test_without_siblings_nothing_is_forgotten() -> None:

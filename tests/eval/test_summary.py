@@ -10,7 +10,7 @@ import pytest
 from planted import USAGE, always_right, dialogues, forgets, never_closes, plain, right_with, timed, wrong
 
 from eval.records import RecordError, TurnRecord
-from eval.stats import Estimate, resamples_for
+from eval.stats import Estimate, missing, resamples_for
 from eval.summary import accuracy_by_turn, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import Answer, FitReport
@@ -164,8 +164,19 @@ def test_every_method_has_every_metric() -> None:
     methods = summarise(records, [], {}, RNG(0), extra=extra, num_resamples=50)["methods"]
     assert methods["sft"]["lifecycle/hit_at_1_plus10"] == {
         "value": None,
-        "reason": "not measured for this method",
+        "reason": "the lifecycle pass was not run",
     }
+
+
+def test_growth_that_a_refit_would_have_to_make_says_so_at_every_size() -> None:
+    why = "its memories are changed by a refit, and one for every size is not made"
+    extra = {
+        "recall": {"lifecycle/hit_at_1_plus10": Estimate(0.5, 0.1, 0.9, 8)},
+        "sft": {"lifecycle/growth_hit_change": missing(why)},
+    }
+    records = dialogues(always_right, 4) + dialogues(always_right, 4, method="sft")
+    methods = summarise(records, [], {}, RNG(0), extra=extra, num_resamples=50)["methods"]
+    assert methods["sft"]["lifecycle/hit_at_1_plus10"] == {"value": None, "reason": why}
 
 
 def test_cued_and_uncued_are_apart() -> None:

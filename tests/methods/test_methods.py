@@ -11,7 +11,7 @@ import torch
 from model_script import EVERY_ROW, scripted
 
 from methods.backbone import Backbone
-from methods.base import Answer, Context, Method, MethodError
+from methods.base import Answer, Context, Method, MethodError, Stored
 from methods.recall.method import RecallConfig
 from methods.recall.writing import WriteConfig
 from methods.registry import CONFIGS, NAMES, build_method, check_names
@@ -176,6 +176,23 @@ def test_a_history_over_the_window_is_cut_and_counted(
     answer = method.answer(Context((*talk, Message("user", "How much?")), 12))
     assert answer.usage.truncated_turns == 2
     assert answer.usage.prompt_tokens + 12 <= pristine_lively.context_length
+
+
+def test_what_is_kept_beside_the_weights_is_told(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
+) -> None:
+    """A forgotten memory frees the bytes of its vectors; SFT keeps nothing of that kind."""
+    recall = build("recall", pristine_lively.clone(), regs, tmp_path / "a")
+    recall.bank = recall._make_bank(regs.memories, [])  # type: ignore[attr-defined]
+    assert isinstance(recall, Stored)
+    before = recall.stored_bytes()
+    recall.forget([regs.memories[0].id])  # type: ignore[attr-defined]
+    assert before == recall.stored_bytes() + 2 * 64 * 4  # key and value, fp32
+    rag = build("rag", pristine_lively.clone(), regs, tmp_path / "b")
+    assert isinstance(rag, Stored)
+    rag.write(regs.memories)  # type: ignore[attr-defined]
+    assert rag.stored_bytes() > 0
+    assert not isinstance(build("sft", pristine_lively.clone(), regs, tmp_path / "c"), Stored)
 
 
 def test_names_are_checked() -> None:
