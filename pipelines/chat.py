@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELP = """usage: python -m pipelines.chat [method=recall] [run=latest] [seed=...] [--web]
 
-  method=...    one that the run has a saved fit of, of: {methods};
+  method=...    one that the run has a saved fit of, of: {methods}, or a row of an ablation;
                 with --web the columns, e.g. method=recall,rag (default: the first three of the run)
   run=...       a run's folder, its id, or latest
   runs_dir=...  where runs lie (default: runs)
@@ -255,7 +255,9 @@ def show_help() -> None:
 
 
 def _fits(folder: Path) -> list[str]:
-    return sorted({file.parent.name for file in folder.glob("fits/*/*/fit.json")}) or ["no fit"]
+    from pipelines.fitted import saved_fits
+
+    return sorted({name for _seed, name in saved_fits(folder)}) or ["no fit"]
 
 
 def start(options: Options) -> None:

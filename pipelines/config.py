@@ -213,10 +213,14 @@ NO_SETTINGS = ("data_version", "ablation")  # what config.json holds beside sett
 
 
 def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Resolved:
-    """The configuration that a run folder was made with; overrides: words such as `train.max_tokens=1000`."""
+    """The configuration that a run folder was made with; overrides: words such as `train.max_tokens=1000`.
+
+    Settings that are younger than the run take their defaults.
+    """
     raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     settings = OmegaConf.create({key: value for key, value in raw.items() if key not in NO_SETTINGS})
-    changed = OmegaConf.merge(settings, OmegaConf.from_dotlist(list(overrides)))
+    schema = OmegaConf.structured(CompareConfig)
+    changed = OmegaConf.merge(schema, settings, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(changed, DictConfig)
     return resolve(changed)
 

@@ -10,17 +10,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 
 from methods.answering import stream_answer
 from methods.arms import borrows_from
-from methods.backbone import Backbone, load_backbone
+from methods.backbone import Backbone, load_backbone, resolve_device
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded, WriteReport
 from methods.chat import encode_text
 from methods.registry import NAMES
-from pipelines.config import CompareConfig, resolve
+from pipelines.config import Resolved, saved_config
 from pipelines.progress import Display
 from pipelines.results import read_json
 from tasks.base import Memory, Message, TaskError
@@ -29,41 +28,51 @@ ROOM_TOKENS = 64  # kept for the chat template beside a question
 
 
 class FittedRun:
-    """The methods of one run and one seed. Each is loaded at its first use, onto weights of its own."""
+    """The methods of one run and one seed, or an ablation's rows, each under its own settings.
+
+    Each is loaded at its first use, onto weights of its own.
+    """
 
     def __init__(self, folder: Path, seed: int | None = None, device: str = "") -> None:
         """seed: None for the run's first; device: "" for the run's own. Raises MethodError without a saved fit."""
         self.folder = folder
-        raw = read_json(folder / "config.json")
-        version = raw.pop("data_version", "")
         if device:
-            raw["device"] = device
-        try:  # settings that are younger than the run take their defaults
-            merged = OmegaConf.merge(OmegaConf.structured(CompareConfig), OmegaConf.create(raw))
-            assert isinstance(merged, DictConfig)
-            self.config = resolve(merged)
-        except (TaskError, OmegaConfBaseException) as error:
-            raise MethodError(
-                f"{folder / 'config.json'}: was written by another version ({error}); make the run again"
-            ) from error
-        files = list(folder.glob("fits/*/*/fit.json"))
-        if not files:
+            resolve_device(device)
+        raw = read_json(folder / "config.json")
+        version = raw.get("data_version", "")
+        self._rows: dict[str, dict[str, Any]] = {row["name"]: row for row in raw.get("ablation", ())}
+        self._words = [f"device={device}"] if device else []
+        self.config = self._configured()
+        saved = saved_fits(folder)
+        if not saved:
             raise MethodError(
                 f"{folder}: no fitted method is saved there (fits/<seed>/<method>/fit.json); make a run with "
                 "python -m pipelines.compare and name that one"
             )
-        seeds = sorted({int(file.parts[-3]) for file in files})
+        seeds = sorted({seed for seed, _name in saved})
         self.seed = seeds[0] if seed is None else seed
         if self.seed not in seeds:
             raise MethodError(f"seed={seed}: {folder} has fits of seed {', '.join(map(str, seeds))} only")
-        saved = {file.parts[-2] for file in files if int(file.parts[-3]) == self.seed}
-        self.names = tuple(name for name in dict.fromkeys([*self.config.run_methods, *NAMES]) if name in saved)
+        known = self._rows or dict.fromkeys([*self.config.run_methods, *NAMES])
+        self.names = tuple(name for name in known if (self.seed, self._fit_of(name)) in saved)
         self.task = self.config.task.load(self.seed)
         self.changed = self.seed == self.config.seed and version not in ("", self.task.version)
         self.tokenizer: Any = None
         self._backbone: Backbone | None = None
         self._methods: dict[str, Method] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="recallbench-", ignore_cleanup_errors=True)
+
+    def _configured(self, overrides: Sequence[str] = ()) -> Resolved:
+        try:
+            return saved_config(self.folder, [*overrides, *self._words])
+        except (TaskError, OmegaConfBaseException) as error:
+            raise MethodError(
+                f"{self.folder / 'config.json'}: was written by another version ({error}); make the run again"
+            ) from error
+
+    def _fit_of(self, name: str) -> str:
+        """Whose fit it answers with, where several rows of an ablation share one."""
+        return str(self._rows[name]["fit_of"] or name) if name in self._rows else name
 
     def check(self, name: str) -> None:
         """Raises MethodError naming the choices."""
@@ -84,11 +93,13 @@ class FittedRun:
                 self._backbone = load_backbone(self.config.model, self.config.device, dtype)
                 self.tokenizer = self._backbone.tokenizer
             scratch = Path(self._scratch.name) / name
-            scratch.mkdir(exist_ok=True)
-            method = make_method(
-                self.config, name, self.task, self.seed, self._backbone.clone(), Display(), scratch
-            )
-            saved = self.folder / "fits" / str(self.seed) / borrows_from(name, self.names)
+            scratch.mkdir(parents=True, exist_ok=True)
+            row = self._rows.get(name, {})
+            config = self._configured(row["overrides"]) if row else self.config
+            kind = row.get("method", name)
+            method = make_method(config, kind, self.task, self.seed, self._backbone.clone(), Display(), scratch)
+            method.name = name
+            saved = self.folder / "fits" / str(self.seed) / borrows_from(self._fit_of(name), self.names)
             try:
                 method.load(saved)
             except MethodError:
@@ -109,6 +120,12 @@ class FittedRun:
         if tokens > room:
             raise MethodError(f"the question has {tokens} tokens, and {room} fit the model's window; ask in fewer")
         return Context(tuple(messages), max_new_tokens)
+
+
+def saved_fits(folder: Path) -> set[tuple[int, str]]:
+    """(seed, name) of every fit that a run folder holds; the name of an ablation's row may hold a slash."""
+    paths = [file.parent.relative_to(folder / "fits") for file in folder.glob("fits/*/**/fit.json")]
+    return {(int(path.parts[0]), "/".join(path.parts[1:])) for path in paths}
 
 
 class Conversation:

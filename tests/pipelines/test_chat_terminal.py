@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from commands import METHODS, Finished, said_by_every_method
 
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.recall.method import RecallMethod
 from pipelines import chat
 from pipelines.fitted import Conversation, FittedRun
+from pipelines.rows import ALL
 
 ROOT = Path(__file__).resolve().parents[2]
 SKATES = "Skates are returned to desk eleven by noon."
@@ -387,3 +390,37 @@ def test_help_in_a_process_of_its_own(finished: Finished) -> None:
         words, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
     assert f"regs/{finished.folder.name}  rag, recall, sft" in result.stdout
+
+
+@pytest.fixture
+def ablation(copied: Path) -> Path:
+    """The run's recall as the fits of an ablation's rows, one below another's folder and one shared."""
+    rows = [
+        asdict(row) for row in ALL if row.name in ("recall", "recall/sampled", "recall/no_step1", "recall/gain_4")
+    ]
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8")) | {"ablation": rows}
+    (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    fits = copied / "fits" / "0"
+    for name in ("sft", "rag"):
+        shutil.rmtree(fits / name)
+    shutil.copytree(fits / "recall", copied / "one")
+    (copied / "one").rename(fits / "recall" / "no_step1")
+    return copied
+
+
+def test_an_ablations_rows_are_talked_to_under_their_own_settings(ablation: Path) -> None:
+    fitted = FittedRun(ablation)
+    assert fitted.names == ("recall", "recall/sampled", "recall/no_step1")  # gain_4 was not fitted yet
+    methods = [fitted.method(name) for name in fitted.names]
+    plain, sampled, without = methods
+    assert [method.name for method in methods] == list(fitted.names)
+    assert isinstance(plain, RecallMethod) and isinstance(sampled, RecallMethod)
+    assert isinstance(without, RecallMethod)
+    assert [method.setup.sampling.do_sample for method in (plain, sampled)] == [False, True]
+    assert [method.config.step1_share for method in (plain, without)] == [0.2, 0.0]
+    shown = talk(fitted, "How much?", "/method recall/sampled", name="recall/no_step1")
+    assert "recall/no_step1 of " in shown
+    assert "  recalled " in shown
+    with pytest.raises(MethodError, match=r"method=sft: .* choose from: recall, recall/sampled, recall/no_step1"):
+        fitted.method("sft")
+    assert chat._fits(ablation) == ["recall", "recall/no_step1"]
