@@ -18,7 +18,7 @@ from eval.records import TurnRecord
 from eval.retention import answerable_key_of, correct, key_of
 from eval.scoring import verbatim
 from eval.stats import Sample, sample
-from eval.structure import RECALL, recited
+from eval.structure import RECALL, gold_text, recited
 
 RECALL_NAMES = ("recall", "oracle_vector", "random_vector")  # how the names of recall methods begin
 MemoryPath = Literal[
@@ -85,7 +85,7 @@ def verbatim_given_hit(records: Sequence[TurnRecord]) -> Sample:
     """
     return sample(
         records,
-        lambda r: verbatim(r.answer.lookups[0].text, r.memory_text) if _single(r) and _found(r) else None,
+        lambda r: verbatim(r.answer.lookups[0].text, gold_text(r)) if _single(r) and _found(r) else None,
         "no gold clause was looked up first",
     )
 
@@ -95,7 +95,7 @@ def correct_given_verbatim(records: Sequence[TurnRecord]) -> Sample:
     return sample(
         records,
         lambda r: (
-            correct(r) if _single(r) and _found(r) and verbatim(r.answer.lookups[0].text, r.memory_text) else None
+            correct(r) if _single(r) and _found(r) and verbatim(r.answer.lookups[0].text, gold_text(r)) else None
         ),
         "no gold clause was looked up first and word for word",
     )
@@ -120,7 +120,7 @@ def gold_in_hand(record: TurnRecord, path: MemoryPath) -> bool | None:
     lookups = [lookup for lookup in record.answer.lookups if lookup.memory_id in qa.memory_ids]
     if path == "retrieve":
         return bool(lookups)
-    return any(verbatim(lookup.text, record.memory_text) for lookup in lookups)
+    return any(verbatim(lookup.text, gold_text(record)) for lookup in lookups)
 
 
 def gold(records: Sequence[TurnRecord], path: MemoryPath) -> Sample:

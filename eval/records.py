@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from methods.base import Answer, Lookup, Usage
+from eval.fields import FieldError, decode
+from methods.base import Answer, Usage
 from tasks.base import QA, TurnKind
 
 SCHEMA = 1
@@ -149,43 +150,8 @@ def _encode(record: Record) -> str:
     return json.dumps(body, ensure_ascii=False)
 
 
-def _turn(body: dict[str, Any]) -> TurnRecord:
-    answer = body.pop("answer")
-    lookups = tuple(
-        Lookup(**{**lk, "candidates": tuple((c[0], c[1]) for c in lk["candidates"])})
-        for lk in answer.pop("lookups")
-    )
-    usage = Usage(**answer.pop("usage"))
-    qa = body.pop("qa")
-    if qa is not None:
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in qa.items()}
-        qa = QA(**fields)
-    return TurnRecord(answer=Answer(lookups=lookups, usage=usage, **answer), qa=qa, **body)
-
-
-def _cost(body: dict[str, Any]) -> CostRecord:
-    return CostRecord(usage=Usage(**body.pop("usage")), **body)
-
-
-def _ability(body: dict[str, Any]) -> AbilityRecord:
-    choices, log_likelihoods = tuple(body.pop("choices")), tuple(body.pop("log_likelihoods"))
-    return AbilityRecord(choices=choices, log_likelihoods=log_likelihoods, **body)
-
-
-def _edit(body: dict[str, Any]) -> EditRecord:
-    return EditRecord(memory_ids=tuple(body.pop("memory_ids")), **body)
-
-
-def _lifecycle(body: dict[str, Any]) -> LifecycleRecord:
-    return LifecycleRecord(turn=_turn(body.pop("turn")), old=tuple(body.pop("old")), **body)
-
-
-DECODERS: dict[str, Callable[[dict[str, Any]], Record]] = {
-    "TurnRecord": _turn,
-    "CostRecord": _cost,
-    "AbilityRecord": _ability,
-    "EditRecord": _edit,
-    "LifecycleRecord": _lifecycle,
+TYPES: dict[str, type[Record]] = {
+    kind.__name__: kind for kind in (TurnRecord, CostRecord, AbilityRecord, EditRecord, LifecycleRecord)
 }
 
 
@@ -230,10 +196,12 @@ def read_all_records(path: Path) -> list[Record]:
                     f"{where}: written by another version of the record format; this one reads {SCHEMA}"
                 )
             kind = body.pop("type", None)
+            if not isinstance(kind, str) or kind not in TYPES:
+                raise RecordError(f"{where}: unknown record type {kind!r}; it is one of {', '.join(TYPES)}")
             try:
-                if kind not in DECODERS:
-                    raise TypeError(f"unknown record type {kind!r}")
-                records.append(DECODERS[kind](body))
-            except (TypeError, KeyError, AttributeError) as error:
-                raise RecordError(f"{where}: a field is missing or unknown ({error})") from error
+                records.append(decode(TYPES[kind], body))
+            except FieldError as error:
+                raise RecordError(
+                    f"{where}: {error}; the line was edited, or another version wrote it: run it again"
+                ) from error
     return records

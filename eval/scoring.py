@@ -511,18 +511,26 @@ def abstains(final: str, qa: QA) -> bool:
 def verbatim(text: str, memory_text: str) -> bool:
     """Is the text the memory's text, character by character, whitespace runs and ends aside?
 
-    In Chinese all whitespace is put aside, and the width of characters and punctuation.
+    In Chinese all whitespace is put aside, and the width of characters and punctuation. Raises ScoringError
+    where the memory has no text.
     """
+    _check_text(memory_text)
     if has_chinese(memory_text):
         return scoring_zh.folded(text) == scoring_zh.folded(memory_text)
-    return bool(memory_text.strip()) and " ".join(text.split()) == " ".join(memory_text.split())
+    return " ".join(text.split()) == " ".join(memory_text.split())
 
 
 def recites(think: str, memory_text: str) -> bool:
     """Does the memory's text stand in the think, character by character, whitespace runs aside?
 
-    Chinese text is compared as by `verbatim`.
+    Chinese text is compared as by `verbatim`. Raises ScoringError where the memory has no text.
     """
+    _check_text(memory_text)
     if has_chinese(memory_text):
         return scoring_zh.folded(memory_text) in scoring_zh.folded(think)
-    return bool(memory_text.strip()) and " ".join(memory_text.split()) in " ".join(think.split())
+    return " ".join(memory_text.split()) in " ".join(think.split())
+
+
+def _check_text(memory_text: str) -> None:
+    if not memory_text.strip():
+        raise ScoringError("the memory has no text to compare with")

@@ -143,6 +143,13 @@ def structure_of(record: TurnRecord) -> Structure:
     return parse(record.answer.raw)
 
 
+def gold_text(record: TurnRecord) -> str:
+    """The text of the clauses that answer a question. Raises RecordError where its record does not hold it."""
+    if not record.memory_text.strip():
+        raise RecordError(f"record {record.id}: there is no text of its clause (memory_text); run it again")
+    return record.memory_text
+
+
 # --- steps --------------------------------------------------------------------------------------
 
 
@@ -202,7 +209,7 @@ def steps_kept_of(record: TurnRecord) -> float | None:
         return chain_kept(structure.steps, reference)
     if record.qa is None or not record.qa.memory_ids:
         return None
-    clause, following = _reasoning_after_clause(structure, record.memory_text)
+    clause, following = _reasoning_after_clause(structure, gold_text(record))
     answered = structure.think_closed and bool(structure.answer)
     return (clause + (clause and following > 0) + answered) / 3
 
@@ -264,4 +271,4 @@ def chain_kept_on_ordinary(records: Sequence[TurnRecord]) -> Sample:
 
 def recited(record: TurnRecord) -> bool:
     """Does the gold clause's text stand in the think, whitespace aside?"""
-    return recites(structure_of(record).think, record.memory_text)
+    return recites(structure_of(record).think, gold_text(record))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planted import (
@@ -35,6 +37,7 @@ from eval.ledger import (
     used,
     verbatim_given_hit,
 )
+from eval.records import RecordError
 from eval.retention import accuracy
 from eval.stats import estimate, resamples_for
 from methods.base import Lookup
@@ -138,6 +141,17 @@ def test_recall_at_random_hits_and_misfires_as_planted() -> None:
     assert hits.low <= 1 / num_clauses <= hits.high and hits.n == 200
     assert misfires.low <= p_ordinary <= misfires.high and misfires.n == 100
     assert trigger(records).mean == 1.0
+
+
+def test_a_clause_without_its_text_is_named() -> None:
+    """Nothing comes back as nothing word for word: such a record would score 0 at every link."""
+    textless = [replace(turn(3, "first_ask", right(3)), memory_text="")]
+    for metric in (verbatim_given_hit, correct_given_verbatim, recited_in_think):
+        with pytest.raises(RecordError, match=r"record recall/0/d3/0: .*no text"):
+            metric(textless)
+    for path in ("recall", "weights"):
+        with pytest.raises(RecordError, match=r"record recall/0/d3/0: .*no text"):
+            gold(textless, path)
 
 
 def test_two_clause_questions_have_hits_but_no_verbatim_column() -> None:

@@ -63,6 +63,63 @@ def test_ids_are_distinct() -> None:
     assert len({record.id for record in TURNS}) == len(TURNS)
 
 
+def edited(line: str, *path: str | int, to: object) -> str:
+    """The line with the value at the path replaced."""
+    body = json.loads(line)
+    place = body
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = to
+    return json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "problem"),
+    [
+        (("answer", "final"), None, "answer.final is null and must be a text"),
+        (("answer", "usage", "new_tokens"), "30", 'answer.usage.new_tokens is "30" and must be a whole number'),
+        (("answer", "usage", "new_tokens"), True, "answer.usage.new_tokens is true and must be a whole number"),
+        (("answer", "usage", "ttft_s"), "fast", 'answer.usage.ttft_s is "fast" and must be a number'),
+        (("answer", "usage", "stage_s"), {"embed": None}, "answer.usage.stage_s.embed is null and must be a num"),
+        (("answer", "usage"), [], "answer.usage is [] and must be an object"),
+        (("answer", "finished"), 1, "answer.finished is 1 and must be true or false"),
+        (("answer", "lookups"), {}, "answer.lookups is {} and must be a list"),
+        (("answer", "lookups", 0), "c1", 'answer.lookups[0] is "c1" and must be an object'),
+        (("answer", "lookups", 0, "candidates"), [["c1"]], 'candidates[0] is ["c1"] and must be a list of 2'),
+        (("answer", "lookups", 0, "candidates"), [[1, 0.5]], "candidates[0][0] is 1 and must be a text"),
+        (("qa", "memory_ids"), "c1", 'qa.memory_ids is "c1" and must be a list'),
+        (("kind",), "first", 'kind is "first" and must be one of first_ask, re_ask,'),
+        (("turn",), 0.5, "turn is 0.5 and must be a whole number"),
+        (("cued",), "yes", 'cued is "yes" and must be true or false'),
+        (("answer",), None, "answer is null and must be an object"),
+        (("type",), ["TurnRecord"], "unknown record type ['TurnRecord']"),
+    ],
+)  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_named(
+    tmp_path: Path, path: tuple[str | int, ...], to: object, problem: str
+) -> None:
+    file = tmp_path / "records.jsonl"
+    writer = RecordWriter(file)
+    writer.write([turn(1, "first_ask", right(1))] * 2)
+    writer.close()
+    first, second = file.read_text(encoding="utf-8").splitlines()
+    file.write_text(f"{first}\n{edited(second, *path, to=to)}\n", encoding="utf-8")
+    with pytest.raises(RecordError) as error:
+        read_records(file)
+    assert f"{file}:2: " in str(error.value) and problem in str(error.value)
+
+
+def test_a_whole_number_is_a_time_too(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    writer = RecordWriter(file)
+    writer.write([timed("recall", "q", total_s=2.0)])
+    writer.close()
+    line = file.read_text(encoding="utf-8")
+    file.write_text(edited(line, "usage", "total_s", to=2) + "\n", encoding="utf-8")
+    (cost,) = read_records(file)[1]
+    assert isinstance(cost.usage.total_s, float) and cost.usage.total_s == 2.0
+
+
 @pytest.mark.parametrize(
     ("broken", "problem"),
     [

@@ -221,9 +221,12 @@ def test_verbatim_is_character_by_character_but_for_whitespace() -> None:
     assert verbatim("  Staff may\nspend 40. ", "Staff may spend  40.")
     assert not verbatim("Staff may spend 40", "Staff may spend 40.")
     assert not verbatim("staff may spend 40.", "Staff may spend 40.")
-    assert not verbatim("", "")
+    assert not verbatim("", "Staff may spend 40.")
     assert recites("So: Staff may spend\n40. Thus 40.", "Staff may spend 40.")
-    assert not recites("anything", "")
+    for empty in ("", " \n"):
+        for score in (verbatim, recites):
+            with pytest.raises(ScoringError, match="memory has no text"):
+                score("anything", empty)
 
 
 @pytest.mark.parametrize("name", ["regs", "manual"])
