@@ -16,6 +16,7 @@ import torch
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, Context, Method
+from methods.shapes import Shaped
 from tasks.base import Dialogue, Message, TaskData, Turn
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
@@ -124,18 +125,23 @@ def _record(
 class PeakMemory:
     """Peak memory while the block runs: allocated VRAM on CUDA, else this process's resident set.
 
-    `ru_maxrss` is a lifetime peak, so the resident set is sampled in a thread every 20 ms.
+    What the process holds already, weights above all, is part of it. `ru_maxrss` is a lifetime peak, so the
+    resident set is sampled in a thread every 20 ms.
     """
 
-    def __init__(self) -> None:
-        self.cuda = torch.cuda.is_available()
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.cuda = device.type == "cuda"
         self.kind = "vram" if self.cuda else "rss"
         self.peak_bytes = 0
+        self.reserved_bytes: int | None = None  # most that the CUDA allocator held at once
 
     def __enter__(self) -> PeakMemory:
         self._stop = threading.Event()
         if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.synchronize(self.device)
+            torch.cuda.empty_cache()  # else what loading left reserved would count
+            torch.cuda.reset_peak_memory_stats(self.device)
         else:
             self._process = psutil.Process()
             self._sample()
@@ -152,7 +158,9 @@ class PeakMemory:
 
     def __exit__(self, *_: object) -> None:
         if self.cuda:
-            self.peak_bytes = torch.cuda.max_memory_allocated()
+            torch.cuda.synchronize(self.device)
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+            self.reserved_bytes = torch.cuda.max_memory_reserved(self.device)
             return
         self._stop.set()
         self._thread.join()
@@ -161,10 +169,12 @@ class PeakMemory:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Peak memory of a process that holds one method alone."""
+    """Peak memory of a process that holds one method alone, while it answers."""
 
-    peak_bytes: int
+    peak_bytes: int  # the highest of the measurements
     kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
+    peaks_bytes: tuple[int, ...] = ()  # each measurement; (): one, which is peak_bytes
+    reserved_bytes: int | None = None  # most that the CUDA allocator held at once
 
 
 def run_cost(
@@ -185,6 +195,7 @@ def run_cost(
     for method in methods:
         for _, ctx in questions[:warmup]:
             method.answer(ctx)
+    shapes = {method.name: method.shapes() if isinstance(method, Shaped) else None for method in methods}
     total, finished = rounds * len(questions) * len(methods), 0
     for lap in range(rounds):
         for number, (question_id, ctx) in enumerate(questions):
@@ -195,7 +206,18 @@ def run_cost(
                 if progress is not None:
                     progress("timing", finished, total)
                 peak = peaks[method.name]
-                yield CostRecord(method.name, seed, question_id, lap, answer.usage, peak.peak_bytes, peak.kind)
+                yield CostRecord(
+                    method=method.name,
+                    seed=seed,
+                    question_id=question_id,
+                    round=lap,
+                    usage=answer.usage,
+                    peak_bytes=peak.peak_bytes,
+                    memory_kind=peak.kind,
+                    peaks_bytes=peak.peaks_bytes,
+                    reserved_bytes=peak.reserved_bytes,
+                    shapes=shapes[method.name],
+                )
 
 
 def cost_questions(

@@ -81,6 +81,9 @@ class TextRetriever:
         picked = [self._pick(messages, self._texts) for messages in conversations]
         return [[Passage(i, self._texts[i], 1.0) for i in row if i in self._texts] for row in picked], {}
 
+    def query_tokens(self, messages: Sequence[Message]) -> int:
+        return 0
+
     def save(self, path: Path) -> None:
         body = {"ids": list(self._texts), "documents": list(self._texts.values())}
         (path / "index.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
@@ -93,6 +96,10 @@ class TextRetriever:
     @property
     def num_bytes(self) -> int:
         return sum(len(text.encode()) for text in self._texts.values())
+
+    @property
+    def encoder_shape(self) -> None:
+        return None
 
 
 def gold_retriever(gold: Gold) -> TextRetriever:

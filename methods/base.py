@@ -71,9 +71,9 @@ class FitReport:
     forward_tokens: int  # non-padding tokens through the model, over all stages
     optimizer_steps: int
     bytes_stored: int = 0  # all that the method keeps beside the base weights: adapters, and bank or index
-    index_bytes: int | None = None  # of these, the bank or index; None: a report from before it was kept
     curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # loss per step, per stage
     notes: dict[str, float] = field(default_factory=dict)  # per-stage seconds, self-tests, thresholds, threads
+    index_bytes: int | None = None  # of bytes_stored, the bank or index; None: the report is from before this
 
 
 @dataclass(frozen=True)

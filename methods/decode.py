@@ -63,7 +63,11 @@ class Interceptor(Protocol):
 
 
 class Clock:
-    """Wall times of one generation: the prefill, each new token, and named stages. Synchronises CUDA."""
+    """Wall times of one answer: each new token, and named stages. Synchronises CUDA.
+
+    It runs from when it is made: a method makes it before anything else, so that look-up, template and
+    tokenisation are in every time.
+    """
 
     def __init__(self, device: torch.device, enabled: bool) -> None:
         self.enabled = enabled
@@ -80,6 +84,10 @@ class Clock:
     def token(self) -> None:
         if self.enabled:
             self.token_s.append(self.now() - self.start_s)
+
+    def took(self, stage_s: Mapping[str, float]) -> None:
+        """Stages that were timed elsewhere while this clock ran."""
+        self.stage_s |= stage_s
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -203,7 +211,7 @@ class Generated:
     token_ids: tuple[int, ...]
     prompt_tokens: int
     finished: bool
-    token_s: tuple[float, ...] = ()
+    token_s: tuple[float, ...] = ()  # from the clock's start to each new token
     stage_s: dict[str, float] = field(default_factory=dict)
     kv_bytes: int = 0
 
@@ -225,14 +233,15 @@ def generate(
     *,
     interceptor: Interceptor | None = None,
     sampling: Sampling | None = None,
-    timed: bool = False,
+    clock: Clock | None = None,
     on_token: OnToken | None = None,
     token_bias: Mapping[int, float] | None = None,
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
 
-    max_new_tokens: one cap, or one a row. timed: with batch 1, records when each token came and how long
-    each stage took. on_token: as in `decode_loop`; without one, that of a `listening` block around the call.
+    max_new_tokens: one cap, or one a row. clock: with batch 1, an enabled one records when each token came and
+    how long each stage took; it is good for one call. on_token: as in `decode_loop`; without one, that of a
+    `listening` block around the call.
     token_bias: token id -> what is added to its logit at every step.
     """
     on_token = on_token or _listener.get()
@@ -245,7 +254,7 @@ def generate(
     input_ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     final_cache: dict[str, Any] = {}
-    clock = Clock(device, enabled=timed)
+    clock = clock or Clock(device, enabled=False)
     loop = functools.partial(
         decode_loop, interceptor=interceptor, clock=clock, on_token=on_token, final_cache=final_cache
     )

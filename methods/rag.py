@@ -154,14 +154,18 @@ class ChromaRetriever:
         return passages, {"embed": embedded - begin, "search": searched - embedded}
 
     def query_tokens(self, messages: Sequence[Message]) -> int:
-        if not isinstance(self.encoder, nn.Sequential):  # no transformer, so nothing is read in tokens
+        if not self._is_transformer:  # nothing is read in tokens
             return 0
         query, limit = self.query_of(messages), self.encoder.max_seq_length
         return len(self.encoder.tokenizer(query, truncation=True, max_length=limit).input_ids)
 
     @property
     def encoder_shape(self) -> TransformerShape | None:
-        return shape_of(self.encoder[0].auto_model) if isinstance(self.encoder, nn.Sequential) else None
+        return shape_of(self.encoder[0].auto_model) if self._is_transformer else None
+
+    @property
+    def _is_transformer(self) -> bool:
+        return isinstance(self.encoder, nn.Sequential)  # as SentenceTransformer is; others may encode too
 
     def save(self, path: Path) -> None:
         stored = self.collection.get(include=["documents", "embeddings"])
@@ -315,7 +319,7 @@ class RagMethod:
         index_s = time.perf_counter() - started
         if self.config.reader == "frozen":
             kept = self.retriever.num_bytes
-            return FitReport(index_s, 0, 0, kept, kept, notes={"index_s": index_s})
+            return FitReport(index_s, 0, 0, kept, notes={"index_s": index_s}, index_bytes=kept)
         log = train_lora(
             self.backbone,
             self._reader_epochs(memories, sft),

@@ -31,6 +31,11 @@ class MethodSetup:
         """Where fits leave their adapters, one folder a stage."""
         return self.folder / "adapters"
 
+    @property
+    def adapter_bytes(self) -> int:
+        """Of the weights in all adapters that this fit has left."""
+        return sum(file.stat().st_size for file in self.adapters.rglob("*.safetensors"))
+
     def copy_adapters(self, path: Path) -> None:
         """Copies the fit's adapters to `path`/adapters, unless they stand there already."""
         target = path / "adapters"

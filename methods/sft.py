@@ -13,7 +13,7 @@ from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
-from methods.decode import generate
+from methods.decode import Clock, generate
 from methods.examples import (
     Example,
     clause_examples,
@@ -22,6 +22,7 @@ from methods.examples import (
 )
 from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
+from methods.shapes import Shapes, shape_of
 from methods.train import length_grouped, merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
 
@@ -118,17 +119,21 @@ class SftMethod:
             seconds=time.perf_counter() - started,
             forward_tokens=log.forward_tokens,
             optimizer_steps=log.optimizer_steps,
+            bytes_stored=self.setup.adapter_bytes,
+            index_bytes=0,
             curves={f"sft/{k}": tuple(v) for k, v in log.losses.items()},
         )
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
-        prompts, cuts = prompts_for(self.backbone, ctxs)
+        clock = Clock(self.backbone.device, enabled=timed)
+        with clock.stage("prompt"):
+            prompts, cuts = prompts_for(self.backbone, ctxs)
         outputs = generate(
             self.backbone,
             prompts,
             [c.max_new_tokens for c in ctxs],
             sampling=self.setup.sampling,
-            timed=timed,
+            clock=clock,
         )
         return [answer_from(self.backbone, out, (), cut) for out, cut in zip(outputs, cuts, strict=True)]
 
@@ -137,6 +142,9 @@ class SftMethod:
 
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
+
+    def shapes(self) -> Shapes:
+        return Shapes(shape_of(self.backbone.model))
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         raise RefitNeeded(

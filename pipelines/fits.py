@@ -31,9 +31,12 @@ def load_fit(folder: Path) -> FitReport | None:
 def fit_and_save(
     method: Method, folder: Path, memories: Sequence[Memory], sft: Sequence[Conversation]
 ) -> FitReport:
-    """Fits the method and saves it in `folder`."""
+    """Fits the method and saves it in `folder`. The report notes on how many threads its seconds were taken."""
+    import torch  # not above: reports read fits without it
+
     folder.mkdir(parents=True, exist_ok=True)
     report = method.fit(memories, sft)
+    report = dataclasses.replace(report, notes={**report.notes, "threads": float(torch.get_num_threads())})
     method.save(folder)
     save_fit(folder, report)
     return report

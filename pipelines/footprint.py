@@ -1,21 +1,26 @@
-"""Peak memory of each method alone: a fresh process loads the fitted method and answers.
+"""Peak memory of each method alone, while it answers: a fresh process loads the fitted method, then is watched.
 
-In one process with its rivals a method's peak would hold their weights too. `python -m pipelines.footprint
-RUN SEED METHOD` prints one JSON line; `footprints` starts one such process a method.
+In one process with its rivals a method's peak would hold their weights too. What loading and merging need for a
+moment is no part of it. `python -m pipelines.footprint RUN SEED METHOD` prints one JSON line; `footprints` starts
+one such process a method.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from eval.runner import Footprint
 from pipelines.progress import Display
 
-NUM_ANSWERS = 3
+NUM_ANSWERS = 2  # in a measurement
+NUM_MEASUREMENTS = 3  # one after another in the same process
 
 
 def footprints(run_folder: Path, seed: int, methods: Sequence[str], display: Display) -> dict[str, Footprint]:
@@ -27,13 +32,17 @@ def footprints(run_folder: Path, seed: int, methods: Sequence[str], display: Dis
         result = subprocess.run(words, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise RuntimeError(f"measuring the memory of {method} failed:\n{result.stderr[-2000:]}")
-        found[method] = Footprint(**json.loads(result.stdout.splitlines()[-1]))
+        body = json.loads(result.stdout.splitlines()[-1])
+        found[method] = Footprint(**body | {"peaks_bytes": tuple(body["peaks_bytes"])})
     display("memory of each method", len(methods), len(methods))
     return found
 
 
 def measure(run_folder: Path, seed: int, name: str) -> Footprint:
-    """Loads one fitted method from its run folder and answers a few questions."""
+    """Loads one fitted method from its run folder, lets it answer once, then watches further answers.
+
+    The first answer loads what only answering needs, RAG's encoder say, and is not watched.
+    """
     from eval.runner import PeakMemory, cost_questions
     from methods.arms import borrows_from
     from methods.backbone import load_backbone
@@ -44,13 +53,30 @@ def measure(run_folder: Path, seed: int, name: str) -> Footprint:
     task = config.task.load(seed)
     facts = json.loads((run_folder / "environment.json").read_text(encoding="utf-8"))
     folder = run_folder / "fits" / str(seed) / borrows_from(name, config.run_methods)
-    with PeakMemory() as memory:
-        backbone = load_backbone(config.model, config.device, facts["dtype"])
-        method = make_method(config, name, task, seed, backbone, Display(), folder)
-        method.load(folder)
-        for _, ctx in cost_questions(task, seed, NUM_ANSWERS, config.evaluation.max_new_tokens):
-            method.answer(ctx)
-    return Footprint(memory.peak_bytes, memory.kind)
+    backbone = load_backbone(config.model, config.device, facts["dtype"])
+    method = make_method(config, name, task, seed, backbone, Display(), folder)
+    method.load(folder)
+    questions = cost_questions(task, seed, NUM_ANSWERS, config.evaluation.max_new_tokens)
+    method.answer(questions[0][1])
+    measured = []
+    for _ in range(NUM_MEASUREMENTS):
+        release_memory()
+        with PeakMemory(backbone.device) as memory:
+            for _, ctx in questions:
+                method.answer(ctx)
+        measured.append(memory)
+    peaks = tuple(memory.peak_bytes for memory in measured)
+    reserved = [memory.reserved_bytes for memory in measured if memory.reserved_bytes is not None]
+    return Footprint(max(peaks), measured[0].kind, peaks, max(reserved, default=None))
+
+
+def release_memory() -> None:
+    """Gives back what is free: the C allocator else keeps pages of loading, and the resident set holds them."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+        if trim is not None:
+            trim(0)
 
 
 if __name__ == "__main__":
@@ -58,4 +84,4 @@ if __name__ == "__main__":
 
     quiet_libraries()
     peak = measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    sys.stdout.write(json.dumps({"peak_bytes": peak.peak_bytes, "kind": peak.kind}) + "\n")
+    sys.stdout.write(json.dumps(asdict(peak)) + "\n")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["share", "s", "ms", "tokens", "bytes", "number"]
+Unit = Literal["share", "s", "ms", "tokens", "bytes", "gflops", "number"]
 Group = Literal["retention", "abstention", "ledger", "structure", "cost", "lifecycle", "ability"]
 Level = Literal["headline", "short", "full"]
 
@@ -89,20 +89,26 @@ ROWS: tuple[Row, ...] = (
     Row("cost/latency_mean_s", "whole answer, mean, s", "s", "cost", "mean time from the question to the last token"),
     Row("cost/stage_embed_s", "stage: embed, ms", "ms", "cost", "mean time to turn the question into a vector"),
     Row("cost/stage_search_s", "stage: search, ms", "ms", "cost", "mean time to search the index"),
+    Row("cost/stage_prompt_s", "stage: prompt, ms", "ms", "cost", "mean time for template and tokenisation"),
     Row("cost/stage_prefill_s", "stage: prefill, ms", "ms", "cost", "mean time to read the prompt"),
     Row("cost/stage_memory_head_s", "stage: memory head, ms", "ms", "cost", "mean time to choose the memory"),
     Row("cost/stage_recalled_text_s", "stage: recalled, ms", "ms", "cost", "mean time to write out the recalled text"),
     Row("cost/stage_rest_s", "stage: rest, ms", "ms", "cost", "mean time outside all of these: writing the answer"),
     Row("cost/prompt_tokens", "prompt tokens", "tokens", "cost", "mean tokens read for one answer", "headline"),
     Row("cost/new_tokens", "new tokens", "tokens", "cost", "mean tokens written for one answer", "headline"),
+    Row("cost/flops", "GFLOPs", "gflops", "cost", "mean 10^9 floating-point operations of one answer: generation and look-up", "short"),
+    Row("cost/lookup_flops", "of it, look-up", "gflops", "cost", "finding memories: the memory head, or the sentence encoder's pass over the question"),
     Row("cost/kv_bytes", "keys and values, MiB", "bytes", "cost", "mean exact size of the cache at the end of an answer"),
-    Row("cost/peak_vram_bytes", "peak GPU memory, MiB", "bytes", "cost", "most GPU memory allocated while answering", "headline"),
-    Row("cost/peak_rss_bytes", "peak RSS, MiB", "bytes", "cost", "most resident memory of the process while answering, without a GPU", "headline"),
-    Row("cost/bytes_stored", "stored, MiB", "bytes", "cost", "what the method keeps beside the base weights: bank, index or adapter"),
-    Row("cost/fit_s", "fit, s", "s", "cost", "time to get the knowledge in", "headline"),
+    Row("cost/peak_vram_bytes", "peak GPU memory, MiB", "bytes", "cost", "most GPU memory allocated while answering, loading left out; n counts measurements", "headline"),
+    Row("cost/reserved_vram_bytes", "reserved GPU memory, MiB", "bytes", "cost", "most that the GPU's allocator held at once while answering, used or not"),
+    Row("cost/peak_rss_bytes", "peak RSS, MiB", "bytes", "cost", "most resident memory of the process while answering, loading left out, without a GPU; n counts measurements", "headline"),
+    Row("cost/bytes_stored", "stored, MiB", "bytes", "cost", "what the method keeps beside the base weights: adapters, and bank or index"),
+    Row("cost/index_bytes", "of it, bank or index", "bytes", "cost", "the memory bank's vectors, or RAG's index"),
+    Row("cost/fit_s", "fit, s", "s", "cost", "time to get the knowledge in, on the threads of the next row", "headline"),
+    Row("cost/fit_threads", "fit, threads", "number", "cost", "CPU threads of a fit: fits side by side share the cores, and seconds on unlike threads do not compare", "headline"),
     Row("cost/fit_tokens", "fit, tokens", "tokens", "cost", "non-padding tokens through the model while fitting, over all stages", "headline"),
     Row("cost/fit_steps", "fit, optimiser steps", "tokens", "cost", "optimiser steps over all stages"),
-    Row("cost/per_correct_s_k1", "per right answer, k=1", "s", "cost", "seconds for one right answer when the fit serves one question"),
+    Row("cost/per_correct_s_k1", "per right answer, k=1", "s", "cost", "seconds for one right answer when the fit, as timed on its own threads, serves one question"),
     Row("cost/per_correct_s_k100", "... k=100", "s", "cost", "the same when it serves 100"),
     Row("cost/per_correct_s_k10000", "... k=10000", "s", "cost", "the same when it serves 10,000"),
     Row("lifecycle/refit", "changed by a refit", "number", "lifecycle", "1: it cannot change its memories, so its times and tokens below are those of a new fit"),

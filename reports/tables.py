@@ -49,7 +49,7 @@ def format_number(value: float, unit: Unit) -> str:
     """Shares to two decimals; all else to three digits, in ms or MiB where the unit says so, 12.3k from 10,000."""
     if unit == "share":
         return f"{value:.2f}".replace("-0.00", "0.00")
-    scaled = value * {"ms": 1e3, "bytes": 2**-20}.get(unit, 1.0)
+    scaled = value * {"ms": 1e3, "bytes": 2**-20, "gflops": 1e-9}.get(unit, 1.0)
     size = abs(scaled)
     if unit == "tokens" and size >= 9_999.5:
         return f"{_three_digits(scaled / 1e6)}M" if size >= 999_500 else f"{_three_digits(scaled / 1e3)}k"
@@ -119,11 +119,13 @@ def comparison(summary: Summary, methods: Sequence[str] | None = None) -> Table:
 
 
 def _unmeasured_twin(summary: Summary) -> set[str]:
-    """The kind of peak memory that this device does not have, where the other one was measured."""
+    """The kind of peak memory that this device does not have, where the other one was measured, and what goes
+    with it."""
     measured = {
         key for key in _EITHER_OR for name in summary["methods"] if estimate(summary, name, key).value is not None
     }
-    return set(_EITHER_OR) - (measured or {_EITHER_OR[0]})
+    hidden = set(_EITHER_OR) - (measured or {_EITHER_OR[0]})
+    return hidden | ({"cost/reserved_vram_bytes"} if "cost/peak_vram_bytes" in hidden else set())
 
 
 def distances(summary: Summary) -> list[tuple[str, int, Row]]:

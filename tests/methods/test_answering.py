@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_script import says, scripted
 
-from methods.answering import AnswerPieces, TextStream, stream_answer
+from methods.answering import AnswerPieces, TextStream, prompts_for, recalled_text_s, stream_answer
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method
 from methods.decode import generate, listening
@@ -89,6 +91,47 @@ def test_a_stopped_answer_leaves_nothing_behind(asked: dict[str, Method], name: 
     assert len(seen) == 1
     assert content(method.answer(ctx)) == content(before)
     assert len(seen) == 1  # nobody listens any more
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_times_run_from_the_question_on(
+    asked: dict[str, Method], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Template and tokenisation are a stage of every method, inside its first token's time and the whole one's."""
+    slow_s = 0.2
+    module = sys.modules[type(asked[name]).__module__]
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(slow_s)
+        return prompts_for(*args)
+
+    monkeypatch.setattr(module, "prompts_for", slowly)
+    backbone = asked[name].backbone  # type: ignore[attr-defined]
+    with scripted(backbone, well_formed(backbone)):
+        usage = asked[name].answer(Context((Message("user", "How much?"),), 40)).usage
+    assert usage.stage_s["prompt"] >= slow_s
+    assert slow_s < usage.ttft_s < usage.ttfa_s < usage.total_s
+    assert sum(usage.stage_s.values()) == pytest.approx(usage.total_s)
+    if name == "rag":
+        assert {"embed", "search"} <= set(usage.stage_s)
+        assert usage.ttft_s > usage.stage_s["embed"] + usage.stage_s["search"] + usage.stage_s["prompt"]
+
+
+def test_recalled_text_is_timed_over_all_recalls(pristine: Backbone) -> None:
+    ids = pristine.ids
+    pad, end, text = ids.memory_pad, ids.recall_end, 5
+    times = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0]
+
+    def seconds(*tokens: int) -> float:
+        return recalled_text_s(tokens, times, ids)
+
+    assert seconds(ids.think, ids.recall, pad, text, end, ids.think_end, text) == 16 - 4
+    two = (ids.recall, pad, text, end, ids.recall, pad, pad, text, end, ids.think_end)  # the second: two vectors
+    assert seconds(*two) == (8 - 2) + (256 - 32)
+    assert seconds(ids.recall, pad, text, ids.recall, pad, end) == (8 - 2) + (32 - 16)
+    assert seconds(ids.recall, pad, text, ids.think_end, text) == 8 - 2
+    assert seconds(ids.recall, pad, text, text) == 8 - 2  # cut
+    assert seconds(text, text) == seconds(ids.recall, pad) == 0
 
 
 def test_a_listener_hears_every_step_of_a_batch(lively: Backbone) -> None:

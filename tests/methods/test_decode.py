@@ -11,7 +11,7 @@ from model_script import random_bank, scripted
 
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
-from methods.decode import Generated, Sampling, decode_loop, generate
+from methods.decode import Clock, Generated, Sampling, decode_loop, generate
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from tasks.base import Message
 
@@ -202,7 +202,7 @@ def test_the_library_hands_its_own_streamer_argument_to_no_callable(lively: Back
 
 
 def test_times_and_bytes(lively: Backbone) -> None:
-    output = generate(lively, PROMPTS[:1], NEW, timed=True)[0]
+    output = generate(lively, PROMPTS[:1], NEW, clock=Clock(lively.device, enabled=True))[0]
     assert len(output.token_s) == NEW
     assert list(output.token_s) == sorted(output.token_s)
     assert 0 < output.stage_s["prefill"] <= output.token_s[0]

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 from commands import METHODS, Finished
 
 from eval.runner import num_generated
+from methods.backbone import Backbone, load_backbone
 from pipelines.footprint import footprints, measure
 from pipelines.progress import Display
 from tasks.dialogues import DialogueOptions, build_dialogues
@@ -163,8 +168,49 @@ def test_no_weights_are_copied_into_a_run(finished: Finished) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_fit_can_be_loaded_from_the_folder_and_asked(finished: Finished, name: str) -> None:
     peak = measure(finished.folder, 0, name)
-    assert peak.kind == "rss"
-    assert peak.peak_bytes > 50 * 2**20
+    assert peak.kind == "rss" and peak.reserved_bytes is None
+    assert len(peak.peaks_bytes) == 3
+    assert peak.peak_bytes == max(peak.peaks_bytes) and min(peak.peaks_bytes) > 50 * 2**20
+
+
+def test_what_loading_needs_for_a_moment_is_no_peak_of_answering(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 400 * 2**20
+
+    def load(*args: Any) -> Backbone:
+        block = np.ones(size, dtype=np.uint8)
+        time.sleep(0.1)
+        del block
+        return load_backbone(*args)
+
+    measure(finished.folder, 0, "sft")  # what is imported for the first time stays
+    before = psutil.Process().memory_info().rss
+    monkeypatch.setattr("methods.backbone.load_backbone", load)
+    assert measure(finished.folder, 0, "sft").peak_bytes < before + size / 2
+
+
+def test_stored_bytes_are_adapters_and_bank_or_index(finished: Finished) -> None:
+    for name in METHODS:
+        folder = finished.folder / "fits" / "0" / name
+        fit = json.loads((folder / "fit.json").read_text(encoding="utf-8"))
+        adapters = sum(file.stat().st_size for file in (folder / "adapters").rglob("*.safetensors"))
+        assert adapters > 10_000
+        assert fit["bytes_stored"] == adapters + fit["index_bytes"], name
+        assert (fit["index_bytes"] == 0) == (name == "sft"), name
+        metrics = finished.summary["methods"][name]
+        assert metrics["cost/bytes_stored"]["value"] == fit["bytes_stored"]
+        assert metrics["cost/fit_threads"]["value"] == fit["notes"]["threads"] >= 1
+
+
+def test_flops_come_from_the_records(finished: Finished) -> None:
+    """Twice the weights for every token at the least; only what is looked up differs beyond that."""
+    for record in finished.costs:
+        assert record.shapes is not None and record.shapes.model is not None
+        metrics = finished.summary["methods"][record.method]
+        tokens = metrics["cost/prompt_tokens"]["value"] + metrics["cost/new_tokens"]["value"] - 1
+        assert metrics["cost/flops"]["value"] > 2 * record.shapes.model.block_weights * tokens
+        assert "cost/lookup_flops" in metrics and "cost/stage_prompt_s" in metrics
 
 
 @pytest.mark.slow
