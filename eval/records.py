@@ -15,6 +15,7 @@ from typing import Literal
 
 from eval.fields import FieldError, decode
 from methods.base import Answer, Usage
+from methods.shapes import Shapes
 from tasks.base import QA, TurnKind
 
 SCHEMA = 1
@@ -72,8 +73,11 @@ class CostRecord:
     question_id: str
     round: int
     usage: Usage
-    peak_bytes: int  # of a process that holds this method alone; see `memory_kind`
+    peak_bytes: int  # of a process that holds this method alone, while it answers; see `memory_kind`
     memory_kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
+    peaks_bytes: tuple[int, ...] = ()  # the measurements of which peak_bytes is the highest; (): it alone
+    reserved_bytes: int | None = None  # most that the CUDA allocator held at once; None: no CUDA, or an old record
+    shapes: Shapes | None = None  # what the answer ran through, for its FLOPs; None: not told, or an old record
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone, load_backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
-from methods.decode import Generated, generate
+from methods.decode import Clock, Generated, generate
 from methods.examples import (
     NULL_TEXT,
     Example,
@@ -43,6 +43,7 @@ from methods.recall.writing import (
     query_states,
 )
 from methods.setup import MethodSetup
+from methods.shapes import Shapes, shape_of
 from methods.train import QUERY_VALUE, LoraTrainConfig, Teacher, TrainLog, merge_adapters
 from tasks.base import Conversation, Memory, Message
 
@@ -196,7 +197,8 @@ class RecallMethod:
             seconds=time.perf_counter() - started,
             forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
             optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
-            bytes_stored=bank.num_bytes,
+            bytes_stored=self.setup.adapter_bytes + bank.num_bytes,
+            index_bytes=bank.num_bytes,
             curves=curves,
             notes={
                 "step1_s": logs.step1.seconds,
@@ -302,21 +304,29 @@ class RecallMethod:
         return self.bank
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
+        clock = Clock(self.backbone.device, enabled=timed)
         bank, recall = self._bank(), self._settings
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
         interceptor = RecallInterceptor(bank, self.backbone.ids, recall, forced)
-        prompts, cuts = prompts_for(self.backbone, ctxs)
+        with clock.stage("prompt"):
+            prompts, cuts = prompts_for(self.backbone, ctxs)
         outputs = generate(
             self.backbone,
             prompts,
             [c.max_new_tokens for c in ctxs],
             interceptor=interceptor,
             sampling=self.setup.sampling,
-            timed=timed,
+            clock=clock,
             token_bias={self.backbone.ids.recall: recall.recall_bias} if recall.recall_bias else None,
         )
         return [
-            answer_from(self.backbone, out, self._lookups(out, events), cut)
+            answer_from(
+                self.backbone,
+                out,
+                self._lookups(out, events),
+                cut,
+                searched_vectors=len(events) * len(bank) * bank.num_keys,
+            )
             for out, events, cut in zip(outputs, interceptor.events, cuts, strict=True)
         ]
 
@@ -353,6 +363,9 @@ class RecallMethod:
             )
             for event, text in zip(events, texts, strict=False)  # events beyond the row's own cap have no text
         )
+
+    def shapes(self) -> Shapes:
+        return Shapes(shape_of(self.backbone.model))
 
     def answer(self, ctx: Context) -> Answer:
         return self._answer([ctx], timed=True)[0]
