@@ -20,6 +20,7 @@ from methods.base import Answer, Context, Method, MethodError, RefitNeeded, Writ
 from methods.chat import encode_text
 from methods.registry import NAMES
 from pipelines.config import Resolved, saved_config
+from pipelines.making import make_method
 from pipelines.progress import Display
 from pipelines.results import read_json
 from tasks.base import Memory, Message, TaskError
@@ -84,8 +85,6 @@ class FittedRun:
 
     def method(self, name: str) -> Method:
         """The method as it was saved; what is written to it later stays in memory and in a scratch folder."""
-        from pipelines.compare import make_method
-
         self.check(name)
         if name not in self._methods:
             if self._backbone is None:

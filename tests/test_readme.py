@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chat, report
+from pipelines import chat, export, report
 from pipelines.cli import compose_config, options_of
 from pipelines.config import resolve
 from tasks.local import read
@@ -46,6 +46,8 @@ def test_a_command_is_understood(command: str) -> None:
         options_of(report.Options, words)
     elif module == "pipelines.chat":
         options_of(chat.Options, words)
+    elif module == "pipelines.export":
+        assert options_of(export.Options, words).to
     else:
         assert (module, [word.partition("=")[0] for word in words]) == ("tasks.check", ["path"])
 

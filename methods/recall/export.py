@@ -83,15 +83,18 @@ def export_model(
 
     Raises MethodError where something else lies there, or where it cannot be written.
     """
+    check_room(folder, overwrite)
     try:
-        _check_room(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         _write(backbone, bank, folder, recall, sampling)
     except OSError as error:
         raise MethodError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
 
 
-def _check_room(folder: Path, overwrite: bool) -> None:
+def check_room(folder: Path, overwrite: bool) -> None:
+    """Raises MethodError where the folder holds what may not be written over."""
+    if folder.exists() and not folder.is_dir():
+        raise MethodError(f"{folder} is a file; name a new folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / MARK).exists():

@@ -311,8 +311,10 @@ def test_nothing_is_overwritten_unasked(lively: Backbone, folder: Path) -> None:
     for overwrite in (False, True):
         with pytest.raises(MethodError, match="not empty and holds no exported model; name a new folder"):
             export_model(lively, bank, folder, *settings, overwrite=overwrite)
-    with pytest.raises(MethodError, match=r"notes\.txt: cannot be written \(.*\); name another"):
+    with pytest.raises(MethodError, match=r"notes\.txt is a file; name a new folder"):
         export_model(lively, bank, folder / "notes.txt", *settings)
+    with pytest.raises(MethodError, match=r"x: cannot be written \(.*\); name another folder"):
+        export_model(lively, bank, folder / "notes.txt" / "x", *settings)
     assert [file.name for file in folder.iterdir()] == ["notes.txt"]
     (folder / "notes.txt").unlink()
     export_model(lively, bank, folder, *settings)

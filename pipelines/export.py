@@ -1,0 +1,83 @@
+"""A run's recall model as a folder of its own: `python -m pipelines.export run=latest method=recall to=FOLDER`.
+
+The folder is an ordinary model folder with its memories; somebody with transformers alone chats with it
+(`methods.recall.export`).
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from methods.base import MethodError
+from pipelines.cli import fail, guarded, options_of
+
+HELP = """usage: python -m pipelines.export to=FOLDER [run=latest] [method=recall] [overwrite=false]
+
+  to=...          the folder to be written
+  run=...         a run's folder, its id (the folder's name, or task/name), or latest
+  runs_dir=...    where runs lie (default: runs)
+  method=...      a recall method that the run has a saved fit of, or such a row of an ablation (default: recall)
+  seed=...        which of the run's seeds (default: its first)
+  device=...      auto, cpu, cuda (default: the run's own)
+  overwrite=true  an earlier export in that folder is written over; anything else never is
+
+The folder's README.md shows how to chat with it, with transformers alone.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The words of the command."""
+
+    to: str = ""
+    run: str = "latest"
+    runs_dir: str = "runs"
+    method: str = "recall"
+    seed: int = -1  # the run's first
+    device: str = ""
+    overwrite: bool = False
+
+
+def export(options: Options) -> None:
+    """Finds the fit, loads it, writes the folder and says where it is."""
+    from methods.recall.export import check_room
+    from methods.recall.method import RecallMethod
+    from pipelines.fitted import FittedRun
+    from pipelines.report import find_run
+
+    folder = Path(options.to)
+    check_room(folder, options.overwrite)
+    run = find_run(options.run, Path(options.runs_dir))
+    fitted = FittedRun(run, None if options.seed < 0 else options.seed, options.device)
+    method = fitted.method(options.method)
+    if not isinstance(method, RecallMethod):
+        raise MethodError(
+            f"method={options.method}: has no memories to export; name a recall method, of: "
+            f"{', '.join(fitted.names)}"
+        )
+    method.export(folder, options.overwrite)
+    sys.stdout.write(
+        f"wrote {options.method} of {run} (seed {fitted.seed}) to {folder}; how to chat with it: "
+        f"{folder / 'README.md'}\n"
+    )
+
+
+def main() -> None:
+    """The command."""
+    from pipelines.progress import quiet_libraries
+
+    words = sys.argv[1:]
+    if any(word in ("-h", "--help") for word in words):
+        sys.stdout.write(HELP)
+        return
+    options = options_of(Options, words)
+    if not options.to:
+        fail("to=... is missing: name the folder to be written, e.g. to=exported")
+    quiet_libraries()
+    guarded(lambda: export(options))
+
+
+if __name__ == "__main__":
+    main()
