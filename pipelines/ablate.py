@@ -65,7 +65,8 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     configs = {row.name: resolve(compose_config("compare", [*words, *row.overrides])) for row in rows}
     seeds = range(base.seed, base.seed + base.seeds)
     tasks = {seed: base.task.load(seed) for seed in seeds}
-    check(tasks[base.seed])
+    for task in tasks.values():
+        check(task)
     backbone = load_backbone(base.model, base.device, base.dtype)
     asked = {"ablation": [asdict(row) for row in rows], "data_version": tasks[base.seed].version}
     run = open_run({**base.raw, **asked})

@@ -38,8 +38,9 @@ def compare(config: Resolved, display: Display) -> Comparison:
     """The whole experiment; returns what the reports are made from."""
     seeds = range(config.seed, config.seed + config.seeds)
     tasks = {seed: config.task.load(seed) for seed in seeds}
+    for task in tasks.values():
+        check(task)
     data = tasks[config.seed]
-    check(data)
     named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
     run = open_run({**config.raw, "data_version": data.version})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ from commands import METHODS, Finished
 
 from eval.runner import num_generated
 from methods.backbone import Backbone, load_backbone
+from pipelines import compare
 from pipelines.footprint import footprints, measure
 from pipelines.progress import Display
+from tasks.base import TaskError
 from tasks.dialogues import DialogueOptions, build_dialogues
 from tasks.registry import load_task
 
@@ -224,3 +228,13 @@ def test_a_failed_measurement_is_no_guess(finished: Finished, monkeypatch: pytes
     monkeypatch.setattr("pipelines.footprint.subprocess.run", lambda *_args, **_kwargs: failed)
     with pytest.raises(RuntimeError, match="memory of sft failed:\nno such adapter"):
         footprints(finished.folder, 0, ["sft"], Display())
+
+
+def test_the_task_of_every_seed_is_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A seed's slice has clauses of its own, and with them mistakes of its own."""
+    slices = {seed: load_task("regs", 6, seed) for seed in (4, 5, 6)}
+    slices[6] = replace(slices[6], memories=(*slices[6].memories, slices[6].memories[0]))
+    monkeypatch.setattr(compare, "load_backbone", lambda *_: pytest.fail("a model was loaded"))
+    config: Any = SimpleNamespace(seed=4, seeds=3, task=SimpleNamespace(load=slices.__getitem__))
+    with pytest.raises(TaskError, match=slices[6].memories[0].id):
+        compare.compare(config, Display())
