@@ -21,6 +21,9 @@ from methods.decode import Generated, Sampling, generate
 from methods.recall.bank import MemoryBank
 from methods.recall.export import LOOP, export_model
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.method import RecallConfig, RecallMethod
+from methods.setup import MethodSetup
+from methods.train import LoraTrainConfig
 from tasks.base import Message
 
 NEW = 14
@@ -276,6 +279,26 @@ def test_what_was_set_for_generation_stays_set(lively: Backbone, folder: Path) -
     assert not set(free) & set(suppressed)
     (biased,), _ = elsewhere(model, prompts_of(lively)[1:], sequence_bias={(77,): FORCED})
     assert set(biased) == {77}
+
+
+def test_a_method_exports_the_settings_that_it_answers_with(lively: Backbone, folder: Path) -> None:
+    """The scale of its recipe, its switch, its sampling; an arm that knows the gold answers has none."""
+    setup = MethodSetup(lively, LoraTrainConfig(retrieval_temperature=0.1), sampling=SAMPLED)
+    config = RecallConfig(recall=AutoregressiveRecall(recall_bias=2.0, top_k=3))
+    method = RecallMethod(setup, config)
+    method.bank = random_bank(lively)
+    method.enable_recall(False)
+    method.export(folder)
+    written = json.loads((folder / "recall.json").read_text(encoding="utf-8"))
+    expected = {"logit_scale": 10.0, "recall_bias": 2.0, "top_k": 3, "enabled": False}
+    assert {key: written[key] for key in expected} == pytest.approx(expected)
+    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    wanted = vars(SAMPLED)
+    assert {key: generation[key] for key in wanted} == wanted
+    arm = RecallMethod(setup, config, "oracle_vector", choose=lambda _ctx, _bank: [0])
+    arm.bank = method.bank
+    with pytest.raises(MethodError, match="oracle_vector: chooses by the gold answers"):
+        arm.export(folder, overwrite=True)
 
 
 def test_an_export_leaves_the_model_as_it_was(lively: Backbone, folder: Path) -> None:
