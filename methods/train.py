@@ -166,6 +166,7 @@ class MemoryTerm(nn.Module):
 
     keys_MKD, values_MPD: unit vectors, K to be found by and P to be fed one after another, normalised again at
     every use; each is trained with the weights where its flag says so. Values are injected times the gain.
+    tied: the keys are the values as well (K = P = 1), one vector that learns for both where train_keys says so.
     twins_MM: pairs that no question tells apart, which therefore are no negatives for each other. teacher: a
     ranking that the queries learn beside the gold memory.
     """
@@ -179,12 +180,14 @@ class MemoryTerm(nn.Module):
         *,
         train_keys: bool = False,
         train_values: bool = False,
+        tied: bool = False,
         twins_MM: Tensor | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.keys_MKD = nn.Parameter(keys_MKD.clone(), requires_grad=train_keys)
-        self.values_MPD = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
+        own_values = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
+        self.values_MPD = self.keys_MKD if tied else own_values
         self.gain = gain
         self.tau = tau
         self.twins_MM = twins_MM

@@ -21,7 +21,7 @@ from methods.base import Method
 from methods.recall.trigger import recall_margins
 from pipelines.ablation import TRIGGERS, write_ablation
 from pipelines.cli import compose_config, guarded, one_run, show_help
-from pipelines.compare import ask_dialogues, fit_missing
+from pipelines.compare import ask_dialogues, fit_missing, say_too_long
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob
 from pipelines.fits import fit_or_load, load_fit
@@ -34,7 +34,7 @@ from pipelines.results import read_json
 from pipelines.rows import SETS, AblationRow, chosen_rows
 from pipelines.run import Run, environment, open_run, write_json
 from reports.base import TaskFacts
-from tasks.base import Message, TaskData
+from tasks.base import Message, TaskData, TaskError
 from tasks.validate import check
 
 BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
@@ -67,10 +67,12 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     tasks = {seed: base.task.load(seed) for seed in seeds}
     for task in tasks.values():
         check(task)
+    trigger_turns(tasks[base.seed])
     backbone = load_backbone(base.model, base.device, base.dtype)
     asked = {"ablation": [asdict(row) for row in rows], "data_version": tasks[base.seed].version}
     run = open_run({**base.raw, **asked})
     display.say(f"run folder: {run.folder}")
+    say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
@@ -94,12 +96,27 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     return run.folder
 
 
-def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:
-    """The trigger's ROC on the seed's dev questions (answerable or not) and held-out ordinary conversations."""
+Conversations = list[tuple[Message, ...]]
+
+
+def trigger_turns(task: TaskData) -> tuple[Conversations, Conversations]:
+    """Dev questions, answerable or not, and the beginnings of held-out ordinary conversations.
+
+    Raises TaskError where there are none: rows are compared on them.
+    """
     asked = [qa for kind in ("single", "unanswerable") for qa in task.held_out("dev", kind)]
     ordinary = [c.messages[:1] for c in task.sft_heldout if not c.passage]
+    for what, found in (("dev questions", asked), ("held-out ordinary conversations", ordinary)):
+        if not found:
+            raise TaskError(f"task={task.name} has no {what}, on which rows are compared; choose another task")
+    return [(Message("user", qa.question),) for qa in asked], ordinary
+
+
+def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:
+    """The trigger's ROC on the seed's dev questions and ordinary conversations."""
+    asked, ordinary = trigger_turns(task)
     backbone = method.backbone  # type: ignore[attr-defined]
-    wanted = recall_margins(backbone, [(Message("user", qa.question),) for qa in asked]).tolist()
+    wanted = recall_margins(backbone, asked).tolist()
     roc = trigger_roc(wanted, recall_margins(backbone, ordinary).tolist(), BIASES)
     return {
         "area": roc.area,

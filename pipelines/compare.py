@@ -17,6 +17,7 @@ from eval.runner import cost_questions, run_cost, run_retention
 from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
 from methods.base import FitBorrower, Method, MethodError
+from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob, fit_apart
@@ -45,6 +46,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     backbone = load_backbone(config.model, config.device, config.dtype)
     run = open_run({**config.raw, "data_version": data.version})
     display.say(f"run folder: {run.folder}")
+    say_too_long(config.run_methods, config, data, backbone, display)
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
@@ -71,6 +73,19 @@ def compare(config: Resolved, display: Display) -> Comparison:
         raise
     run.close("finished")
     return comparison
+
+
+RECITERS = ("recall", "recall_spec", "recall_written")
+
+
+def say_too_long(
+    names: Sequence[str], config: Resolved, task: TaskData, backbone: Backbone, display: Display
+) -> None:
+    """Says before any fit which memories are longer than an answer: no recall could recite them."""
+    if set(names) & set(RECITERS):
+        said = too_long_to_recite(backbone, task.memories, config.evaluation.max_new_tokens)
+        if said:
+            display.say(said)
 
 
 def fit_methods(

@@ -1,8 +1,9 @@
 """The rows of the ablation: what is changed, and against which row it is read.
 
 Section 4.4 of the specification claims that Step 1 is needed, that memory_front alone makes the model stop
-after recalling, and that sft_only keeps ordinary ability; the first six rows test that. The others take one
-choice of the calibrated recipe back at a time.
+after recalling, and that sft_only keeps ordinary ability; the rows of `recall_spec` test that, and `no_step1` and
+`memory_front` of `recall`, which are changed in more than one setting so that the claim can be tested at all. The
+others take one choice of the calibrated recipe back at a time, or add one.
 """
 
 from __future__ import annotations
@@ -66,12 +67,30 @@ SECTION_4_4 = (
 CALIBRATED = tuple(
     AblationRow(f"recall/{name}", "recall", what, overrides, "recall")
     for name, what, overrides in (
-        ("no_step1", "Step 1 left out, its tokens given to Step 2", ("methods.recall.step1_share=0.0",)),
+        (
+            "no_step1",
+            "no retrieval trained in any step: no Step 1, no contrastive loss in Step 2, fixed keys, no teacher",
+            (
+                "methods.recall.step1_share=0.0",
+                "methods.recall.step2_retrieval_weight=0.0",
+                "methods.recall.train_keys=false",
+                "methods.recall.distil_weight=0.0",
+            ),
+        ),
+        (
+            "one_step",
+            "Step 1 left out, its tokens given to Step 2, which still trains retrieval",
+            ("methods.recall.step1_share=0.0",),
+        ),
         (
             "memory_front",
-            "memory_front only",
-            tuple(
-                f"methods.recall.mixture.{n}=0.0" for n in ("memory_full", "sft_only", "reading", "unanswerable")
+            "memory_front only, with labels on <think> and <recall>, or it would never recall",
+            (
+                *(
+                    f"methods.recall.mixture.{n}=0.0"
+                    for n in ("memory_full", "sft_only", "reading", "unanswerable")
+                ),
+                "methods.recall.mixture.front_recall=true",
             ),
         ),
         ("no_sft_only", "no sft_only", ("methods.recall.mixture.sft_only=0.0",)),
@@ -85,6 +104,7 @@ CALIBRATED = tuple(
         ("vectors_8", "eight injected vectors a memory", ("methods.recall.vectors_per_memory=8",)),
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
         ("fixed_values", "injected vectors stay where they start", ("methods.recall.train_values=false",)),
+        ("tied", "key and injected vector are one, which learns for both", ("methods.recall.tie_values=true",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
         (
@@ -97,6 +117,11 @@ CALIBRATED = tuple(
                 "examples.history_conversations=1",
             ),
         ),
+        (
+            "near_duplicates",
+            "memories of nearly one text (cosine of the encoder above 0.95) are no negatives for each other",
+            ("methods.recall.negative_margin=0.95",),
+        ),
         ("no_teacher", "retrieval learns no ranking of the encoder", ("methods.recall.distil_weight=0.0",)),
         ("tau_0.1", "training temperature 0.1, was 0.05", ("train.retrieval_temperature=0.1",)),
         ("gain_4", "injected vectors four times as long", ("methods.recall.gain=4.0",)),
@@ -105,13 +130,30 @@ CALIBRATED = tuple(
     )
 )
 
+RAW_LOGITS = AblationRow(
+    "recall/raw_logits",
+    "recall",
+    "sampled, memory logits are raw cosines, as specified, not cosines / tau",
+    (
+        "methods.recall.recall.autorecall_use_sampling=true",
+        "sampling.do_sample=true",
+        "methods.recall.recall.logit_scale=1.0",
+    ),
+    "recall/sampled",
+    "recall",
+)
+
 RECIPES = (
     AblationRow("recall_silent", "recall_silent", "answers from the vector, without reciting", (), "recall"),
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-ALL = (*SECTION_4_4, *CALIBRATED, *RECIPES)
-SETS = {"section_4_4": SECTION_4_4, "calibrated": (SECTION_4_4[4], *CALIBRATED, *RECIPES), "all": ALL}
+ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, *RECIPES)
+SETS = {
+    "section_4_4": SECTION_4_4,
+    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, *RECIPES),
+    "all": ALL,
+}
 
 
 def chosen_rows(words: list[str]) -> list[AblationRow]:

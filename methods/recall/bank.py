@@ -27,13 +27,23 @@ FORMAT = 2  # of a saved bank: 1 has one key and one value a memory, 2 several o
 
 
 def check_entries(ids: Sequence[str], texts: Sequence[str]) -> None:
-    """Raises MethodError for two memories with one id or a memory without text: before anything is trained."""
+    """Raises MethodError for no memory, two with one id or one without text: before anything is trained."""
+    if not ids:
+        raise MethodError("memory bank: there is no memory to write; give at least one")
     if len(set(ids)) != len(ids):
         twice = next(i for i in ids if list(ids).count(i) > 1)
         raise MethodError(f"memory bank: two memories have the id {twice!r}; give each its own id")
     for memory_id, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise MethodError(f"memory bank: memory {memory_id!r} has no text; remove it or fill it in")
+
+
+def check_vectors(memory_id: str, vectors_ND: Tensor) -> None:
+    """Raises MethodError for a vector that no direction can be taken of."""
+    if not torch.isfinite(vectors_ND).all() or not vectors_ND.norm(dim=-1).all():
+        raise MethodError(
+            f"memory bank: the vector of {memory_id!r} is zero or holds NaN or infinity; extract it again"
+        )
 
 
 def best_cosines(query_BD: Tensor, keys_MKD: Tensor) -> Tensor:
@@ -112,17 +122,13 @@ class MemoryBank:
                 "memory; write as many"
             )
         for memory_id, key_KD, value in zip(ids, keys_NKD, values_ND, strict=True):
-            for vector_D in (*key_KD, *value.reshape(-1, value.shape[-1])):
-                if vector_D.shape != self.center_D.shape:
+            for vectors_ND in (key_KD, value):
+                if vectors_ND.shape[-1:] != self.center_D.shape:
                     raise MethodError(
-                        f"memory bank: the vector of {memory_id!r} has width {vector_D.shape[-1]}, this model "
+                        f"memory bank: the vector of {memory_id!r} has width {vectors_ND.shape[-1]}, this model "
                         f"needs {self.center_D.shape[0]}; extract it again with this model"
                     )
-                if not torch.isfinite(vector_D).all() or vector_D.norm() == 0:
-                    raise MethodError(
-                        f"memory bank: the vector of {memory_id!r} is zero or holds NaN or infinity; "
-                        "extract it again"
-                    )
+                check_vectors(memory_id, vectors_ND)
         for memory_id, text, key_KD, value in zip(ids, texts, keys_NKD, values_ND, strict=True):
             key_1KD = F.normalize(key_KD.float(), dim=-1)[None].to(self.keys_MKD.device)
             fed_PD = value.float().reshape(-1, value.shape[-1]).to(self.keys_MKD.device)

@@ -12,7 +12,6 @@ mixed in. Silent: no TEXT in memory_full, the answer follows from the vector.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +22,10 @@ from methods.base import MethodError
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.mixed_dataset import SftSampler
+from methods.recall.mixed_dataset import SftSampler, log_epoch
 from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,19 @@ class MixtureConfig:
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
+    front_recall: bool = False  # memory_front learns <think> and <recall> too, whatever stands before them
     foreign_vector: float = 0.0  # share of the answered questions whose text stands under another clause's vector
-    sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
+    sft_max_tokens: int = 2500  # conversations over this are skipped; few that remain come more than once
     recited_weight: float = 1.0  # of the recalled text's token losses in memory_full; 0: learnt in front only
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.foreign_vector <= 1.0:
-            raise MethodError(f"mixture.foreign_vector={self.foreign_vector} is not a share; choose from 0 to 1")
+        for name in ("memory_front", "memory_full", "sft_only", "reading", "unanswerable"):
+            if getattr(self, name) < 0.0:
+                raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
+        for name in ("foreign_vector", "front_other_question"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MethodError(f"mixture.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
         if self.recited_weight < 0.0:
             raise MethodError(f"mixture.recited_weight={self.recited_weight} would unlearn; choose 0 or more")
 
@@ -80,7 +82,7 @@ class CalibratedDataset:
         self.augmentation = augmentation
         self.batch_tokens = batch_tokens
         self.rng = random.Random(seed)
-        self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng)
+        self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng, repeats=True)
         self._decks: dict[str, list[Example]] = {}
 
     def _augmented(self, example: Example) -> Example:
@@ -129,7 +131,8 @@ class CalibratedDataset:
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Another clause's question, or an unrelated conversation, then this memory.
 
-        Whatever stands before, the vector decides what is recited.
+        Whatever stands before, the vector decides what is recited. Nothing before it is learnt unless
+        `front_recall`: where no other sample type is trained, that alone makes the model recall.
         """
         others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
         if others and self.rng.random() < self.mixture.front_other_question:
@@ -147,7 +150,7 @@ class CalibratedDataset:
             pad=recall + 1,
             num_pads=pads,
             memory_index=self.bank.index(memory.id),
-            target_loss_from=recall + 1,
+            target_loss_from=0 if self.mixture.front_recall else recall + 1,
         )
 
     def _asked(self, example: Example) -> Sample:
@@ -155,16 +158,29 @@ class CalibratedDataset:
         foreign = example.answer and self.rng.random() < share
         return self.memory_foreign(example) if foreign else self.memory_full(example)
 
+    def _num(self, share: float) -> int:
+        """Samples an epoch."""
+        return round(len(self.memories) * share)
+
+    def check(self) -> None:
+        """Raises MethodError where an epoch could not be drawn or would hold nothing."""
+        mixture = self.mixture
+        num_front, num_pure = self._num(mixture.memory_front), self._num(mixture.sft_only)
+        self.sampler.check(max(num_front, num_pure))
+        num_full = self._num(mixture.memory_full) if any(self.examples.values()) else 0
+        num_null = min(self._num(mixture.unanswerable), len(self.unanswerable))
+        num_read = min(self._num(mixture.reading), len(self.reading))
+        if not num_front + num_pure + num_full + num_null + num_read:
+            raise MethodError("mixture: an epoch would hold no sample; raise mixture.memory_front or another part")
+
     def refresh_epoch_data(self) -> list[Sample]:
-        """One epoch's samples. Original indices of the conversations drawn are logged."""
+        """One epoch's samples, logged by `log_epoch`."""
         size = len(self.memories)
-        num_front = round(size * self.mixture.memory_front)
-        num_full = round(size * self.mixture.memory_full)
-        num_pure = round(size * self.mixture.sft_only)
-        num_null = round(size * self.mixture.unanswerable)
+        num_front = self._num(self.mixture.memory_front)
+        num_full = self._num(self.mixture.memory_full)
+        num_null = self._num(self.mixture.unanswerable)
         prefix = self.sampler._sample_sft_for_epoch(num_front)
-        pure = self.sampler._sample_sft_for_epoch(num_pure)
-        log.debug("prefix indices %s, pure SFT indices %s", prefix, pure)
+        pure = self.sampler._sample_sft_for_epoch(self._num(self.mixture.sft_only))
         order = self.rng.sample(self.memories, size)
         front = [order[i % size] for i in range(num_front)]
         asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
@@ -173,10 +189,11 @@ class CalibratedDataset:
         samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
         samples += [self._asked(self._next_example(m.id)) for m in full]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
-        num_read = min(len(self.reading), round(size * self.mixture.reading))
+        num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
         samples += [self.memory_full(e, decode=False) for e in read]
         samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
+        log_epoch({"memory_front": prefix, "sft_only": pure}, samples)
         return samples
 
     def epochs(self) -> Iterator[list[list[Sample]]]:

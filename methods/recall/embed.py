@@ -16,10 +16,44 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_text, supervised
+from methods.examples import titled
 from methods.train import collate
 from tasks.base import Memory
 
+ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
+_RECALL_TOKENS = 5  # around a recited text: <think>, line break, <recall>, pad, </recall>
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])\s*")
+
+
+def memory_limit(backbone: Backbone) -> int:
+    """Tokens that a memory may have: what the context window leaves; half of a window that is small itself."""
+    return max(backbone.context_length - ROOM_TOKENS, backbone.context_length // 2)
+
+
+def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
+    """Raises MethodError, naming the memory and the limit, for one that no answer could hold."""
+    limit = memory_limit(backbone)
+    for memory in memories:
+        num_tokens = len(encode_text(backbone.tokenizer, titled(memory)))
+        if num_tokens > limit:
+            raise MethodError(
+                f"memory {memory.id!r} has {num_tokens} tokens, and the context window of {backbone.name} "
+                f"({backbone.context_length}) leaves {limit} beside question and answer; cut it into clauses"
+            )
+
+
+def too_long_to_recite(backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int) -> str:
+    """One sentence on memories whose text alone fills an answer of so many tokens; "" where there are none."""
+    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + _RECALL_TOKENS for m in memories}
+    over = [memory_id for memory_id, num_tokens in lengths.items() if num_tokens >= max_new_tokens]
+    if not over:
+        return ""
+    longest = max(over, key=lambda memory_id: lengths[memory_id])
+    return (
+        f"recall cannot recite {len(over)} of {len(memories)} memories and answer: an answer has "
+        f"{max_new_tokens} tokens and {longest!r} takes {lengths[longest]}; raise evaluation.max_new_tokens or "
+        "cut them into clauses"
+    )
 
 
 @torch.no_grad()
@@ -39,17 +73,22 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
 
 
 def _batch_extract_embeddings(
-    backbone: Backbone, texts: Sequence[str], batch_size: int = 32, max_tokens: int = 2500, suffix: str = ""
+    backbone: Backbone,
+    texts: Sequence[str],
+    batch_size: int = 32,
+    max_tokens: int | None = None,
+    suffix: str = "",
 ) -> Tensor:
     """Last-token hidden states (N, D), fp32, not normalised. suffix: a summary prompt set behind each text.
 
-    Raises MethodError for a text over max_tokens, naming it by its first words.
+    Raises MethodError for a text over max_tokens (None: the context window), naming it by its first words.
     """
+    limit = backbone.context_length if max_tokens is None else max_tokens
     encoded = [encode_text(backbone.tokenizer, text + suffix) for text in texts]
     for text, ids in zip(texts, encoded, strict=True):
-        if len(ids) > max_tokens:
+        if len(ids) > limit:
             raise MethodError(
-                f"memory {text[:40]!r}... has {len(ids)} tokens, the limit is {max_tokens}; cut it into clauses"
+                f"the text {text[:40]!r}... has {len(ids)} tokens, the limit is {limit}; cut it into shorter ones"
             )
     return last_states(backbone, encoded, batch_size).float()
 

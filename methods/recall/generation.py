@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.backbone import ControlIds
+from methods.base import MethodError
 from methods.decode import FREE, Clock
 from methods.recall.bank import MemoryBank
 
@@ -37,9 +38,23 @@ class AutoregressiveRecall:
     top_k: int = 10
     top_p: float = 0.95
     repetition_penalty: float = 1.0  # over memories already recalled in this answer
-    logit_scale: float = 1.0  # 1: raw cosines, as specified; 1 / tau: the logits training saw
+    # Memory logits are cosines times this. 1: raw cosines; 0: what the recipe has, 1 / tau of training in the
+    # calibrated ones, 1 in recall_spec. Only a draw and a penalty can tell
+    logit_scale: float = 0.0
     recall_bias: float = 0.0  # added to the logit of <recall> at every step: above 0 recalls more often
     debug_top_k: int = 0  # log that many candidates at each recall
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "repetition_penalty"):
+            if getattr(self, name) <= 0.0:
+                raise MethodError(f"recall.{name}={getattr(self, name)} divides logits; choose one above 0")
+        if self.top_k < 1:
+            raise MethodError(f"recall.top_k={self.top_k} leaves no memory to choose; choose 1 or more")
+        if not 0.0 < self.top_p <= 1.0:
+            raise MethodError(f"recall.top_p={self.top_p} is no share to draw from; choose above 0 and up to 1")
+        for name in ("logit_scale", "debug_top_k"):
+            if getattr(self, name) < 0:
+                raise MethodError(f"recall.{name}={getattr(self, name)} is below 0; choose 0 or more")
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,7 @@ class RecallInterceptor:
             index = forced if isinstance(forced, int) else forced[min(len(state.recalled), len(forced) - 1)]
         else:
             recalled_1N = torch.tensor([state.recalled], dtype=torch.long, device=cosine_M.device)
-            logits_1M = cosine_M[None] * self.config.logit_scale
+            logits_1M = cosine_M[None] * (self.config.logit_scale or 1.0)
             scores_1M = self._processors(recalled_1N, logits_1M) if self._processors else logits_1M
             if self.config.autorecall_use_sampling:
                 index = int(torch.multinomial(scores_1M.softmax(dim=-1), num_samples=1))

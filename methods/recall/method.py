@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -25,14 +26,14 @@ from methods.examples import (
     titled,
     unanswerable_examples,
 )
-from methods.recall.bank import NULL_ID, MemoryBank, check_entries
+from methods.recall.bank import NULL_ID, MemoryBank, check_entries, check_vectors
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
-from methods.recall.embed import _batch_extract_embeddings, key_parts
+from methods.recall.embed import _batch_extract_embeddings, check_lengths, key_parts
 from methods.recall.export import export_model
 from methods.recall.generation import AutoregressiveRecall, RecallEvent, RecallInterceptor
 from methods.recall.stage1 import query_epochs, train_recall_token, twins_of
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
-from methods.recall.teacher import agreed, encoder_cosines, with_row
+from methods.recall.teacher import agreed, encoder_cosines, near_duplicates, with_row
 from methods.recall.writing import (
     ValueJob,
     WriteConfig,
@@ -63,6 +64,7 @@ class StageLogs:
     step1: TrainLog
     step2: TrainLog
     notes: dict[str, float] = field(default_factory=dict)
+    write_tokens: int = 0  # forward tokens of writing, where the fit writes
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ class RecallConfig:
     # Retrieval learnt from the sentence encoder's ranking (methods.recall.teacher); encoder: methods.rag.encoder
     distil_weight: float = 0.5  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
     distil_temperature: float = 0.05  # its ranking is softmax(cosine / temperature)
+    # Memories whose texts have a cosine above this by the encoder (1: a text with itself) are no negatives for
+    # each other (methods.recall.teacher.near_duplicates); 0: all are, as telling near misses apart is the task
+    negative_margin: float = 0.0
     centre: bool = True  # subtract the mean memory vector before normalising
     # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
     summary_prompt: str = ' This sentence means in one word: "'
@@ -83,6 +88,7 @@ class RecallConfig:
     keys_per_memory: int = 1
     train_keys: bool = True  # keys start at their texts' vectors and learn in both steps
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
+    tie_values: bool = False  # key and injected vector of the fit are one, which learns for both in both steps
     value_spread: float = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
     vectors_per_memory: int = 1  # P: injected one after another, each under a pad of its own
     gain: float = 1.0  # injected norm, in mean token-embedding norms
@@ -94,6 +100,18 @@ class RecallConfig:
             raise MethodError(f"distil_weight={self.distil_weight} is not a share; choose from 0 to 1")
         if self.distil_temperature <= 0.0:
             raise MethodError(f"distil_temperature={self.distil_temperature} divides cosines; choose one above 0")
+        if not 0.0 <= self.negative_margin < 1.0:
+            raise MethodError(
+                f"negative_margin={self.negative_margin} is not a cosine between two texts; choose from 0, which "
+                "leaves no negative out, to below 1"
+            )
+        if self.tie_values and not (
+            self.keys_per_memory == self.vectors_per_memory == 1 and self.train_keys == self.train_values
+        ):
+            raise MethodError(
+                "tie_values=true makes one vector of a memory's key and value; choose keys_per_memory=1, "
+                "vectors_per_memory=1, and train_keys and train_values alike"
+            )
         if self.vectors_per_memory < 1:
             raise MethodError(
                 f"vectors_per_memory={self.vectors_per_memory}: nothing could be fed; choose 1 or more"
@@ -143,18 +161,19 @@ class RecallMethod:
 
     def _make_bank(self, memories: Sequence[Memory], passages: Sequence[Memory]) -> MemoryBank:
         """Vectors of all memories, the null memory and training passages, from the untouched base model."""
-        if not memories:
-            raise MethodError(f"{self.name}: the memory bank would be empty; give at least one memory")
         entries = [Memory(NULL_ID, NULL_TEXT), *memories, *passages]
         num_keys = self.config.keys_per_memory
         raw_NKD = self._extract_keys(self.backbone, entries, num_keys)
+        for memory, raw_KD in zip(entries, raw_NKD, strict=True):  # one NaN in the centre would be in every vector
+            check_vectors(memory.id, raw_KD)
         raw_ND = raw_NKD[:, 0]
         center_D = raw_ND.mean(dim=0) if self.config.centre else torch.zeros_like(raw_ND[0])
         gain = self.config.gain * self.backbone.embedding_norm
         bank = MemoryBank(center_D, gain, self.backbone.fingerprint, num_keys)
         keys_NKD = bank.normalise(raw_NKD)
         bank.write([m.id for m in entries], [m.text for m in entries], keys_NKD, keys_NKD[:, 0])
-        bank.take_values(self._spread(keys_NKD[:, 0]))
+        if not self.config.tie_values:
+            bank.take_values(self._spread(keys_NKD[:, 0]))
         return bank
 
     def _extract_keys(self, backbone: Backbone, memories: Sequence[Memory], num_keys: int) -> torch.Tensor:
@@ -186,8 +205,14 @@ class RecallMethod:
             backbone, [titled(m) for m in memories], suffix=self.config.summary_prompt
         )
 
+    def _check(self, memories: Sequence[Memory]) -> None:
+        """Raises MethodError for memories that no bank could hold or no answer could recite."""
+        check_entries([m.id for m in memories], [m.text for m in memories])
+        check_lengths(self.backbone, memories)
+
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
+        self._check(memories)
         logs = self._train(memories, sft)
         bank = self._bank()
         verbatim = test_memory_recall(self.backbone, bank, self.test_context)
@@ -195,7 +220,7 @@ class RecallMethod:
         curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
         return FitReport(
             seconds=time.perf_counter() - started,
-            forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
+            forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens + logs.write_tokens,
             optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
             bytes_stored=self.setup.adapter_bytes + bank.num_bytes,
             index_bytes=bank.num_bytes,
@@ -217,14 +242,30 @@ class RecallMethod:
             replace(train, max_tokens=train.max_tokens - tokens),
         )
 
+    def _encoder(self) -> Any:
+        """RAG's sentence encoder."""
+        return load_encoder(self.setup.encoder, str(self.backbone.device))
+
+    def _bank_texts(self, memories: Sequence[Memory]) -> list[str | None]:
+        """What the encoder reads of each row of the bank; None for the null memory."""
+        texts = {m.id: titled(m) for m in memories}
+        return [texts.get(memory_id) for memory_id in self._bank().ids]
+
     def _teacher(self, questions: Sequence[str], memories: Sequence[Memory]) -> Teacher:
         """The sentence encoder's ranking of the bank for each question; each text goes through it once."""
-        bank, config = self._bank(), self.config
+        config = self.config
         self.setup.progress(f"{self.name} teacher", 0, len(questions))
-        encoder = load_encoder(self.setup.encoder, str(self.backbone.device))
-        texts = {m.id: titled(m) for m in memories}
-        cosines_QM = encoder_cosines(encoder, questions, [texts.get(memory_id) for memory_id in bank.ids])
-        return Teacher((cosines_QM / config.distil_temperature).to(bank.keys_MKD.device), config.distil_weight)
+        cosines_QM = encoder_cosines(self._encoder(), questions, self._bank_texts(memories))
+        device = self._bank().keys_MKD.device
+        return Teacher((cosines_QM / config.distil_temperature).to(device), config.distil_weight)
+
+    def _no_negatives(self, memories: Sequence[Memory]) -> torch.Tensor:
+        """(M, M): rows of the bank that are no negatives for each other: twins, near duplicates where asked."""
+        twins_MM = twins_of(self._bank())
+        if not self.config.negative_margin:
+            return twins_MM
+        near_MM = near_duplicates(self._encoder(), self._bank_texts(memories), self.config.negative_margin)
+        return twins_MM | near_MM.to(twins_MM.device)
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
         """Makes the bank and trains both steps of the recipe."""
@@ -236,6 +277,7 @@ class RecallMethod:
         bank = self.bank = self._make_bank(memories, list(passages.values()))
         step1, step2 = self._budgets(config.step1_share)
         step2 = replace(step2, retrieval_weight=step2.retrieval_weight * config.step2_retrieval_weight)
+        twins_MM = self._no_negatives([*memories, *passages.values()])
         teacher: Teacher | None = None
         notes: dict[str, float] = {}
         if config.distil_weight:
@@ -243,11 +285,24 @@ class RecallMethod:
             examples = {key: [with_row(e, rows) for e in found] for key, found in examples.items()}
             reading = [with_row(e, rows) for e in reading]
             teacher = self._teacher(list(rows), [*memories, *passages.values()])
-            twins_MM = twins_of(bank)
             examples = {k: [agreed(e, teacher, bank, twins_MM) for e in found] for k, found in examples.items()}
             reading = [agreed(e, teacher, bank, twins_MM) for e in reading]
             right = [e.teacher_row >= 0 for found in examples.values() for e in found]
             notes["teacher_hit_at_1"] = sum(right) / max(1, len(right))
+        dataset = CalibratedDataset(
+            self.backbone,
+            bank,
+            memories,
+            examples,
+            unanswerable,
+            reading,
+            conversations,
+            config.mixture,
+            setup.examples,
+            step2.batch_tokens,
+            step2.seed,
+        )
+        dataset.check()
         queries = query_epochs(
             self.backbone,
             bank,
@@ -268,19 +323,8 @@ class RecallMethod:
             setup.adapters / "step1",
             config.train_keys,
             teacher,
-        )
-        dataset = CalibratedDataset(
-            self.backbone,
-            bank,
-            memories,
-            examples,
-            unanswerable,
-            reading,
-            conversations,
-            config.mixture,
-            setup.examples,
-            step2.batch_tokens,
-            step2.seed,
+            tied=config.tie_values,
+            twins_MM=twins_MM,
         )
         log2 = train_memory_decoding(
             self.backbone,
@@ -292,6 +336,8 @@ class RecallMethod:
             config.train_keys,
             config.train_values,
             teacher=teacher,
+            tied=config.tie_values,
+            twins_MM=twins_MM,
         )
         bank.forget(list(passages))  # they were there to train on
         return StageLogs(log1, log2, notes)
@@ -335,13 +381,14 @@ class RecallMethod:
         """How memories are chosen, here and in an export."""
         return replace(
             self.recall,
-            logit_scale=self._logit_scale,
+            logit_scale=self.recall.logit_scale or self._logit_scale,
             enabled=self.recall.enabled and self._recall_enabled,
         )
 
     @property
     def _logit_scale(self) -> float:
-        """Memory logits are cosine / tau with the training tau, so that warpers mean what they say."""
+        """Where no setting says otherwise, memory logits are cosine / tau with the training tau, so that warpers
+        mean what they say."""
         return 1.0 / self.setup.train.retrieval_temperature
 
     def _lookups(self, output: Generated, events: Sequence[RecallEvent]) -> tuple[Lookup, ...]:
@@ -396,7 +443,7 @@ class RecallMethod:
     def _write(self, memories: Sequence[Memory], options: WriteConfig) -> WriteReport:
         started = time.perf_counter()
         bank = self._bank()
-        check_entries([m.id for m in memories], [m.text for m in memories])
+        self._check(memories)
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
         keys_NKD = bank.normalise(self._extract_keys(untouched, memories, bank.num_keys))
         del untouched

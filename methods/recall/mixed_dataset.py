@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -50,36 +50,73 @@ class SpecMixture:
             raise MethodError(f"sample_types is empty; choose from: {', '.join(SAMPLE_TYPES)}")
 
 
+def log_epoch(indices: Mapping[str, Sequence[int]], samples: Sequence[Sample]) -> None:
+    """Logs an epoch: the conversations drawn, by what they are for, by their place in the corpus; then of each
+    sample its type, where memory vectors are injected (-1: nowhere) and how long it is (specification 4.3).
+    """
+    for name, found in indices.items():
+        log.debug("%s original indices %s", name, list(found))
+    for sample in samples:
+        log.debug("%s: memory at %d, %d tokens", sample.kind, sample.pad_position, len(sample))
+
+
 class SftSampler:
-    """Conversations within the token limit, freshly shuffled at every draw (specification 5.2)."""
+    """Conversations within the token limit, freshly shuffled at every draw (specification 5.2).
+
+    repeats: where a draw wants more than there are, each comes once before any comes again; else that is an error.
+    """
 
     def __init__(
-        self, backbone: Backbone, conversations: Sequence[Conversation], max_tokens: int, rng: random.Random
+        self,
+        backbone: Backbone,
+        conversations: Sequence[Conversation],
+        max_tokens: int,
+        rng: random.Random,
+        repeats: bool = False,
     ) -> None:
         self.backbone, self.conversations, self.max_tokens, self.rng = backbone, conversations, max_tokens, rng
+        self.repeats = repeats
+        self._fits: dict[int, bool] = {}
 
     def _is_sft_within_token_limit(self, conversation: Conversation) -> tuple[bool, int]:
         """Whether it fits, and its tokens under the chat template."""
         seq_len = len(conversation_sample(self.backbone, conversation))
         return seq_len <= self.max_tokens, seq_len
 
+    def _within_limit(self, index: int) -> bool:
+        if index not in self._fits:
+            self._fits[index] = self._is_sft_within_token_limit(self.conversations[index])[0]
+        return self._fits[index]
+
+    def check(self, total_target: int) -> None:
+        """Raises MethodError where no draw can hold `total_target` conversations: before anything is trained."""
+        wanted = min(total_target, 1) if self.repeats else total_target
+        found = 0
+        for index in range(len(self.conversations)):
+            if found >= wanted:
+                return
+            found += self._within_limit(index)
+        if found < wanted:
+            fewer = "" if self.repeats else "take fewer memories, lower mixture.ratio or "
+            raise MethodError(
+                f"Step 2 needs {total_target} SFT conversations of at most {self.max_tokens} tokens an epoch "
+                f"and found {found} of {len(self.conversations)}; {fewer}raise mixture.sft_max_tokens"
+            )
+
     def _sample_sft_for_epoch(self, total_target: int) -> list[int]:
-        """Indices of `total_target` conversations. Too few within the limit is a MethodError."""
+        """Indices of `total_target` conversations. Too few within the limit is a MethodError (see `check`)."""
+        self.check(total_target)
         candidate_indices = list(range(len(self.conversations)))
         self.rng.shuffle(candidate_indices)
         chosen: list[int] = []
         for index in candidate_indices:
             if len(chosen) == total_target:
                 break
-            within_limit, _seq_len = self._is_sft_within_token_limit(self.conversations[index])
-            if within_limit:
+            if self._within_limit(index):
                 chosen.append(index)
-        if len(chosen) < total_target:
-            raise MethodError(
-                f"Step 2 needs {total_target} SFT conversations of at most {self.max_tokens} tokens an epoch "
-                f"and found {len(chosen)} of {len(self.conversations)}; add conversations or raise "
-                "sft_max_tokens"
-            )
+        once = list(chosen)
+        while len(chosen) < total_target:
+            chosen += self.rng.sample(once, min(len(once), total_target - len(chosen)))
         return chosen
 
 
@@ -102,6 +139,15 @@ class MixedMemorySFTDataset:
         self.batch_tokens = batch_tokens
         self.rng = random.Random(seed)
         self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng)
+
+    @property
+    def num_samples(self) -> int:
+        """Of an epoch, as many conversations as that."""
+        return max(len(self.mixture.sample_types), round(len(self.memories) * self.mixture.ratio))
+
+    def check(self) -> None:
+        """Raises MethodError where an epoch could not be drawn."""
+        self.sampler.check(self.num_samples)
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Random context, then the memory: whatever stands before, the vector is decoded."""
@@ -134,12 +180,10 @@ class MixedMemorySFTDataset:
     def refresh_epoch_data(self) -> list[Sample]:
         """One epoch: memories x 1.5 conversations, in equal parts; memories dealt out in shuffled order."""
         types = self.mixture.sample_types
-        total = max(len(types), round(len(self.memories) * self.mixture.ratio))
+        total = self.num_samples
         chosen = self.sampler._sample_sft_for_epoch(total)
         bounds = [round(total * n / len(types)) for n in range(len(types) + 1)]
         parts = {name: chosen[bounds[n] : bounds[n + 1]] for n, name in enumerate(types)}
-        for name, indices in parts.items():
-            log.debug("%s original indices %s", name, indices)
         order = self.rng.sample(self.memories, len(self.memories))
         dealt = (order[n % len(order)] for n in range(total))
         samples: list[Sample] = []
@@ -152,8 +196,7 @@ class MixedMemorySFTDataset:
                     samples.append(self.memory_full(memory, conversation))
                 else:
                     samples.append(conversation_sample(self.backbone, conversation))
-        for sample in samples:
-            log.debug("%s: memory at %d, %d tokens", sample.kind, sample.pad_position, len(sample))
+        log_epoch(parts, samples)
         return samples
 
     def epochs(self) -> Iterator[list[list[Sample]]]:

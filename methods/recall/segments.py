@@ -67,7 +67,8 @@ def sample_think_segments(
     if len(found) < count:
         raise MethodError(
             f"Step 1 needs {count} think segments of at most {max_tokens} tokens and found {len(found)} in "
-            f"{len(conversations)} conversations; add conversations or raise sft_max_tokens"
+            f"{len(conversations)} conversations; take fewer memories, lower mixture.ratio or raise "
+            "mixture.sft_max_tokens"
         )
     log.debug("think segments, original indices %s", [s.index for s in found])
     return found

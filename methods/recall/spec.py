@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from methods.backbone import Backbone
-from methods.base import MethodError
 from methods.decode import generate
 from methods.examples import general
 from methods.recall.bank import MemoryBank
-from methods.recall.embed import _batch_extract_embeddings
+from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.method import RecallMethod, StageLogs
 from methods.recall.mixed_dataset import MixedMemorySFTDataset, SpecMixture
@@ -65,11 +64,13 @@ class SpecRecallMethod(RecallMethod):
         return _batch_extract_embeddings(backbone, [m.text for m in memories])
 
     def _make_bank(self, memories: Sequence[Memory], extra: Sequence[Memory]) -> MemoryBank:
-        """Last-token states of the texts, L2-normalised at write; injected with norm 1."""
-        if not memories:
-            raise MethodError(f"{self.name}: the memory bank would be empty; give at least one memory")
+        """Last-token states of the texts, L2-normalised at write; injected with norm 1.
+
+        extra: think segments, which may be as long as `sft_max_tokens` allows.
+        """
         entries = [*memories, *extra]
-        raw_ND = self._extract(self.backbone, entries)
+        limit = max(memory_limit(self.backbone), self.spec.mixture.sft_max_tokens)
+        raw_ND = _batch_extract_embeddings(self.backbone, [m.text for m in entries], max_tokens=limit)
         bank = MemoryBank(torch.zeros_like(raw_ND[0]), 1.0, self.backbone.fingerprint)
         bank.write([m.id for m in entries], [m.text for m in entries], raw_ND, raw_ND)
         return bank
@@ -83,6 +84,10 @@ class SpecRecallMethod(RecallMethod):
         segments = sample_think_segments(self.backbone, conversations, count, limit, rng)
         bank = self.bank = self._make_bank(memories, [Memory(s.id, s.text) for s in segments])
         step1, step2 = self._budgets(spec.step1_share if spec.step1 else 0.0)
+        dataset = MixedMemorySFTDataset(
+            self.backbone, bank, memories, conversations, spec.mixture, step2.batch_tokens, step2.seed
+        )
+        dataset.check()
         notes: dict[str, float] = {}
         log1 = TrainLog()
         if spec.step1:
@@ -92,9 +97,6 @@ class SpecRecallMethod(RecallMethod):
             )
         notes["segment_hit_at_1"] = self._segment_hits(segments, conversations)
         bank.forget([s.id for s in segments])
-        dataset = MixedMemorySFTDataset(
-            self.backbone, bank, memories, conversations, spec.mixture, step2.batch_tokens, step2.seed
-        )
         log2 = train_memory_decoding(
             self.backbone,
             bank,

@@ -70,9 +70,15 @@ def train_recall_token(
     adapter_to: Path | None = None,
     train_keys: bool = False,
     teacher: Teacher | None = None,
+    *,
+    tied: bool = False,
+    twins_MM: Tensor | None = None,
 ) -> TrainLog:
-    """Trains the query. train_keys: the bank's keys move towards the queries; else they stay as they are."""
-    memory = memory_term(bank, config, train_keys=train_keys, teacher=teacher)
+    """Trains the query. train_keys: the bank's keys move towards the queries; else they stay as they are.
+
+    tied: what is fed moves with them. twins_MM: as in `memory_term`.
+    """
+    memory = memory_term(bank, config, train_keys=train_keys, tied=tied, twins_MM=twins_MM, teacher=teacher)
     log = train_lora(
         backbone, epochs, config, stage="recall step 1", memory=memory, progress=progress, adapter_to=adapter_to
     )
@@ -83,8 +89,9 @@ def train_recall_token(
 def twins_of(bank: MemoryBank) -> Tensor:
     """(M, M): training passages of one kind, which are no negatives for each other."""
     kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
-    twins = [[a == b and i != j for j, b in enumerate(kinds)] for i, a in enumerate(kinds)]
-    return torch.tensor(twins, device=bank.keys_MKD.device)
+    numbers = {kind: n for n, kind in enumerate(dict.fromkeys(kinds))}
+    kind_M = torch.tensor([numbers[kind] for kind in kinds], device=bank.keys_MKD.device)
+    return (kind_M[:, None] == kind_M) & ~torch.eye(len(kinds), dtype=torch.bool, device=kind_M.device)
 
 
 def memory_term(
@@ -93,9 +100,11 @@ def memory_term(
     *,
     train_keys: bool = False,
     train_values: bool = False,
+    tied: bool = False,
+    twins_MM: Tensor | None = None,
     teacher: Teacher | None = None,
 ) -> MemoryTerm:
-    """The bank as training sees it."""
+    """The bank as training sees it. twins_MM: who are no negatives for each other; None: `twins_of` the bank."""
     return MemoryTerm(
         bank.keys_MKD,
         bank.values_MPD,
@@ -103,7 +112,8 @@ def memory_term(
         config.retrieval_temperature,
         train_keys=train_keys,
         train_values=train_values,
-        twins_MM=twins_of(bank),
+        tied=tied,
+        twins_MM=twins_of(bank) if twins_MM is None else twins_MM,
         teacher=teacher,
     )
 

@@ -48,6 +48,20 @@ def encoder_cosines(encoder: Any, questions: Sequence[str], texts: Sequence[str 
     return cosines_QM
 
 
+def near_duplicates(encoder: Any, texts: Sequence[str | None], margin: float) -> Tensor:
+    """(M, M): pairs of memories whose texts' cosine is over `margin`, the share of what a text has with itself.
+
+    Their questions cannot be told apart, so one is no negative for the other: the positive-aware mining of
+    NV-Retriever (Moreira et al. 2024, arXiv:2407.15831), the memory's own text in place of the question. A
+    memory without a text has none.
+    """
+    own = [text or "" for text in texts]
+    cosines_MM = encoder_cosines(encoder, own, texts)
+    known_M = torch.tensor([text is not None for text in texts], dtype=torch.bool)
+    near_MM = (cosines_MM > margin) & known_M[:, None]
+    return near_MM & ~torch.eye(len(own), dtype=torch.bool)
+
+
 def agreed(example: Example, teacher: Teacher, bank: MemoryBank, twins_MM: Tensor) -> Example:
     """The example as it is where the teacher ranks its memory first, twins apart; else without its row.
 

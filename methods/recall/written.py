@@ -50,8 +50,6 @@ class WrittenRecallMethod(RecallMethod):
         super().__init__(setup, self.written_config, name)
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
-        if not memories:
-            raise MethodError(f"{self.name}: the memory bank would be empty; give at least one memory")
         general = general_memories(sft, self.written_config.num_general)
         if not general:
             raise MethodError(f"{self.name}: the SFT corpus holds no reading passages to train the adapter on")
@@ -66,4 +64,4 @@ class WrittenRecallMethod(RecallMethod):
             "written": float(report.num_memories),
             "written_exact": float(len(report.exact)),
         }
-        return StageLogs(logs.step1, logs.step2, {**logs.notes, **notes})
+        return StageLogs(logs.step1, logs.step2, {**logs.notes, **notes}, report.trained_tokens)

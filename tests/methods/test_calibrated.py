@@ -191,6 +191,17 @@ def test_memory_front(pristine: Backbone, regs: TaskData) -> None:
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
 
 
+def test_memory_front_can_learn_to_recall_by_itself(pristine: Backbone, regs: TaskData) -> None:
+    """With `front_recall` all of the reply has a label but the pad: else nothing would teach to recall."""
+    data = dataset_of(pristine, regs, replace(MIXTURE, front_recall=True))
+    for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
+        think = sample.input_ids.index(pristine.ids.think)
+        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
+        assert sample.labels[sample.pad_position - 1] == pristine.ids.recall
+        assert sample.recall_position == -1
+
+
 @pytest.mark.parametrize("other_question", [0.0, 1.0])
 def test_a_front_context_is_never_about_its_clause(
     pristine: Backbone, regs: TaskData, other_question: float
@@ -297,23 +308,55 @@ def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData)
         assert all(len(s) <= 120 for s in of_kind(data.refresh_epoch_data(), "sft_only"))
 
 
-def test_too_few_samples_is_an_error_with_the_numbers(pristine: Backbone, regs: TaskData) -> None:
+def test_fewer_conversations_than_samples_come_again_once_all_have_come(
+    pristine: Backbone, regs: TaskData
+) -> None:
+    """12 contexts an epoch out of 5 that fit: each comes twice, two of them a third time."""
     data = dataset_of(
-        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900, 900] * 9)
+        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900] * 5)
     )
-    with pytest.raises(MethodError) as error:
-        data.refresh_epoch_data()
-    words = str(error.value)
-    assert "needs 12" in words
-    assert "at most 120 tokens" in words
-    assert "found 9 of 27" in words
-    assert "sft_max_tokens" in words
+    data.check()
+    draws = [data.sampler._sample_sft_for_epoch(12) for _ in range(3)]
+    for chosen in draws:
+        assert set(chosen) == {0, 2, 4, 6, 8}
+        assert len(set(chosen[:5])) == len(set(chosen[5:10])) == 5
+        assert sorted(Counter(chosen).values()) == [2, 2, 2, 3, 3]
+    assert draws[0] != draws[1]
+    assert Counter(s.kind for s in data.refresh_epoch_data())["memory_front"] == 12
 
 
-def test_original_indices_are_logged(pristine: Backbone, regs: TaskData, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG, "methods.recall.calibrated"):
-        dataset_of(pristine, regs).refresh_epoch_data()
-    assert "indices [" in caplog.text
+def test_an_epoch_that_cannot_be_drawn_is_named_with_the_numbers(pristine: Backbone, regs: TaskData) -> None:
+    data = dataset_of(
+        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([900] * 3)
+    )
+    said = (
+        "needs 12 SFT conversations of at most 120 tokens an epoch and found 0 of 3; raise mixture.sft_max_tokens"
+    )
+    for refused in (data.check, data.refresh_epoch_data):
+        with pytest.raises(MethodError, match=said):
+            refused()
+    nothing = MixtureConfig(memory_front=0.0, memory_full=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
+    with pytest.raises(MethodError, match="an epoch would hold no sample"):
+        dataset_of(pristine, regs, nothing).check()
+
+
+@pytest.mark.parametrize("values", [{"sft_only": -0.1}, {"front_other_question": 1.5}, {"foreign_vector": -1.0}])
+def test_parts_that_mean_nothing_are_named(values: dict[str, float]) -> None:
+    (name,) = values
+    with pytest.raises(MethodError, match=f"mixture.{name}="):
+        MixtureConfig(**values)  # type: ignore[arg-type]
+
+
+def test_original_indices_types_positions_and_lengths_are_logged(
+    pristine: Backbone, regs: TaskData, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in the specification's own dataset."""
+    with caplog.at_level(logging.DEBUG, "methods.recall.mixed_dataset"):
+        samples = dataset_of(pristine, regs).refresh_epoch_data()
+    for name in ("memory_front", "sft_only"):
+        assert f"{name} original indices [" in caplog.text
+    for sample in samples:
+        assert f"{sample.kind}: memory at {sample.pad_position}, {len(sample)} tokens" in caplog.text
 
 
 def test_a_clause_without_questions_is_recited_but_not_asked(pristine: Backbone, regs: TaskData) -> None:

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.recall.bank import MemoryBank
-from methods.recall.embed import _batch_extract_embeddings
+from methods.recall.embed import (
+    _batch_extract_embeddings,
+    check_lengths,
+    memory_limit,
+    too_long_to_recite,
+)
+from tasks.base import Memory
 
 WIDTH = 16
 CPU = torch.device("cpu")
@@ -183,6 +189,33 @@ def test_a_suffix_is_read_too(lively: Backbone) -> None:
 def test_a_text_over_the_limit_is_named(lively: Backbone) -> None:
     with pytest.raises(MethodError, match=r"'Long clause.* 22 tokens, the limit is 21"):
         _batch_extract_embeddings(lively, ["short", "Long clause, too long."], max_tokens=21)
+
+
+def test_a_text_may_be_as_long_as_the_window_unless_a_limit_is_named(lively: Backbone) -> None:
+    with pytest.raises(MethodError, match=r"2049 tokens, the limit is 2048"):
+        _batch_extract_embeddings(lively, ["x" * 2049])
+    assert _batch_extract_embeddings(lively, ["x" * 2049], max_tokens=2049).shape == (1, lively.hidden_size)
+
+
+def test_a_memory_leaves_room_for_question_and_answer(lively: Backbone) -> None:
+    assert memory_limit(lively) == lively.context_length - 512
+    fits, over = Memory("fits", "x" * 1536), Memory("over", "x" * 1530, "A title")
+    check_lengths(lively, [fits])
+    with pytest.raises(MethodError, match=r"memory 'over' has 1539 tokens, .* leaves 1536"):
+        check_lengths(lively, [fits, over])
+
+
+def test_memories_that_fill_an_answer_are_counted_and_the_longest_is_named(lively: Backbone) -> None:
+    memories = [Memory("short", "x" * 94), Memory("long", "x" * 95), Memory("longest", "x" * 120)]
+    assert too_long_to_recite(lively, memories, 126) == ""
+    said = too_long_to_recite(lively, memories, 100)  # five tokens stand around a recited text
+    assert "2 of 3 memories" in said
+    assert "100 tokens and 'longest' takes 125" in said
+
+
+def test_nothing_to_write_is_one_sentence() -> None:
+    with pytest.raises(MethodError, match="no memory to write; give at least one"):
+        bank_of().write([], [], torch.empty(0, WIDTH), torch.empty(0, WIDTH))
 
 
 def test_a_memory_may_have_several_vectors(tmp_path: Path) -> None:

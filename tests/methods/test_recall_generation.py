@@ -10,12 +10,13 @@ from model_script import EVERY_ROW, last_state, random_bank, says, scripted, spi
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.backbone import Backbone
-from methods.base import Answer, Context
+from methods.backbone import Backbone, ControlIds
+from methods.base import Answer, Context, MethodError
 from methods.decode import FREE, Clock, Generated, generate
 from methods.recall.bank import MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.method import RecallMethod
+from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
 from methods.setup import MethodSetup
 from tasks.base import Message
 
@@ -234,7 +235,45 @@ def test_a_penalty_lowers_what_was_recalled(pristine: Backbone) -> None:
     assert choices(pristine, AutoregressiveRecall(repetition_penalty=4.0), [-0.1, -0.3, -0.5, -0.9], 2) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"top_k": 0}, "top_k=0 leaves no memory"),
+        ({"temperature": 0.0}, "temperature=0.0 divides logits"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0 divides logits"),
+        ({"top_p": 0.0}, "top_p=0.0 is no share"),
+        ({"top_p": 1.1}, "top_p=1.1 is no share"),
+        ({"logit_scale": -1.0}, "logit_scale=-1.0 is below 0"),
+        ({"debug_top_k": -1}, "debug_top_k=-1 is below 0"),
+    ],
+)
+def test_settings_that_choose_nothing_are_refused_before_a_fit(values: dict[str, float], said: str) -> None:
+    with pytest.raises(MethodError, match=said):
+        AutoregressiveRecall(**values)  # type: ignore[arg-type]
+
+
 # What the method makes of it.
+
+
+@pytest.mark.parametrize("asked", [0.0, 1.0, 7.0])
+def test_the_scale_of_memory_logits_is_a_setting(
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    """0: 1 / tau where the recipe is calibrated, raw cosines where it is literal; else what was asked for."""
+    scales: list[float] = []
+
+    def noted(bank: MemoryBank, ids: ControlIds, config: AutoregressiveRecall, forced: None) -> RecallInterceptor:
+        scales.append(config.logit_scale)
+        return RecallInterceptor(bank, ids, config, forced)
+
+    monkeypatch.setattr("methods.recall.method.RecallInterceptor", noted)
+    recall, setup = AutoregressiveRecall(logit_scale=asked), MethodSetup(lively)
+    calibrated = RecallMethod(setup, RecallConfig(recall=recall))
+    literal = SpecRecallMethod(setup, SpecRecallConfig(recall=recall))
+    for method in (calibrated, literal):
+        method.bank = random_bank(lively)
+        method.answer(Context((Message("user", "What?"),), 2))
+    assert scales == [asked or 1 / setup.train.retrieval_temperature, asked or 1.0]
 
 
 def answer_of(backbone: Backbone, bank: MemoryBank, *pieces: str | int, max_new_tokens: int = 64) -> Answer:

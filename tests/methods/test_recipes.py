@@ -84,6 +84,8 @@ def test_written_never_trains_on_a_clause(
     assert weights
     assert all(torch.equal(a, b) for a, b in zip(weights, method.backbone.model.parameters(), strict=True))
     assert report.notes["write_tokens"] > 0
+    trained = report.forward_tokens - report.notes["write_tokens"]
+    assert 2500 <= trained < 2500 + 2 * 500  # the budget, and in each step what is left of a last batch
 
 
 def test_written_without_passages_is_an_error(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:

@@ -137,6 +137,23 @@ def test_recitation_is_tested_from_true_vectors_with_the_pad_last(lively: Backbo
         assert stage2.test_memory_recall(lively, bank, "What?", max_new_tokens=5, limit=1) == 1.0
 
 
+def test_many_memories_are_recited_in_batches(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4.3: the same share, whatever the batch; no batch is larger than asked."""
+    ids, sizes, generated = lively.ids, [], stage2.generate
+    bank = random_bank(lively, size=6)
+    bank.ids, bank.texts = [NULL_ID, *bank.ids[1:]], ["nothing", "ab", "cd", "ab", "ab", "cd"]
+
+    def counted(backbone: Backbone, prompts: list[list[int]], *args: Any, **options: Any) -> Any:
+        sizes.append(len(prompts))
+        with scripted(lively, says(lively, "?", "ab", ids.recall_end)):
+            return generated(backbone, prompts, *args, **options)
+
+    monkeypatch.setattr(stage2, "generate", counted)
+    assert stage2.test_memory_recall(lively, bank, "What?") == 3 / 5
+    assert stage2.test_memory_recall(lively, bank, "What?", batch_size=2) == 3 / 5
+    assert sizes == [5, 2, 2, 1]
+
+
 @pytest.mark.slow
 def test_a_fit_by_the_letter(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,7 +32,7 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.method import RecallConfig, RecallMethod
 from methods.recall.stage1 import query_epochs
-from methods.recall.teacher import agreed, encoder_cosines, with_row
+from methods.recall.teacher import agreed, encoder_cosines, near_duplicates, with_row
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, Teacher
 from pipelines.config import CompareConfig, resolve
@@ -168,6 +168,28 @@ def test_the_ranking_is_by_cosine_and_leaves_out_what_has_no_text(encoder: Any) 
     assert encoder_cosines(encoder, [], texts).shape == (0, 3)
 
 
+def test_near_duplicates_are_pairs_of_texts_over_the_margin(encoder: Any) -> None:
+    texts = [None, "Meals cost 31 euros.", "Meals cost 31 euros", "Meals cost 32 euros.", "Skates are lent."]
+    near = near_duplicates(encoder, texts, 0.99)
+    assert near.nonzero().tolist() == [[1, 2], [2, 1]]  # neither itself nor the null memory
+    wider = near_duplicates(encoder, texts, 0.5)
+    assert torch.equal(wider, wider.T)
+    assert bool(wider[1, 3]) and not wider[4].any() and not wider[0].any()
+    assert not near_duplicates(encoder, texts, 1.01).any()
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.95])
+def test_near_duplicates_are_negatives_unless_a_margin_is_set(
+    lively: Backbone, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch, margin: float
+) -> None:
+    monkeypatch.setattr("methods.recall.method.load_encoder", lambda *_args: encoder)
+    memories = [Memory("a", "Meals cost 31 euros."), Memory("b", "Meals cost 31 euros"), Memory("c", "Skates.")]
+    method = method_of(lively, tmp_path, RecallConfig(negative_margin=margin))
+    method.bank = method._make_bank(memories, [])
+    pairs = [[1, 2], [2, 1]] if margin else []
+    assert method._no_negatives(memories).nonzero().tolist() == pairs
+
+
 def test_only_a_teacher_that_is_right_is_followed() -> None:
     """The first row ranks "b" first, the second a twin of "a", which does not count."""
     bank = MemoryBank(torch.zeros(4), 1.0, "")
@@ -276,6 +298,9 @@ def test_a_fit_ranks_every_text_once(
         ({"distil_weight": 1.5}, "distil_weight=1.5 is not a share"),
         ({"distil_weight": -0.1}, "distil_weight=-0.1 is not a share"),
         ({"distil_temperature": 0.0}, "distil_temperature=0.0 divides cosines"),
+        ({"negative_margin": 1.0}, "negative_margin=1.0 is not a cosine"),
+        ({"tie_values": True, "vectors_per_memory": 2}, "tie_values=true makes one vector"),
+        ({"tie_values": True, "train_keys": False}, "train_keys and train_values alike"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:

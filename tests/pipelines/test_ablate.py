@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,36 @@ def test_rows_fitted_side_by_side_answer_as_those_fitted_here(
     assert len(answers[0]) > 20
 
 
+def test_the_rows_of_h5_and_h6_can_decide_them() -> None:
+    """Without Step 1 nothing else trains retrieval; with memory_front alone recalling itself is still learnt."""
+    rows = {row.name: resolve(compose_config("compare", list(row.overrides))) for row in ALL}
+    untrained = rows["recall/no_step1"].method_configs["recall"]
+    assert untrained.step1_share == untrained.step2_retrieval_weight == untrained.distil_weight == 0.0
+    assert not untrained.train_keys
+    one_step = rows["recall/one_step"].method_configs["recall"]
+    assert one_step.step1_share == 0.0 < one_step.step2_retrieval_weight
+    front = rows["recall/memory_front"].method_configs["recall"].mixture
+    assert front.front_recall and front.memory_front > 0.0
+    assert not front.memory_full + front.sft_only + front.reading + front.unanswerable
+
+
+def test_a_task_without_dev_questions_is_one_sentence() -> None:
+    task = load_task("regs", 6, 0)
+    asked, ordinary = ablate.trigger_turns(task)
+    assert asked and ordinary
+    with pytest.raises(TaskError, match="regs has no dev questions"):
+        ablate.trigger_turns(replace(task, questions=tuple(q for q in task.questions if q.split != "dev")))
+    with pytest.raises(TaskError, match="regs has no held-out ordinary conversations"):
+        ablate.trigger_turns(replace(task, sft_heldout=()))
+
+
 def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
     assert tuple(chosen_rows(["section_4_4"])) == SECTION_4_4
     assert [row.name for row in chosen_rows(["recall/sampled"])] == ["recall", "recall/sampled"]  # its fit
     assert [row.name for row in chosen_rows(["recall/keys_3"])] == ["recall", "recall/keys_3"]  # read against it
     assert [row.name for row in chosen_rows(["recall"])] == ["recall"]
+    raw = ["recall", "recall/sampled", "recall/raw_logits"]  # its fit, and what it is read against
+    assert [row.name for row in chosen_rows(["recall/raw_logits"])] == raw
     assert tuple(chosen_rows(["all"])) == ALL
     for words in (["nothing"], []):
         with pytest.raises(TaskError, match="section_4_4"):
