@@ -19,14 +19,13 @@ from eval.stats import (
     Resamples,
     Sample,
     StatsError,
-    bootstrap_p,
     bootstrap_quantiles,
     draw_resamples,
     estimate_mean,
     estimate_quantile,
     minimum_detectable_effect,
     missing,
-    percentile_interval,
+    resampled,
 )
 from methods.base import FitReport, Usage
 
@@ -222,19 +221,25 @@ def relative_difference(arm: Sample, reference: Sample, q: float, resamples: Res
     num_clusters = len(set(arm.clusters) & set(reference.clusters))
     if not num_clusters:
         raise StatsError("the two arms have no timed question in common")
-    ratio_B = bootstrap_quantiles(arm, q, resamples) / bootstrap_quantiles(reference, q, resamples) - 1
-    finite = ratio_B[np.isfinite(ratio_B)]
-    low, high = percentile_interval(ratio_B, num_clusters)
-    se = float(finite.std())
+    found = resampled(
+        of_arm / of_reference - 1,
+        lambda r: bootstrap_quantiles(arm, q, r) / bootstrap_quantiles(reference, q, r) - 1,
+        resamples,
+        num_clusters,
+        {*arm.seeds, *reference.seeds},
+    )
+    low, high = found.interval()
+    ratio_B = found.resampled_B
+    se = found.se(float(ratio_B[np.isfinite(ratio_B)].std()))
     return Difference(
         arm=of_arm,
         reference=of_reference,
-        value=of_arm / of_reference - 1,
+        value=found.value,
         low=low,
         high=high,
-        p=bootstrap_p(ratio_B, num_clusters),
+        p=found.p(),
         se=se,
-        mde=minimum_detectable_effect(se),
+        mde=minimum_detectable_effect(se, found.seed_variance, found.num_seeds),
         n=len(arm),
         num_clusters=num_clusters,
     )

@@ -53,7 +53,7 @@ class TurnRecord:
     answer: Answer
     qa: QA | None = None
     distance: int | None = None
-    cluster: str = ""  # clause id the statistics cluster on
+    cluster: str = ""  # what the statistics cluster on: the clause asked for; an unanswerable question itself
     cued: bool | None = None  # did the clause have training questions; None where no clause is asked
     memory_text: str = ""  # text of the gold clause(s), for `verbatim`
     reference_think: str = ""  # for ordinary turns: the corpus's own chain

@@ -104,6 +104,8 @@ def _record(
     cued: Mapping[str, bool],
 ) -> TurnRecord:
     gold = turn.qa.memory_ids if turn.qa else ()
+    # What is asked stands or falls with its clause, which need not be the dialogue's: a follow-up asks a sibling.
+    asked = (*gold, turn.qa.id)[0] if turn.qa else state.dialogue.cluster
     return TurnRecord(
         method=name,
         seed=seed,
@@ -114,7 +116,7 @@ def _record(
         answer=answer,
         qa=turn.qa,
         distance=turn.distance,
-        cluster=state.dialogue.cluster,
+        cluster=asked,
         cued=all(cued[i] for i in gold) if gold else None,
         memory_text="\n".join(texts[i] for i in gold),
         reference_think=turn.reply or "" if turn.kind == "ordinary" else "",

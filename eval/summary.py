@@ -1,7 +1,7 @@
 """summary.json: every metric of every method, by its stable name, with its interval.
 
 DESIGN section 7. All numbers are computed from records alone; records of several seeds are pooled, with
-seed and clause resampled each on their own (eval.stats).
+clauses resampled and intervals widened by how much the seeds differ (eval.stats).
 """
 
 from __future__ import annotations

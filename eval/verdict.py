@@ -2,8 +2,12 @@
 
 Expectations: docs/SPEC.zh.md, sections 4.4, 6 and 7. Rules: DESIGN section 6. Each ends as *supported*,
 *refuted* or *not decided by this data*. There is no verdict where both arms are at the floor, or where
-the smallest effect that the data could have shown (at 80% power) exceeds the margin: such data cannot
-speak about a margin of that size, whatever it happens to show.
+the smallest effect that the data could have shown (at 80% power, the minimum detectable effect) exceeds the
+margin: such data cannot speak about a margin of that size.
+
+One exception, towards *refuted* alone: a failure too large to miss. Where the whole interval lies beyond the
+bound on the failing side, and the difference is past the bound by at least that smallest effect, the data
+show what they could have shown, however coarse they are. Nothing is ever *supported* under the exception.
 """
 
 from __future__ import annotations
@@ -180,6 +184,23 @@ def _figures(difference: Difference) -> str:
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
+def _bound(hypothesis: Hypothesis) -> float:
+    """Where holding and failing meet: -margin, +margin, or 0 for "highest"."""
+    if hypothesis.rule == "highest":
+        return 0.0
+    return -hypothesis.margin if hypothesis.rule == "not_lower" else hypothesis.margin
+
+
+def _fails_by_far(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> bool:
+    """Is the whole interval on the failing side, and the difference past the bound by the smallest effect?"""
+    bound = _bound(hypothesis)
+    if hypothesis.rule == "not_higher":
+        return difference.low > bound and difference.value - bound >= difference.mde
+    if hypothesis.rule == "highest" and p_holm >= ALPHA:
+        return False
+    return difference.high < bound and bound - difference.value >= difference.mde
+
+
 def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tuple[Outcome, str]:
     """The outcome of one comparison."""
     margin, figures = hypothesis.margin, _figures(difference)
@@ -188,7 +209,7 @@ def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tupl
         return "not_decided", (
             f"both arms are at the floor ({difference.arm:.3f} and {difference.reference:.3f}, floor {floor})"
         )
-    if difference.mde > margin:
+    if difference.mde > margin and not _fails_by_far(hypothesis, difference, p_holm):
         return "not_decided", (
             f"difference {figures}, but effects under {difference.mde:.3f} go unseen with "
             f"{difference.num_clusters} clusters and the margin is {margin}"
@@ -198,7 +219,7 @@ def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tupl
             outcome: Outcome = "supported" if difference.value > 0 else "refuted"
             return outcome, f"difference {figures}, Holm p = {p_holm:.3f}"
         return "not_decided", f"difference {figures}, Holm p = {p_holm:.3f}: neither is shown to be higher"
-    bound = -margin if hypothesis.rule == "not_lower" else margin
+    bound = _bound(hypothesis)
     above, below = difference.low > bound, difference.high < bound
     holds = below if hypothesis.rule == "not_higher" else above
     fails = above if hypothesis.rule == "not_higher" else below
@@ -235,8 +256,20 @@ def judge(hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: st
 def step1_evidence(
     without_step1: Sequence[TurnRecord], num_memories: int, resamples: Resamples
 ) -> dict[str, Difference]:
-    """Evidence for H5: hit@1 given a lookup, of the arm without Step 1, against 1 / num_memories."""
-    return {"against chance": difference_from(ledger.hit_at_1(without_step1), 1 / num_memories, resamples)}
+    """Evidence for H5: hit@1 given a lookup, of the arm without Step 1, against chance.
+
+    Chance is the share of gold clauses among the entries that a lookup chooses from: num_memories clauses, and
+    the null memory where some lookup of these records chose or considered it (`recall` has one, `recall_spec`
+    has none). Mean over the answers that hit@1 is over; a question on two clauses has two gold ones.
+    """
+    asks = [record for record in without_step1 if record.answer.lookups]
+    seen = {lookup.memory_id for record in asks for lookup in record.answer.lookups}
+    seen |= {entry for record in asks for lookup in record.answer.lookups for entry, _ in lookup.candidates}
+    num_entries = num_memories + ("" in seen)  # the null memory's id
+    keys = [qa for record in asks if (qa := retention.answerable_key_of(record)) is not None]
+    num_gold = float(np.mean([len(qa.memory_ids) for qa in keys])) if keys else 1.0
+    found = ledger.hit_at_1(without_step1)
+    return {"against chance": difference_from(found, num_gold / num_entries, resamples)}
 
 
 def front_only_evidence(

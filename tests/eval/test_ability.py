@@ -457,6 +457,30 @@ def test_h4_reads_the_records(before: int, after: int, outcome: str) -> None:
     assert verdict.evidence["multiple choice"].value == pytest.approx((after - before) / 3000)
 
 
+def h4(num_items: int, seeds: int, lost: int = 0) -> str:
+    """The outcome where the first seed's fit loses so many items that the model before had right."""
+    records = planted_records(num_items, num_items, num_items - lost, 0)
+    steady = planted_records(num_items, num_items, num_items, 0)
+    records += [replace(record, seed=seed) for seed in range(1, seeds) for record in steady]
+    return judge_all([], [], RNG(0), abilities=records, num_resamples=500)["H4"].outcome
+
+
+def test_more_items_or_seeds_without_a_loss_decide_h4_and_a_loss_never_does_first() -> None:
+    sizes = [(75, 1), (150, 1), (190, 1), (75, 2), (75, 3), (110, 3)]
+    outcomes = {size: h4(*size) for size in sizes}
+    assert outcomes == {
+        (75, 1): "not_decided",  # up to 4.9 points could go unseen
+        (150, 1): "not_decided",
+        (190, 1): "supported",  # 1.98 points
+        (75, 2): "not_decided",
+        (75, 3): "supported",  # 225 chances to lose an item
+        (110, 3): "supported",
+    }
+    for size in sizes:
+        if outcomes[size] == "not_decided":
+            assert h4(*size, lost=1) == "not_decided"
+
+
 def test_h4_is_about_recall_and_both_tasks() -> None:
     records = planted_records(3000, 2000, 2000, 2000)
     others = [replace(record, method="sft") for record in records]

@@ -142,6 +142,22 @@ def test_the_clause_stands_in_the_record() -> None:
     assert {True, False, None} == {r.cued for r in records}
 
 
+def test_a_turn_belongs_to_the_clause_that_it_asks_for() -> None:
+    """Follow-ups and near misses ask a sibling of the dialogue's clause; nothing asked: the dialogue's clause."""
+    of_dialogue = {d.id: d.cluster for d in DIALOGUES}
+    elsewhere = set()
+    for record in flat(retention(Echo())):
+        if record.qa is None:
+            assert record.cluster == of_dialogue[record.dialogue_id]
+        elif record.qa.memory_ids:
+            assert record.cluster == record.qa.memory_ids[0]
+        else:
+            assert record.cluster == record.qa.id
+        if record.cluster != of_dialogue[record.dialogue_id]:
+            elsewhere.add(record.kind)
+    assert {"follow_up", "near_miss", "unanswerable"} <= elsewhere
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 1000])
 def test_the_batch_size_changes_no_answer(batch_size: int) -> None:
     method = Echo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.stats import (
+    Difference,
     Sample,
     StatsError,
     bootstrap_means,
@@ -21,13 +23,17 @@ from eval.stats import (
     draw_resamples,
     estimate,
     estimate_mean,
+    estimate_over_seeds,
     estimate_quantile,
     estimate_ratio,
     holm,
+    leave_one_seed_out,
     minimum_detectable_effect,
     missing,
     paired_difference,
     percentile_interval,
+    seed_variance,
+    unseen_share,
     wilson_interval,
 )
 
@@ -71,12 +77,44 @@ def test_clustered_se_by_hand() -> None:
     assert clustered_se(np.array([1, 0, 1, 0.0]), list("abcd")) == pytest.approx(0.5 / 2)
 
 
-def test_clustered_se_over_two_seeds_by_hand() -> None:
-    values, clusters, seeds = np.array([1, 0, 1, 0.0]), ["a", "b", "a", "b"], [0, 0, 1, 1]
-    # by clause: sums +1, -1 -> 2; by seed: sums 0, 0 -> 0; by cell: 4 * .25 -> 1; 2 + 0 - 1 < 2: clause alone
-    assert clustered_se(values, clusters, seeds) == pytest.approx(math.sqrt(2) / 4)
-    # now the seeds differ: by seed 2, by clause 0, by cell 1 -> (0 + 2 - 1) / 16
-    assert clustered_se(np.array([1, 1, 0, 0.0]), clusters, seeds) == pytest.approx(1 / 4)
+def spread_of_seeds(drawn: Sample) -> float:
+    resamples = draw_resamples(drawn.clusters, drawn.seeds, RNG(0), 50)
+    return seed_variance(lambda r: bootstrap_means(drawn, r), resamples, drawn.seeds)
+
+
+def test_seed_variance_by_hand() -> None:
+    # means of the seeds 1, 0.5, 0: variance 0.25 (with S - 1), over S = 3
+    assert spread_of_seeds(make([1, 1, 0, 1, 0, 0], list("ababab"), [0, 0, 1, 1, 2, 2])) == pytest.approx(0.25 / 3)
+    # two seeds, 1 and 0: variance 0.5, over 2. The plain bootstrap of seeds would say 0.125
+    assert spread_of_seeds(make([1, 1, 0, 0], list("abab"), [0, 0, 1, 1])) == pytest.approx(0.25)
+    assert spread_of_seeds(make([1, 0, 1, 0], list("abab"), [0, 0, 1, 1])) == 0.0
+    assert spread_of_seeds(make([1, 0, 1, 0])) == 0.0
+
+
+def test_the_error_of_a_difference_holds_clauses_and_seeds() -> None:
+    clusters, seeds = [c for _ in range(3) for c in range(8)], [s for s in range(3) for _ in range(8)]
+    arm = make([1] * 8 + [1] * 4 + [0] * 4 + [1] * 2 + [0] * 6, clusters, seeds)
+    reference = make([0] * 24, clusters, seeds)
+    found = paired_difference(arm, reference, draw_resamples(arm.clusters, seeds, RNG(0), 500))
+    by_cluster, by_seed = clustered_se(arm.values, arm.clusters) ** 2, spread_of_seeds(arm)
+    assert by_seed == pytest.approx(float(np.var([1, 0.5, 0.25], ddof=1)) / 3)
+    assert found.se == pytest.approx(math.sqrt(by_cluster + by_seed))
+    assert found.mde > 2.8016 * found.se  # t of two degrees of freedom for the seeds' share
+    assert found.high - found.low > 2 * 4.303 * math.sqrt(by_seed)
+
+
+def test_one_figure_a_seed() -> None:
+    # sd 2, t of two degrees of freedom 4.303
+    found = estimate_over_seeds([10.0, 12.0, 14.0])
+    assert found.low is not None and found.high is not None
+    assert found.high - 12 == pytest.approx(4.303 * 2 / math.sqrt(3), rel=1e-3)
+    assert 12 - found.low == pytest.approx(found.high - 12)
+    two = estimate_over_seeds([10.0, 11.0])  # sd 0.7071, t of one degree 12.706
+    assert two.high == pytest.approx(10.5 + 12.706 / 2, rel=1e-3)
+    four = estimate_over_seeds([10.0, 12.0, 14.0, 16.0])  # sd 2.582, t of three degrees 3.182
+    assert four.high == pytest.approx(13 + 3.182 * 2.582 / 2, rel=0.01)
+    assert estimate_over_seeds([3.0]).low is None
+    assert estimate_over_seeds([0.0, 9.0]).low == 0.0
 
 
 def test_minimum_detectable_effect() -> None:
@@ -98,13 +136,11 @@ def test_a_resample_draws_whole_clusters() -> None:
     assert np.mean(means == 0.4) == pytest.approx(0.5, abs=0.15)
 
 
-def test_seeds_are_drawn_too_and_cells_do_not_merge() -> None:
+def test_clauses_are_resampled_with_all_seeds_and_seeds_are_left_out_one_by_one() -> None:
     drawn = make([1, 1, 0, 0], ["a", "b", "a", "b"], [0, 0, 1, 1])
     resamples = draw_resamples(drawn.clusters, drawn.seeds, RNG(0), 500)
-    means = bootstrap_means(drawn, resamples)
-    assert set(np.round(means, 6)) == {0.0, 0.5, 1.0}  # seeds 1 1, 0 1, 0 0, whatever the clauses
-    one_seed = make([1, 1, 0, 0], ["a", "b", "a", "b"])
-    assert set(bootstrap_means(one_seed, draw_resamples("ab", [0], RNG(0), 500))) == {0.5}
+    assert set(bootstrap_means(drawn, resamples)) == {0.5}
+    assert bootstrap_means(drawn, leave_one_seed_out(resamples, drawn.seeds)).tolist() == [0.0, 1.0]
 
 
 def test_a_cluster_that_is_not_drawn_leaves_a_gap() -> None:
@@ -182,6 +218,61 @@ def test_paired_difference_by_hand() -> None:
     # differences 0 1 | 1 0, sums of deviations 0 and 0: no cluster differs from another
     assert found.se == pytest.approx(1 / 3)
     assert found.mde == pytest.approx(2.8016 / 3, abs=1e-3)
+    # 0 of 2: 1.96^2 / (2 + 1.96^2) to either side
+    assert (found.low, found.high) == pytest.approx((0.5 - 0.6576, 0.5 + 0.6576), abs=1e-4)
+
+
+def flipped(num_flips: int, num_clusters: int, num_seeds: int = 1, per_cluster: int = 1) -> Difference:
+    """Two arms that are right throughout, but for the arm's first answers in the first seed."""
+    n = num_clusters * per_cluster
+    clusters = [i // per_cluster for i in range(n)] * num_seeds
+    seeds = [s for s in range(num_seeds) for _ in range(n)]
+    values = np.ones(n * num_seeds)
+    values[[i * per_cluster for i in range(num_flips)]] = 0
+    reference = make([1.0] * (n * num_seeds), clusters, seeds)
+    resamples = draw_resamples(reference.clusters, seeds, RNG(0), 2000)
+    return paired_difference(make(values.tolist(), clusters, seeds), reference, resamples)
+
+
+def test_what_may_go_unseen_by_hand() -> None:
+    assert unseen_share(75) == pytest.approx(
+        3.8415 / 78.8415, abs=1e-4
+    )  # the rule of three says 3 / 75, one-sided
+    none = flipped(0, 75)
+    assert (none.low, none.high) == pytest.approx((-0.04872, 0.04872), abs=1e-4)
+    assert (none.value, none.p, none.se) == (0.0, 1.0, pytest.approx(1 / 76))
+    # Tango's score interval of one discordant pair in 75 is [-0.072, 0.037]
+    one = flipped(1, 75)
+    assert one.low == pytest.approx(-0.072, abs=0.012) and one.high == pytest.approx(0.037, abs=0.002)
+
+
+@pytest.mark.parametrize(("num_seeds", "per_cluster"), [(1, 1), (3, 1), (1, 4), (2, 2)])
+def test_no_flip_is_never_weaker_than_one(num_seeds: int, per_cluster: int) -> None:
+    for num_clusters in (12, 75, 200):
+        counts = range(7) if per_cluster == 1 else range(4)
+        found = [flipped(k, num_clusters, num_seeds, per_cluster) for k in counts]
+        for fewer, more in pairwise(found):
+            assert more.low <= fewer.low and more.mde >= fewer.mde * (1 - 1e-9)
+        assert all(d.p >= 0.05 for d in found[:4])  # three flips the same way: p = 0.25 in McNemar's exact test
+
+
+def test_more_clauses_and_more_seeds_narrow_a_difference_that_never_shows() -> None:
+    for shapes in ([(20, 1), (40, 1), (80, 1)], [(40, 1), (40, 2), (40, 3)]):
+        found = [flipped(0, *shape) for shape in shapes]
+        for small, large in pairwise(found):
+            assert large.high < small.high and large.low > small.low and large.mde < small.mde
+
+
+def test_what_may_go_unseen_does_not_touch_ordinary_data() -> None:
+    """Four answers in four clauses of 100 on: the bootstrap alone, as with any other data."""
+    found = flipped(4, 100, per_cluster=5)
+    assert found.se == pytest.approx(
+        clustered_se(
+            np.array([-1.0] * 4 + [0.0] * 496),
+            [*range(4), *[c for c in range(100) for _ in range(4 if c < 4 else 5)]],
+        )
+    )
+    assert found.high - found.low < 0.02
 
 
 def test_pairing_is_by_seed_and_item() -> None:
@@ -226,6 +317,49 @@ def test_two_copies_of_one_method_are_rarely_called_different() -> None:
         arm, reference = (make(side, [i // 4 for i in range(160)]) for side in sides)
         alarms += paired_difference(arm, reference, draw_resamples(arm.clusters, [0], rng, 400)).p < 0.05
     assert alarms <= 10
+
+
+@pytest.mark.parametrize(("num_seeds", "seed_sd"), [(3, 0.1), (3, 0.2), (2, 0.2)])
+def test_intervals_cover_and_alarms_are_rare_where_seeds_matter(num_seeds: int, seed_sd: float) -> None:
+    """48 clauses of two answers, no true effect: two arms whose fits differ by their seeds alone.
+
+    With the seeds resampled as the clauses are, three seeds would cover 0.90 and 0.82.
+    """
+    trials, covered, covered_mean, alarms = 300, 0, 0, 0
+    clusters, seeds = [i // 2 for i in range(96)] * num_seeds, [s for s in range(num_seeds) for _ in range(96)]
+    for trial in range(trials):
+        rng = RNG(trial)
+        share_C2 = np.repeat(rng.uniform(0.3, 0.7, 48), 2)  # how hard each clause is, for both arms
+        arms = []
+        for _ in range(2):
+            share_SA = np.clip(share_C2 + rng.normal(0, seed_sd / math.sqrt(2), (num_seeds, 1)), 0, 1)
+            arms.append(
+                make((rng.random(share_SA.shape) < share_SA).astype(float).ravel().tolist(), clusters, seeds)
+            )
+        resamples = draw_resamples(arms[0].clusters, seeds, rng, 400)
+        found = paired_difference(arms[0], arms[1], resamples)
+        covered += found.low <= 0 <= found.high
+        alarms += found.p < 0.05
+        alone = estimate(arms[0], resamples)
+        assert alone.low is not None and alone.high is not None
+        covered_mean += alone.low <= 0.5 <= alone.high
+    least = 0.93 if num_seeds == 3 else 0.91  # of these trials: two seeds hold 0.94 in the long run
+    assert covered / trials >= least and covered_mean / trials >= least
+    assert alarms / trials <= 1 - least
+
+
+def test_p_and_interval_agree_over_seeds() -> None:
+    clusters, seeds = list(range(30)) * 3, [s for s in range(3) for _ in range(30)]
+    for trial in range(40):
+        rng = RNG(trial)
+        gain = rng.uniform(0, 0.5) + rng.normal(0, 0.05, (3, 1))
+        arm = make((rng.random((3, 30)) < 0.4 + gain).astype(float).ravel().tolist(), clusters, seeds)
+        reference = make((rng.random(90) < 0.4).astype(float).tolist(), clusters, seeds)
+        found = paired_difference(arm, reference, draw_resamples(arm.clusters, seeds, rng, 500))
+        if found.p < 0.045:
+            assert found.low > 0 or found.high < 0
+        if found.p > 0.055:
+            assert found.low <= 0 <= found.high
 
 
 def test_three_seeds_do_not_raise_false_alarms() -> None:

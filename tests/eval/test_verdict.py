@@ -7,10 +7,23 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from planted import always_right, answer, dialogues, forgets, raw_of, recall_raw, right, right_with, timed, turn
+from planted import (
+    always_right,
+    answer,
+    dialogues,
+    forgets,
+    question,
+    raw_of,
+    recall_raw,
+    right,
+    right_with,
+    timed,
+    turn,
+)
 
+from eval.records import CostRecord, TurnRecord
 from eval.retention import accuracy
-from eval.stats import Difference, resamples_for
+from eval.stats import Difference, paired_difference, resamples_for
 from eval.verdict import (
     HYPOTHESES,
     Hypothesis,
@@ -20,6 +33,7 @@ from eval.verdict import (
     judge_all,
     step1_evidence,
 )
+from methods.base import Answer, Lookup
 
 RNG = np.random.default_rng
 BY_KEY = {hypothesis.key: hypothesis for hypothesis in HYPOTHESES}
@@ -75,6 +89,43 @@ def test_no_verdict_at_the_floor_or_without_the_power() -> None:
     assert weak.outcome == "not_decided" and "under 0.060 go unseen" in weak.reason
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "half", "mde", "outcome"),
+    [
+        ("H1", -0.90, 0.15, 0.20, "refuted"),  # 85 points below the bound: seen with any data
+        ("H1", -0.20, 0.10, 0.20, "not_decided"),  # wholly below, but by less than this data could be sure to show
+        ("H1", -0.90, 0.88, 0.20, "not_decided"),  # the interval reaches above the bound
+        ("H1", 0.90, 0.15, 0.20, "not_decided"),  # never supported without the power
+        ("H2", 2.00, 0.50, 0.90, "refuted"),
+        ("H2", -0.90, 0.05, 0.90, "not_decided"),
+        ("H3", -0.60, 0.20, 0.30, "refuted"),
+        ("H3", 0.60, 0.20, 0.30, "not_decided"),
+        ("H5", 0.70, 0.20, 0.30, "refuted"),
+        ("H6", -0.30, 0.10, 0.20, "refuted"),
+        ("H6", 0.00, 0.05, 0.20, "not_decided"),
+    ],
+)
+def test_only_a_failure_too_large_to_miss_needs_no_power(
+    key: str, value: float, half: float, mde: float, outcome: str
+) -> None:
+    verdict = judge(BY_KEY[key], {"x": difference(value, half, mde=mde)})
+    assert verdict.outcome == outcome, verdict.reason
+
+
+def test_copies_are_never_told_apart_by_the_exception() -> None:
+    """Two copies on data too coarse for the margin, 200 seeded trials: refuted in at most 5% of them."""
+    refuted = 0
+    for seed in range(200):
+        rng = RNG(seed)
+        arms = [dialogues(right_with(0.5, rng), 12, method=name) for name in ("recall", "rag")]
+        both = arms[0] + arms[1]
+        found = paired_difference(*(accuracy(records) for records in arms), resamples_for(both, rng, 200))
+        assert found.mde > 0.05
+        refuted += judge(BY_KEY["H1"], {"against rag": found}).outcome == "refuted"
+        refuted += judge(BY_KEY["H3"], {"rag": found}).outcome == "refuted"
+    assert refuted <= 10
+
+
 def test_the_highest_must_beat_every_rival() -> None:
     h3 = BY_KEY["H3"]
     ahead, behind = difference(0.1, 0.02), difference(-0.1, 0.02)
@@ -103,7 +154,7 @@ def test_nothing_measured_is_not_decided_and_says_what_is_needed() -> None:
 
 
 def test_copies_of_one_method_are_within_the_margin() -> None:
-    records = [record for name in ("recall", "sft", "rag") for record in dialogues(always_right, 120, method=name)]
+    records = [record for name in ("recall", "sft", "rag") for record in dialogues(always_right, 160, method=name)]
     costs = [timed(name, f"q{i}") for name in ("recall", "sft") for i in range(100)]
     verdicts = judge_all(records, costs, RNG(0), num_resamples=300)
     assert verdicts["H1"].outcome == verdicts["H1/uncued"].outcome == "supported"
@@ -144,6 +195,21 @@ def test_cost_verdicts() -> None:
     assert mixed.outcome == "not_decided" and "rss and vram do not compare" in mixed.reason
 
 
+def test_memory_rests_on_its_measurements_not_on_timings() -> None:
+    """However many timings carry a copy of it, one measurement has no spread and says so."""
+
+    def arm(method: str, *peaks: int) -> list[CostRecord]:
+        return [replace(timed(method, f"q{i}", peak_bytes=max(peaks)), peaks_bytes=peaks) for i in range(40)]
+
+    once = judge_all([], arm("sft", 1000) + arm("recall", 1010), RNG(0), num_resamples=200)["H2"]
+    assert once.evidence["memory (measured once, spread unknown)"].n == 1
+    thrice = arm("sft", 990, 1000, 1010) + arm("recall", 1000, 1010, 1020)
+    found = judge_all([], thrice, RNG(0), num_resamples=200)["H2"].evidence["memory"]
+    assert found.n == 3 and found.low < found.value < found.high and found.se > 0
+    scattered = arm("sft", 700, 1000, 1300) + arm("recall", 700, 1000, 1300)
+    assert judge_all([], scattered, RNG(0), num_resamples=200)["H2"].outcome == "not_decided"
+
+
 def test_ablations_come_in_as_evidence() -> None:
     asks = [turn(n, "first_ask", right(n)) for n in range(100)]
     stops = [turn(n, "first_ask", answer(recall_raw("t", f"{100 + n} euros", reasoning=""))) for n in range(100)]
@@ -159,6 +225,26 @@ def test_ablations_come_in_as_evidence() -> None:
     assert verdicts["H6/recall_spec"].reason.startswith("needs recall_spec to pass its gate")
     gated = judge_all(asks, [], RNG(0), evidence=evidence, gates={"recall_spec": True}, num_resamples=100)
     assert gated["H6/recall_spec"].outcome == "supported"
+
+
+def test_chance_is_the_share_of_gold_entries_among_those_searched() -> None:
+    def evidence(records: list[TurnRecord]) -> Difference:
+        return step1_evidence(records, 4, resamples_for(records, RNG(0), 50))["against chance"]
+
+    def found(number: int, *entries: str) -> Answer:
+        lookups = (Lookup(entries[0], 0.5, "", tuple((entry, 0.5) for entry in entries)),)
+        return answer(recall_raw("some text", "something"), lookups)
+
+    clauses = [turn(n, "first_ask", found(n, "c0", "c1")) for n in range(1, 5)]
+    assert evidence(clauses).reference == 1 / 4  # no null memory: recall_spec
+    with_null = [*clauses, turn(5, "first_ask", found(5, "c3", ""))]
+    assert evidence(with_null).reference == 1 / 5
+    assert evidence([*clauses, turn(5, "first_ask", found(5, "", "c3"))]).reference == 1 / 5
+    two = replace(question(6), memory_ids=("c1", "c2"))
+    both = [*with_null, turn(6, "two_clause", found(6, "c3"), qa=two)]
+    assert evidence(both).reference == pytest.approx((5 * 1 + 2) / 6 / 5)
+    no_lookup = [*with_null, turn(7, "first_ask", answer(recall_raw("t", "x")))]
+    assert evidence(no_lookup).reference == 1 / 5
 
 
 @pytest.mark.parametrize("copies", ["ab", "abc"])
