@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from eval.flops import answer_flops, lookup_flops
 from eval.records import CostRecord, RecordError
 from eval.stats import (
     Difference,
@@ -22,6 +23,7 @@ from eval.stats import (
     bootstrap_quantiles,
     draw_resamples,
     estimate_mean,
+    estimate_over_seeds,
     estimate_quantile,
     minimum_detectable_effect,
     missing,
@@ -29,7 +31,7 @@ from eval.stats import (
 )
 from methods.base import FitReport, Usage
 
-STAGES = ("embed", "search", "prefill", "memory_head", "recalled_text")  # and "rest"
+STAGES = ("embed", "search", "prompt", "prefill", "memory_head", "recalled_text")  # and "rest"
 MIN_TIMINGS_FOR_P95 = 60
 AMORTISED_OVER = (1, 100, 10_000)  # questions that share one fit
 
@@ -69,7 +71,7 @@ def timings(
 
 
 def ttft(records: Sequence[CostRecord]) -> Sample:
-    """Seconds to the first new token."""
+    """Seconds from the question, before any look-up, template or tokenisation, to the first new token."""
     return timings(records, lambda r: r.usage.ttft_s)
 
 
@@ -97,7 +99,7 @@ def tpot(records: Sequence[CostRecord]) -> Sample:
 
 
 def latency(records: Sequence[CostRecord]) -> Sample:
-    """Seconds from the question to the end of the answer."""
+    """Seconds from the question, before any look-up, template or tokenisation, to the end of the answer."""
     return timings(records, lambda r: r.usage.total_s)
 
 
@@ -135,14 +137,106 @@ def stage_rest(records: Sequence[CostRecord]) -> Sample:
     return timings(records, value)
 
 
+def flops(records: Sequence[CostRecord]) -> Sample:
+    """FLOPs of a whole answer, generation and look-up (eval.flops)."""
+    return timings(records, answer_flops, "no record tells the sizes of a dense model")
+
+
+def flops_of_lookup(records: Sequence[CostRecord]) -> Sample:
+    """FLOPs of finding memories: the memory head's products, or the encoder's pass over the question."""
+    return timings(records, lookup_flops, "no record tells the sizes of a dense model")
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def measured_peaks(records: Sequence[CostRecord], memory_kind: str) -> list[float]:
+    """The separate measurements of peak memory behind the records, in bytes.
+
+    A method is measured in one process a seed, a few times over; every timing of the seed carries a copy. What is
+    repeated in a process is more alike than two processes are: over several seeds each counts once, as its mean.
+    """
+    by_seed: dict[int, dict[tuple[int, ...], None]] = {}
+    for record in records:
+        if record.memory_kind == memory_kind:
+            measured = record.peaks_bytes or (record.peak_bytes,)
+            by_seed.setdefault(record.seed, {})[measured] = None
+    repeats = [[float(peak) for measured in found for peak in measured] for found in by_seed.values()]
+    return repeats[0] if len(repeats) == 1 else [float(np.mean(peaks)) for peaks in repeats]
+
+
 def peak_bytes(records: Sequence[CostRecord], memory_kind: str) -> Estimate:
-    """The highest peak over the timed answers, of one kind of memory ("vram" or "rss"). A maximum has no
-    interval."""
-    peaks = [record.peak_bytes for record in records if record.memory_kind == memory_kind]
+    """Mean of the measured peaks of one kind of memory ("vram" or "rss"), with Student's t interval.
+
+    n is the number of measurements, not of timed answers. One measurement has no interval.
+    """
+    peaks = measured_peaks(records, memory_kind)
     if not peaks:
         kinds = sorted({record.memory_kind for record in records})
         return missing(f"measured as {' and '.join(kinds)}" if kinds else "no timed answer")
-    return Estimate(float(max(peaks)), n=len(peaks))
+    return estimate_over_seeds(peaks)
+
+
+def reserved_bytes(records: Sequence[CostRecord]) -> Estimate:
+    """The most that the CUDA allocator held at once, used or not: mean over the seeds."""
+    found = {record.seed: record.reserved_bytes for record in records if record.reserved_bytes is not None}
+    if not found:
+        return missing("measured on CUDA alone" if records else "no timed answer")
+    return Estimate(float(np.mean(list(found.values()))), n=len(found))
+
+
+def relative_peaks(arm: Sequence[CostRecord], reference: Sequence[CostRecord], memory_kind: str) -> Difference:
+    """Mean measured peak of the arm over that of the reference, minus 1.
+
+    The interval combines the ends of the two sides' own; it is so wider than a joint one. The standard error is
+    that of a ratio of two means. Where a side was measured once its spread is unknown: the value is taken as it
+    is, without interval or error, and n = 1 says so. Raises StatsError where there is no ratio.
+    """
+    sides = [measured_peaks(records, memory_kind) for records in (arm, reference)]
+    if not all(sides):
+        raise StatsError(f"no peak memory of kind {memory_kind}")
+    of_arm, of_reference = (estimate_over_seeds(peaks) for peaks in sides)
+    assert of_arm.value is not None and of_reference.value is not None
+    if of_reference.value <= 0 or of_reference.low == 0:
+        raise StatsError("peak memory of the reference is not told from none: no ratio")
+    value, n = of_arm.value / of_reference.value - 1, min(map(len, sides))
+    low = high = value
+    se = 0.0
+    if n > 1:
+        assert of_arm.low is not None and of_arm.high is not None
+        assert of_reference.low is not None and of_reference.high is not None
+        low = of_arm.low / of_reference.high - 1
+        high = of_arm.high / of_reference.low - 1
+        relative = sum(float(np.var(peaks, ddof=1)) / len(peaks) / float(np.mean(peaks)) ** 2 for peaks in sides)
+        se = (1 + value) * math.sqrt(relative)
+    z = abs(value) / se if se > 0 else math.inf if value else 0.0
+    p = math.erfc(z / math.sqrt(2))
+    return Difference(
+        of_arm.value, of_reference.value, value, low, high, p, se, minimum_detectable_effect(se), n, n
+    )
+
+
+# --- the fit ------------------------------------------------------------------------------------
+
+
+def fit_figure(fits: Sequence[FitReport], value: Callable[[FitReport], float | None]) -> Estimate:
+    """Mean over the fits, one a seed; missing where a report is from before the figure was kept."""
+    if not fits:
+        return missing("no fit report")
+    found = [value(report) for report in fits]
+    kept = [figure for figure in found if figure is not None]
+    if len(kept) < len(found):
+        return missing("the fit did not tell")
+    return Estimate(float(np.mean(kept)), n=len(kept))
+
+
+def fit_seconds(fits: Sequence[FitReport]) -> Estimate:
+    """Mean seconds of the fits, one a seed; over several with Student's t interval (`estimate_over_seeds`).
+
+    Wall time on the threads that a fit had (`cost/fit_threads`): on unlike numbers of threads fits do not compare.
+    """
+    mean = fit_figure(fits, lambda report: report.seconds)
+    return mean if mean.value is None else estimate_over_seeds([report.seconds for report in fits])
 
 
 # --- cost of pass -------------------------------------------------------------------------------
@@ -159,18 +253,23 @@ def cost_of_pass(fit_s: float, latency_s: float, accuracy: float, num_questions:
 def estimate_cost_of_pass(
     fit_s: Estimate, mean_latency: Estimate, accuracy: Estimate, num_questions: int
 ) -> Estimate:
-    """`cost_of_pass` from estimates; the bounds combine the worse and the better end of both, so they
-    are wider than a joint interval would be."""
+    """`cost_of_pass` from estimates; its bounds combine the three worse and the three better ends.
+
+    They are so wider than a joint interval. A fit that was made once (one seed) has no ends: it enters as it was
+    measured, and the bounds then say nothing about how much another fit would take.
+    """
     if fit_s.value is None or mean_latency.value is None or accuracy.value is None:
         return missing(fit_s.reason or mean_latency.reason or accuracy.reason)
     value = cost_of_pass(fit_s.value, mean_latency.value, accuracy.value, num_questions)
     if value is None:
         return missing("no right answer")
+    fit_low = fit_s.value if fit_s.low is None else fit_s.low
+    fit_high = fit_s.value if fit_s.high is None else fit_s.high
     low = high = None
     if mean_latency.low is not None and accuracy.high is not None:
-        low = cost_of_pass(fit_s.value, mean_latency.low, accuracy.high, num_questions)
+        low = cost_of_pass(fit_low, mean_latency.low, accuracy.high, num_questions)
     if mean_latency.high is not None and accuracy.low is not None:
-        high = cost_of_pass(fit_s.value, mean_latency.high, accuracy.low, num_questions)
+        high = cost_of_pass(fit_high, mean_latency.high, accuracy.low, num_questions)
     return Estimate(value, low, high, mean_latency.n)
 
 
@@ -261,11 +360,6 @@ def cost_metrics(
     def mean(drawn: Sample) -> Estimate:
         return missing(drawn.reason) if resamples is None else estimate_mean(drawn, resamples)
 
-    def of_fit(value: Callable[[FitReport], float]) -> Estimate:
-        if not fits:
-            return missing("no fit report")
-        return Estimate(float(np.mean([value(report) for report in fits])), n=len(fits))
-
     mean_latency = mean(latency(records))
     metrics = {
         "cost/ttft_p50_s": quantile(ttft(records)),
@@ -278,19 +372,24 @@ def cost_metrics(
         "cost/latency_mean_s": mean_latency,
         "cost/prompt_tokens": mean(usage_mean(records, lambda u: u.prompt_tokens)),
         "cost/new_tokens": mean(usage_mean(records, lambda u: u.new_tokens)),
+        "cost/flops": mean(flops(records)),
+        "cost/lookup_flops": mean(flops_of_lookup(records)),
         "cost/kv_bytes": mean(usage_mean(records, lambda u: u.kv_bytes)),
         "cost/peak_vram_bytes": peak_bytes(records, "vram"),
         "cost/peak_rss_bytes": peak_bytes(records, "rss"),
+        "cost/reserved_vram_bytes": reserved_bytes(records),
     }
     named = dict.fromkeys((*STAGES, *(name for r in records for name in r.usage.stage_s)))
     for name in (name for name in named if name != "rest"):
         metrics[f"cost/stage_{name}_s"] = mean(stage(records, name))
     metrics["cost/stage_rest_s"] = mean(stage_rest(records))
     metrics |= {
-        "cost/fit_s": of_fit(lambda f: f.seconds),
-        "cost/fit_tokens": of_fit(lambda f: f.forward_tokens),
-        "cost/fit_steps": of_fit(lambda f: f.optimizer_steps),
-        "cost/bytes_stored": of_fit(lambda f: f.bytes_stored),
+        "cost/fit_s": fit_seconds(fits),
+        "cost/fit_threads": fit_figure(fits, lambda f: f.notes.get("threads")),
+        "cost/fit_tokens": fit_figure(fits, lambda f: f.forward_tokens),
+        "cost/fit_steps": fit_figure(fits, lambda f: f.optimizer_steps),
+        "cost/bytes_stored": fit_figure(fits, lambda f: None if f.index_bytes is None else f.bytes_stored),
+        "cost/index_bytes": fit_figure(fits, lambda f: f.index_bytes),
     }
     for k in AMORTISED_OVER:
         metrics[f"cost/per_correct_s_k{k}"] = estimate_cost_of_pass(

@@ -20,7 +20,7 @@ import numpy as np
 
 from eval import ledger, retention, structure
 from eval.ability import ability_evidence, ability_resamples
-from eval.cost import cost_resamples, latency, relative_difference, timings
+from eval.cost import cost_resamples, latency, relative_difference, relative_peaks
 from eval.records import AbilityRecord, CostRecord, TurnRecord
 from eval.stats import (
     NUM_RESAMPLES,
@@ -319,8 +319,8 @@ def _cost_evidence(
         }
         if len(kinds) > 1:
             return evidence, "needs peak memory of one kind: " + " and ".join(sorted(kinds)) + " do not compare"
-        peaks = [timings(arm, lambda r: r.peak_bytes) for arm in arms]
-        evidence["memory"] = relative_difference(peaks[0], peaks[1], 1.0, resamples)
+        memory = relative_peaks(arms[0], arms[1], kinds.pop())
+        evidence["memory" if memory.n > 1 else "memory (measured once, spread unknown)"] = memory
     except StatsError as error:
         return {}, f"needs timed answers to the same questions ({error})"
     return evidence, ""

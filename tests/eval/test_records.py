@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from planted import UNANSWERABLE, answer, plain, raw_of, right, timed, turn, unclosed
 
 from eval.records import RecordError, RecordWriter, read_records
+from methods.shapes import Shapes, TransformerShape
 
 TURNS = [
     turn(1, "first_ask", right(1)),
@@ -18,7 +20,16 @@ TURNS = [
     turn(3, "ordinary", answer(raw_of('Zwei\u2028Zeilen 🦊 "quoted" \\n', "ß")), distance=None),
     turn(4, "re_ask", unclosed(4), seed=2, index=7),
 ]
-COSTS = [timed("recall", "q1", stage_s={"search": 0.25}), timed("rag", "q2", 3, memory_kind="vram")]
+COSTS = [
+    timed("recall", "q1", stage_s={"search": 0.25}),
+    replace(
+        timed("rag", "q2", 3, memory_kind="vram"),
+        peaks_bytes=(900, 1000),
+        reserved_bytes=2000,
+        shapes=Shapes(TransformerShape(1, 2, 3, 4), TransformerShape(5, 6, 7, 8)),
+    ),
+    replace(timed("sft", "q3"), shapes=Shapes(None)),
+]
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -30,6 +41,20 @@ def test_round_trip(tmp_path: Path) -> None:
     writer.close()
     assert read_records(path) == (TURNS, COSTS)
     assert len(path.read_text(encoding="utf-8").split("\n")) == len(TURNS) + len(COSTS) + 1
+
+
+def test_timings_from_before_a_field_was_kept(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    writer = RecordWriter(path)
+    writer.write(COSTS[:1])
+    writer.close()
+    body = json.loads(path.read_text(encoding="utf-8"))
+    for field in ("peaks_bytes", "reserved_bytes", "shapes"):
+        del body[field]
+    for field in ("searched_vectors", "encoder_tokens"):
+        del body["usage"][field]
+    path.write_text(json.dumps(body) + "\n", encoding="utf-8")
+    assert read_records(path) == ([], COSTS[:1])
 
 
 @given(st.text(), st.floats(allow_nan=False, allow_infinity=False))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from eval.records import TurnRecord
 from eval.runner import (
@@ -23,6 +24,7 @@ from eval.runner import (
     run_retention,
 )
 from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
+from methods.shapes import Shapes, TransformerShape
 from tasks.base import Dialogue, Message, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.registry import load_task
@@ -263,10 +265,24 @@ def test_the_task_is_left_as_it_is() -> None:
 def test_peak_memory_sees_what_was_freed() -> None:
     size = 200 * 2**20
     before = psutil.Process().memory_info().rss
-    with PeakMemory() as memory:
+    with PeakMemory(torch.device("cpu")) as memory:
         block = np.ones(size, dtype=np.uint8)
         time.sleep(0.1)
         del block
-    if memory.kind == "rss":
-        assert memory.peak_bytes >= before + 0.9 * size
-        assert memory.peak_bytes > psutil.Process().memory_info().rss
+    assert (memory.kind, memory.reserved_bytes) == ("rss", None)  # of a run on the CPU, whatever else is there
+    assert memory.peak_bytes >= before + 0.9 * size
+    assert memory.peak_bytes > psutil.Process().memory_info().rss
+
+
+def test_a_timing_carries_what_was_measured_apart() -> None:
+    shapes = Shapes(TransformerShape(1, 2, 3, 4))
+
+    class Told(Echo):
+        def shapes(self) -> Shapes:
+            return shapes
+
+    peaks = {"a": Footprint(9, "vram", (7, 9), 12), "b": Footprint(5, "rss")}
+    records = list(run_cost([Told("a"), Echo("b")], QUESTIONS[:1], peaks, seed=0))
+    first, second = sorted(records, key=lambda record: record.method)
+    assert (first.peaks_bytes, first.reserved_bytes, first.shapes) == ((7, 9), 12, shapes)
+    assert (second.peaks_bytes, second.reserved_bytes, second.shapes) == ((), None, None)

@@ -87,7 +87,9 @@ def test_several_seeds_are_pooled() -> None:
     summary = summarise(records, [], fit, RNG(0), num_resamples=100)
     assert summary["seeds"] == [1, 2, 3]
     assert summary["methods"]["recall"]["retention/accuracy"]["n"] == 6 * 5 * 3 * 3
-    assert summary["methods"]["recall"]["cost/fit_s"] == {"value": 20.0, "low": None, "high": None, "n": 3}
+    fit_s = summary["methods"]["recall"]["cost/fit_s"]
+    assert (fit_s["value"], fit_s["n"]) == (20.0, 3)
+    assert fit_s["low"] < 10.0 and fit_s["high"] > 30.0  # three seeds say little about a fourth
 
 
 def test_other_passes_replace_what_was_not_run() -> None:
