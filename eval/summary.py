@@ -131,15 +131,12 @@ def cued_and_uncued_metrics(
             "ledger/gold": ledger.gold(mine, path),
             "ledger/used": ledger.used(mine, path),
         }
-        apart = {key: estimate(retention.apart(drawn, cued), resamples) for key, drawn in samples.items()}
-        for key, metric in LOOKUPS.items():
-            if key != "ledger/hit_at_k":
-                apart[key] = (
-                    NEVER_LOOKS_UP
-                    if path == "weights"
-                    else estimate(retention.apart(metric(mine), cued), resamples)
-                )
-        metrics |= {f"{key}_{split}": value for key, value in apart.items()}
+        links = {key: metric for key, metric in LOOKUPS.items() if key != "ledger/hit_at_k"}
+        samples |= {key: metric(mine) for key, metric in links.items() if path != "weights"}
+        for key, drawn in samples.items():
+            metrics[f"{key}_{split}"] = estimate(retention.apart(drawn, cued), resamples)
+        for key in links:
+            metrics.setdefault(f"{key}_{split}", NEVER_LOOKS_UP)
     return metrics
 
 

@@ -1,7 +1,8 @@
 """Control arms that bound the table. `run_methods` or `evaluation=full` name them.
 
 none            the same SFT corpus and no memories: what the model knows or guesses
-full_context    every clause in every prompt, in the handbook's order, with a reader tuned for it
+full_context    every clause in every prompt, in the handbook's order, with a reader tuned for it; the last
+                ones are left out where a long history leaves no room for them
 oracle_text     the gold clause alone in the prompt: what RAG could do with perfect retrieval
 oracle_vector   recall with the gold clause's vector forced: what recall could do with perfect retrieval
 random_vector   recall with another clause's vector forced: what the injected vector itself decides

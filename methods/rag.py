@@ -209,7 +209,7 @@ def fit_book(
     """Prompt ids with the passages in the last message, and the passages that fitted.
 
     passages: best first; as many from the last one on are left out as it takes. order: puts those that are shown
-    in the order of the prompt. The messages are never cut here.
+    in the order of the prompt. The messages are never cut here: `prompts_for` did that, without the passages.
     """
 
     def opened(count: int) -> list[int]:

@@ -152,7 +152,7 @@ def test_open_book() -> None:
 
 
 def method_of(backbone: Backbone, retriever: Any, **settings: Any) -> RagMethod:
-    plain = ExampleConfig(word_dropout=0.0)
+    plain = ExampleConfig(word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
     return RagMethod(MethodSetup(backbone, examples=plain), RagConfig(**settings), retriever=retriever)
 
 
