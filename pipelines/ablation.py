@@ -21,9 +21,8 @@ from eval.records import RecordError, TurnRecord
 from eval.stats import Difference, Estimate, Resamples, StatsError, resamples_for
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.verdict import HYPOTHESES, Verdict, front_only_evidence, judge, step1_evidence
-from pipelines import gate as gates
 from pipelines.results import SavedRun, read_json, read_saved
-from pipelines.run import write_json
+from pipelines.run import GATE_FILE, write_json
 from reports.base import Comparison
 
 TRIGGERS = "triggers.json"  # measured on the model, kept beside the records
@@ -81,7 +80,7 @@ def read_ablation(folder: Path) -> Ablation:
         found |= structure_metrics(records, resamples)
         abilities = [record for record in saved.abilities if record.method == row["name"]]
         metrics[row["name"]] = found | (ability_metrics(abilities, items) if abilities else {})
-    gate = read_json(folder / gates.FILE) if (folder / gates.FILE).exists() else None
+    gate = read_json(folder / GATE_FILE) if (folder / GATE_FILE).exists() else None
     return Ablation(
         saved=saved,
         rows=rows,

@@ -16,12 +16,11 @@ from pipelines.config import Resolved
 from pipelines.fits import fit_and_save, load_fit
 from pipelines.making import make_method
 from pipelines.progress import Display
-from pipelines.run import Run, write_json
+from pipelines.run import GATE_FILE, Run, write_json
 
 T = TypeVar("T")
 
 SPEC = "recall_spec"
-FILE = "gate.json"  # in the run folder, where the gate was passed
 LEAST_SEGMENTS = 0.9  # hit@1 on trained segments
 LEAST_VERBATIM = 0.95  # from the true vector
 NUM_CLAUSES = 6
@@ -74,7 +73,7 @@ def gated(
     if len(others) == len(asked):
         return others
     try:
-        write_json(run.folder / FILE, asdict(gate(config, run, backbone, display)))
+        write_json(run.folder / GATE_FILE, asdict(gate(config, run, backbone, display)))
         return list(asked)
     except GateError as error:
         if not others:

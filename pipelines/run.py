@@ -6,6 +6,7 @@ runs/<task>/<time>-<config hash>/
     environment.json   versions, git sha, device
     records.jsonl      one line a generated turn or timed answer, flushed as they come
     fits/<seed>/<method>/   adapter, bank or index, and fit.json
+    gate.json          what the literal recipe did at its gate, where it passed
     task.json          the task's name, version, licence, source and clauses, as reports show them
     summary.json, report.html, report.md, tables/, figures/
 """
@@ -47,6 +48,7 @@ PACKAGES = [
     "hydra-core",
     "gguf",
 ]
+GATE_FILE = "gate.json"  # what the literal recipe did on what it trained on, where it passed (pipelines.gate)
 # Settings that change where results go, not what they are.
 NOT_HASHED = ("runs_dir", "mlflow", "log_level")
 

@@ -81,12 +81,13 @@ def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_keys: int 
     generator = torch.Generator().manual_seed(seed)
     width = backbone.hidden_size
     bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint, num_keys)
-    bank.write(
-        [f"m{i}" for i in range(size)],
-        [f"Text of memory {i}." for i in range(size)],
-        torch.randn(size, num_keys, width, generator=generator),
-        torch.randn(size, width, generator=generator),
-    )
+    if size:  # nothing cannot be written
+        bank.write(
+            [f"m{i}" for i in range(size)],
+            [f"Text of memory {i}." for i in range(size)],
+            torch.randn(size, num_keys, width, generator=generator),
+            torch.randn(size, width, generator=generator),
+        )
     return bank
 
 

@@ -15,7 +15,7 @@ from pipelines.config import resolve
 from pipelines.fits import save_fit
 from pipelines.progress import Display
 from pipelines.results import read_json
-from pipelines.run import Run
+from pipelines.run import GATE_FILE, Run
 
 
 def gated(folder: Path, backbone: Backbone, names: list[str], segments: float, verbatim: float) -> list[str]:
@@ -34,9 +34,9 @@ def gated(folder: Path, backbone: Backbone, names: list[str], segments: float, v
 def test_who_passes(tmp_path: Path, pristine: Backbone, segments: float, verbatim: float, passes: bool) -> None:
     left = gated(tmp_path, pristine, ["recall", "recall_spec"], segments, verbatim)
     assert left == (["recall", "recall_spec"] if passes else ["recall"])
-    assert (tmp_path / gate.FILE).exists() == passes
+    assert (tmp_path / GATE_FILE).exists() == passes
     if passes:
-        assert read_json(tmp_path / gate.FILE)["segment_hit_at_1"] == segments
+        assert read_json(tmp_path / GATE_FILE)["segment_hit_at_1"] == segments
 
 
 def test_with_nothing_else_to_run_a_failure_is_an_error(tmp_path: Path, pristine: Backbone) -> None:
@@ -46,7 +46,7 @@ def test_with_nothing_else_to_run_a_failure_is_an_error(tmp_path: Path, pristine
 
 def test_without_the_literal_recipe_there_is_no_gate(tmp_path: Path, pristine: Backbone) -> None:
     assert gated(tmp_path, pristine, ["recall", "rag"], 0.0, 0.0) == ["recall", "rag"]
-    assert not (tmp_path / gate.FILE).exists()
+    assert not (tmp_path / GATE_FILE).exists()
 
 
 def test_a_comparison_goes_on_without_it_and_says_why(
