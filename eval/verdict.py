@@ -80,7 +80,7 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
             margin=0.05,
             rule="not_higher",
             floor=None,
-            needs=f"an ablation of {recipe} without Step 1",
+            needs=f"python -m pipelines.ablate rows={recipe}/no_step1",
         ),
         Hypothesis(
             key=f"H6{suffix}",
@@ -93,7 +93,7 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
             margin=0.10,
             rule="higher_by",
             floor=None,
-            needs=f"an ablation of {recipe} with memory_front alone",
+            needs=f"python -m pipelines.ablate rows={recipe}/memory_front",
         ),
     )
 

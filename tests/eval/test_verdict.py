@@ -147,7 +147,7 @@ def test_nothing_measured_is_not_decided_and_says_what_is_needed() -> None:
     assert {verdict.outcome for verdict in verdicts.values()} == {"not_decided"}
     assert all(verdict.reason.startswith("needs ") for verdict in verdicts.values())
     assert verdicts["H4"].reason == "needs ability figures before and after the fit"
-    assert verdicts["H5"].reason == "needs an ablation of recall without Step 1"
+    assert verdicts["H5"].reason == "needs python -m pipelines.ablate rows=recall/no_step1"
     body = verdicts["H1"].as_dict()
     assert body["verdict"] == "not decided by this data"
     assert {"claim", "recipe", "metric", "split", "margin", "reason"} <= set(body)
