@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import SMALL, run_folders, use
+from safetensors.torch import load_file
 
 from eval.records import TurnRecord, read_records
 from eval.stats import resamples_for
@@ -52,41 +53,18 @@ def test_a_fit_apart_sees_the_rows_own_configuration(row: ablate.AblationRow, tm
     assert saved_config(tmp_path, row.overrides).raw == composed.raw
 
 
-def test_rows_fitted_side_by_side_answer_as_those_fitted_here(
+def test_rows_are_fitted_side_by_side_in_processes_of_their_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    answers: list[list[tuple[str, str]]] = []
-    for processes in (2, 1):
-        words = [*SMALL, f"fit_processes={processes}", f"runs_dir={tmp_path / str(processes)}"]
-        run(monkeypatch, *words, "rows=recall/fixed_keys,recall/fixed_values")
-        (folder,) = run_folders(tmp_path / str(processes))
-        turns, _ = read_records(folder / "records.jsonl")
-        answers.append([(turn.id, turn.answer.raw) for turn in turns])
-    assert answers[0] == answers[1]
-    assert len(answers[0]) > 20
-
-
-def test_the_rows_of_h5_and_h6_can_decide_them() -> None:
-    """Without Step 1 nothing else trains retrieval; with memory_front alone recalling itself is still learnt."""
-    rows = {row.name: resolve(compose_config("compare", list(row.overrides))) for row in ALL}
-    untrained = rows["recall/no_step1"].method_configs["recall"]
-    assert untrained.step1_share == untrained.step2_retrieval_weight == untrained.distil_weight == 0.0
-    assert not untrained.train_keys
-    one_step = rows["recall/one_step"].method_configs["recall"]
-    assert one_step.step1_share == 0.0 < one_step.step2_retrieval_weight
-    front = rows["recall/memory_front"].method_configs["recall"].mixture
-    assert front.front_recall and front.memory_front > 0.0
-    assert not front.memory_full + front.sft_only + front.reading + front.unanswerable
-
-
-def test_a_task_without_dev_questions_is_one_sentence() -> None:
-    task = load_task("regs", 6, 0)
-    asked, ordinary = ablate.trigger_turns(task)
-    assert asked and ordinary
-    with pytest.raises(TaskError, match="regs has no dev questions"):
-        ablate.trigger_turns(replace(task, questions=tuple(q for q in task.questions if q.split != "dev")))
-    with pytest.raises(TaskError, match="regs has no held-out ordinary conversations"):
-        ablate.trigger_turns(replace(task, sft_heldout=()))
+    """Each with its own settings. That such fits are those made here is test_fit_apart's."""
+    run(monkeypatch, *SMALL, "fit_processes=2", f"runs_dir={tmp_path}", "rows=recall/fixed_keys")
+    (folder,) = run_folders(tmp_path)
+    fits = {name: folder / "fits" / "0" / name for name in ("recall", "recall/fixed_keys")}
+    assert all((fit / "fit.log").is_file() for fit in fits.values())
+    learnt, fixed = [load_file(fit / "bank" / "bank.safetensors") for fit in fits.values()]
+    assert not torch.equal(learnt["keys"], fixed["keys"])
+    turns, _ = read_records(folder / "records.jsonl")
+    assert {turn.method for turn in turns} == set(fits)
 
 
 def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
