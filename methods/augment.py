@@ -1,8 +1,8 @@
 """How a training question is put: what is said before it and around it, drawn anew each time it is seen.
 
 In a conversation a question comes after other talk, with a wrong value claimed beside it, or in half a sentence.
-Every method trains on such turns; their wordings are others than those of the held-out dialogues
-(`tasks.dialogues`), or those would be trained on.
+Every method can train on such turns (`ExampleConfig`); their wordings are others than those of the held-out
+dialogues (`tasks.dialogues`), or those would be trained on.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ def augmented(
 ) -> Example:
     """The example as training sees it once."""
     language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
-    if example.leads and rng.random() < config.follow_up_probability:
+    if config.follow_up_probability and example.leads and rng.random() < config.follow_up_probability:
         asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
         messages = (*rng.choice(example.leads), Message("user", asked))
     else:
         question = _thinned(example.messages[-1].content, config, rng)
-        if example.rivals and rng.random() < config.claim_probability:
+        if config.claim_probability and example.rivals and rng.random() < config.claim_probability:
             claim = rng.choice(CLAIMS[language])
             question = claim.format(rival=rng.choice(example.rivals), question=question)
         messages = (*example.messages[:-1], Message("user", question))
     if rng.random() < config.history_probability:
-        for _ in range(rng.randint(1, config.history_conversations)):
+        most = config.history_conversations
+        for _ in range(rng.randint(1, most) if most > 1 else 1):
             messages = plain_messages(rng.choice(conversations)) + messages
     return replace(example, messages=messages)
 

@@ -42,10 +42,11 @@ class ExampleConfig:
 
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
     self_cues_beside: int = 1  # self-made questions of a clause that has cues
-    history_probability: float = 0.3  # share of examples that come after other talk
-    history_conversations: int = 2  # of the general corpus, at most, that make up such talk
-    claim_probability: float = 0.1  # share of those with rivals before which a user claims one of them
-    follow_up_probability: float = 0.1  # share of those with leads that follow on one of them, in brief
+    history_probability: float = 0.2  # share of examples that come after other talk
+    history_conversations: int = 1  # of the general corpus, at most, that make up such talk
+    # Off: at equal tokens they cost more than they taught (docs/EXPERIMENTS.md)
+    claim_probability: float = 0.0  # share of those with rivals before which a user claims one of them
+    follow_up_probability: float = 0.0  # share of those with leads that follow on one of them, in brief
     word_dropout: float = 0.15  # share of a question's plain words left out, on every other question
 
 
