@@ -12,7 +12,7 @@ show what they could have shown, however coarse they are. Nothing is ever *suppo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ WORDS: dict[Outcome, str] = {
     "not_decided": "not decided by this data",
 }
 ALPHA = 0.05
+NO_STEP1, FRONT_ONLY = "no_step1", "memory_front"  # rows behind a recipe's name that H5 and H6 rest on
 FLOOR = 0.10  # a share of right answers at or below which an arm is taken to have failed altogether
 
 
@@ -80,7 +81,7 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
             margin=0.05,
             rule="not_higher",
             floor=None,
-            needs=f"python -m pipelines.ablate rows={recipe}/no_step1",
+            needs=f"python -m pipelines.ablate rows={recipe}/{NO_STEP1}",
         ),
         Hypothesis(
             key=f"H6{suffix}",
@@ -93,7 +94,7 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
             margin=0.10,
             rule="higher_by",
             floor=None,
-            needs=f"python -m pipelines.ablate rows={recipe}/memory_front",
+            needs=f"python -m pipelines.ablate rows={recipe}/{FRONT_ONLY}",
         ),
     )
 
@@ -280,6 +281,34 @@ def front_only_evidence(
     return {"against the full mix": paired_difference(*arms, resamples)}
 
 
+def judge_ablation(
+    groups: Mapping[str, Sequence[TurnRecord]], num_memories: int, gates: Collection[str], resamples: Resamples
+) -> dict[str, Verdict]:
+    """H5 and H6 of each recipe, by key, from the turns of an ablation's rows (`recall/no_step1`, say).
+
+    gates: recipes that passed the gate on a set that they may overfit (DESIGN section 4): without it
+    `recall_spec` gets no verdict.
+    """
+    verdicts: dict[str, Verdict] = {}
+    for hypothesis in (h for h in HYPOTHESES if h.id in ("H5", "H6")):
+        recipe = hypothesis.recipe
+        rows = (recipe, f"{recipe}/{FRONT_ONLY}", f"{recipe}/{NO_STEP1}")
+        full, front, without = (groups.get(row) for row in rows)
+        found: Mapping[str, Difference] = {}
+        reason = ""
+        try:
+            if hypothesis.id == "H5" and without:
+                found = step1_evidence(without, num_memories, resamples)
+            elif hypothesis.id == "H6" and front and full:
+                found = front_only_evidence(front, full, resamples)
+        except StatsError as error:
+            reason = str(error)
+        if found and recipe == "recall_spec" and recipe not in gates:
+            found, reason = {}, "needs recall_spec to pass its gate first: a bug would look the same"
+        verdicts[hypothesis.key] = judge(hypothesis, found, reason)
+    return verdicts
+
+
 def _retention_evidence(
     hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]], resamples: Resamples
 ) -> tuple[dict[str, Difference], str]:
@@ -331,17 +360,13 @@ def judge_all(
     costs: Sequence[CostRecord],
     rng: np.random.Generator,
     *,
-    evidence: Mapping[str, Mapping[str, Difference]] | None = None,
-    gates: Mapping[str, bool] | None = None,
     abilities: Sequence[AbilityRecord] = (),
     num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Verdict]:
     """A verdict on every hypothesis, by its key.
 
-    H1 to H3 are computed from turns and costs, H4 from abilities, both local tasks being parts of it. H5 and
-    H6 rest on ablations: their figures come in as `evidence` (hypothesis key -> label -> difference). gates:
-    recipe -> has it passed the gate on a set that it may overfit (DESIGN section 4)? Without it `recall_spec`
-    gets no verdict.
+    H1 to H3 are computed from turns and costs, H4 from abilities, both local tasks being parts of it. H5 and H6
+    rest on ablations (`judge_ablation`) and stay open here, with the command that decides them.
     """
     groups: dict[str, list[TurnRecord]] = {}
     for record in turns:
@@ -351,11 +376,9 @@ def judge_all(
     item_resamples = ability_resamples(abilities, rng, num_resamples)
     verdicts: dict[str, Verdict] = {}
     for hypothesis in HYPOTHESES:
-        found: Mapping[str, Difference] = (evidence or {}).get(hypothesis.key, {})
+        found: Mapping[str, Difference] = {}
         reason = ""
-        if hypothesis.recipe == "recall_spec" and not (gates or {}).get("recall_spec", False):
-            found, reason = {}, "needs recall_spec to pass its gate first: a bug would look the same"
-        elif hypothesis.id in ("H1", "H3"):
+        if hypothesis.id in ("H1", "H3"):
             if resamples is None:
                 reason = "needs records"
             else:

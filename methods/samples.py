@@ -8,7 +8,7 @@ from typing import Literal
 from methods.backbone import Backbone
 from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import Example, plain_messages
-from tasks.base import Conversation
+from tasks.base import Conversation, Message
 
 MemorySampleKind = Literal["memory_front", "memory_full", "sft_only"]  # the specification's sample types
 
@@ -33,3 +33,9 @@ def recall_pieces(backbone: Backbone, text: str, num_pads: int = 1) -> list[Piec
     """What a recall looks like in the token stream: a pad for each vector of the memory."""
     ids = backbone.ids
     return [ids.recall, *[ids.memory_pad] * num_pads, text, ids.recall_end]
+
+
+def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
+    """Ids of a conversation whose answer has just begun with a recall."""
+    ids = backbone.ids
+    return encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])

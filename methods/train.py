@@ -103,6 +103,7 @@ def padding_multiple(dtype: torch.dtype, device: torch.device) -> int:
 def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
     """multiple: of tokens, that the widest sample is padded to. It changes no loss."""
     width = _round_up(max(len(s) for s in samples), multiple)
+    num_tokens, lm_weight, num_asked = _totals(samples)
 
     def rows(values: Iterable[Sequence[float]], fill: float) -> Tensor:
         return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
@@ -120,10 +121,16 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
         memory_index_B=column(s.memory_index for s in samples),
         fed_index_B=column(s.memory_index if s.fed_index < 0 else s.fed_index for s in samples),
         teacher_row_B=column(s.teacher_row for s in samples),
-        num_tokens=sum(len(s) for s in samples),
-        lm_weight=sum(_lm_weight(s) for s in samples),
-        num_asked=sum(s.recall_position >= 0 and s.memory_index >= 0 for s in samples),
+        num_tokens=num_tokens,
+        lm_weight=lm_weight,
+        num_asked=num_asked,
     )
+
+
+def _totals(samples: Sequence[Sample]) -> tuple[int, float, int]:
+    """Tokens, weight of all token losses, and questions with a memory to find."""
+    num_asked = sum(s.recall_position >= 0 and s.memory_index >= 0 for s in samples)
+    return sum(map(len, samples)), sum(map(_lm_weight, samples)), num_asked
 
 
 def _lm_weight(sample: Sample) -> float:
@@ -147,10 +154,8 @@ def share_of(
     batch = collate(mine, pad_token_id, device, multiple)
     if world == 1:
         return batch
-    whole = collate(samples, pad_token_id, torch.device("cpu"))
-    return replace(
-        batch, num_tokens=whole.num_tokens, lm_weight=whole.lm_weight / world, num_asked=whole.num_asked / world
-    )
+    num_tokens, lm_weight, num_asked = _totals(samples)
+    return replace(batch, num_tokens=num_tokens, lm_weight=lm_weight / world, num_asked=num_asked / world)
 
 
 @dataclass(frozen=True)

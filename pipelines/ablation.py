@@ -17,16 +17,15 @@ import pandas as pd
 
 from eval import ledger
 from eval.ability import ability_metrics, ability_resamples
-from eval.records import RecordError, TurnRecord
-from eval.stats import Difference, Estimate, Resamples, StatsError, resamples_for
+from eval.records import RecordError
+from eval.stats import Estimate, resamples_for
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
-from eval.verdict import HYPOTHESES, Verdict, front_only_evidence, judge, step1_evidence
+from eval.verdict import Verdict, judge_ablation
 from pipelines.results import SavedRun, read_json, read_saved
 from pipelines.run import GATE_FILE, write_json
 from reports.base import Comparison
 
 TRIGGERS = "triggers.json"  # measured on the model, kept beside the records
-NO_STEP1, FRONT_ONLY = "no_step1", "memory_front"  # rows behind a recipe's name that H5 and H6 rest on
 COLUMNS = {
     "hit@1": "ledger/hit_at_1",
     "verbatim": "ledger/verbatim",
@@ -87,34 +86,10 @@ def read_ablation(folder: Path) -> Ablation:
         metrics=metrics,
         triggers=read_json(folder / TRIGGERS),
         gate=gate,
-        verdicts=_verdicts(groups, len(saved.task.memories), gate is not None, resamples),
+        verdicts=judge_ablation(
+            groups, len(saved.task.memories), () if gate is None else ("recall_spec",), resamples
+        ),
     )
-
-
-def _verdicts(
-    groups: Mapping[str, Sequence[TurnRecord]], num_memories: int, gated: bool, resamples: Resamples
-) -> dict[str, Verdict]:
-    """H5 and H6 of each recipe. `recall_spec` gets none before it has passed its gate."""
-    found: dict[str, Verdict] = {}
-    for hypothesis in HYPOTHESES:
-        if hypothesis.id not in ("H5", "H6"):
-            continue
-        recipe = hypothesis.recipe
-        front, full = groups.get(f"{recipe}/{FRONT_ONLY}"), groups.get(recipe)
-        without = groups.get(f"{recipe}/{NO_STEP1}")
-        evidence: Mapping[str, Difference] = {}
-        reason = ""
-        try:
-            if recipe == "recall_spec" and not gated and (front or without):
-                reason = "needs recall_spec to pass its gate first: a bug would look the same"
-            elif hypothesis.id == "H5" and without:
-                evidence = step1_evidence(without, num_memories, resamples)
-            elif hypothesis.id == "H6" and front and full:
-                evidence = front_only_evidence(front, full, resamples)
-        except StatsError as error:
-            reason = str(error)
-        found[hypothesis.key] = judge(hypothesis, evidence, reason)
-    return found
 
 
 def cell(estimate: Estimate) -> str:

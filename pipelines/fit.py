@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.config import saved_config
@@ -141,13 +143,21 @@ def main(folder: Path, job: FitJob) -> None:
 
 
 def own_device(device: str) -> str:
-    """The device of this one of several processes: its own GPU, or the CPU that all share."""
+    """The device of this one of several processes: its own GPU, or the CPU that all share.
+
+    Raises MethodError where there are fewer GPUs than processes.
+    """
     local = os.environ.get("LOCAL_RANK")
     if local is None:
         return device
     if resolve_device(device).type == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"  # else Accelerate runs each as if it were alone
         return "cpu"
+    if int(local) >= torch.cuda.device_count():
+        raise MethodError(
+            f"fit_devices={os.environ['LOCAL_WORLD_SIZE']} asks for more GPUs than torch sees here "
+            f"({torch.cuda.device_count()}); set fit_devices to at most that"
+        )
     return f"cuda:{local}"
 
 

@@ -27,7 +27,7 @@ from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
 from pipelines.fits import load_fit
-from pipelines.run import GATE_FILE, write_json
+from pipelines.run import write_json
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report
@@ -156,7 +156,6 @@ def write_results(saved: SavedRun) -> Comparison:
         saved.turns,
         saved.costs,
         rng(),
-        gates={"recall_spec": (saved.folder / GATE_FILE).exists()},
         abilities=saved.abilities,
         num_resamples=num_resamples,
     )

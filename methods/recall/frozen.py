@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from methods.backbone import Backbone
-from methods.chat import encode_pieces, encode_prompt
+from methods.samples import recall_prompt
 from tasks.base import Message
 
 
@@ -30,12 +30,6 @@ class Prefix:
 
     layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values (H, T, W) of each layer
     num_tokens: int
-
-
-def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
-    """Ids of a conversation whose answer has just begun with a recall."""
-    ids = backbone.ids
-    return encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
 
 
 def _decoder(backbone: Backbone) -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from methods.backbone import Backbone
-from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
+from methods.chat import Sample, encode_text
 from methods.decode import generate
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.stage1 import memory_term, take_vectors
+from methods.samples import recall_prompt
 from methods.train import LoraTrainConfig, Progress, Teacher, TrainLog, train_lora
 from tasks.base import Message
 
@@ -45,8 +46,7 @@ def _num_recited(
 ) -> int:
     """How many of these rows of the bank are recited word for word, generated together."""
     ids = backbone.ids
-    prompt = encode_prompt(backbone, [Message("user", context)])
-    prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
+    prompt = recall_prompt(backbone, [Message("user", context)])
     if max_new_tokens is None:
         lengths = [
             len(encode_text(backbone.tokenizer, bank.texts[row])) + len(bank.memory_embeddings(row))

@@ -41,8 +41,8 @@ from methods.chat import encode_pieces
 from methods.examples import Example
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import last_states
-from methods.recall.frozen import Prefix, compute_prefixes, recall_prompt, target_logits
-from methods.samples import recall_pieces, think_pieces
+from methods.recall.frozen import Prefix, compute_prefixes, target_logits
+from methods.samples import recall_pieces, recall_prompt, think_pieces
 from tasks.base import Memory, Message
 
 

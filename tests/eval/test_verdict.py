@@ -15,7 +15,6 @@ from planted import (
     question,
     raw_of,
     recall_raw,
-    right,
     right_with,
     timed,
     turn,
@@ -28,12 +27,13 @@ from eval.verdict import (
     HYPOTHESES,
     Hypothesis,
     compare_pairs,
-    front_only_evidence,
     judge,
+    judge_ablation,
     judge_all,
     step1_evidence,
 )
-from methods.base import Answer, Lookup
+from methods.base import Answer, Lookup, Usage
+from tasks.base import QA
 
 RNG = np.random.default_rng
 BY_KEY = {hypothesis.key: hypothesis for hypothesis in HYPOTHESES}
@@ -210,21 +210,71 @@ def test_memory_rests_on_its_measurements_not_on_timings() -> None:
     assert judge_all([], scattered, RNG(0), num_resamples=200)["H2"].outcome == "not_decided"
 
 
-def test_ablations_come_in_as_evidence() -> None:
-    asks = [turn(n, "first_ask", right(n)) for n in range(100)]
-    stops = [turn(n, "first_ask", answer(recall_raw("t", f"{100 + n} euros", reasoning=""))) for n in range(100)]
-    resamples = resamples_for(asks, RNG(0), 300)
-    evidence = {
-        "H5": step1_evidence(asks, 100, resamples),
-        "H6": front_only_evidence(stops, asks, resamples),
-        "H6/recall_spec": front_only_evidence(stops, asks, resamples),
+# H5 and H6, on an ablation's records planted so that they must come out.
+
+
+def recalls(row: str, hits: float, stops: float, num_clauses: int = 60) -> list[TurnRecord]:
+    """One ask a clause; of the recalls the share `hits` is right and the share `stops` ends there."""
+    records = []
+    for number in range(num_clauses):
+        gold, other = f"c{number}", f"c{number + 1}"
+        found = gold if number < hits * num_clauses else other
+        rest = "" if number < stops * num_clauses else "\nThe rule says so.\n</think>\nfive"
+        raw = f"<think>\n<recall><|memory_pad|>TEXT</recall>{rest}"
+        lookup = Lookup(found, 0.9, "TEXT", ((found, 0.9), ("c0", 0.1)))
+        said = Answer(raw, "", "five" if rest else "", (lookup,), Usage(10, 10), finished=True)
+        qa = QA(f"q{number}", f"What is {number}?", "five", (gold,), split="dev")
+        records.append(
+            TurnRecord(
+                method=row,
+                seed=0,
+                dialogue_id=f"clause/{gold}",
+                turn=0,
+                kind="first_ask",
+                distance=0,
+                question=qa.question,
+                qa=qa,
+                cluster=gold,
+                cued=True,
+                answer=said,
+                memory_text="TEXT",
+            )
+        )
+    return records
+
+
+def verdicts_of(groups: dict[str, list[TurnRecord]], gated: bool = True) -> dict[str, str]:
+    turns = [turn for records in groups.values() for turn in records]
+    found = judge_ablation(groups, 60, ("recall_spec",) if gated else (), resamples_for(turns, RNG(0), 2000))
+    return {key: verdict.outcome for key, verdict in found.items()}
+
+
+@pytest.mark.parametrize("recipe", ["recall", "recall_spec"])
+def test_h5_and_h6_end_as_planted(recipe: str) -> None:
+    suffix = "" if recipe == "recall" else "/recall_spec"
+    keys = (f"H5{suffix}", f"H6{suffix}")
+    full = recalls(recipe, hits=1.0, stops=0.0)
+
+    def outcome(hits: float, stops: float) -> tuple[str, str]:
+        front, without = f"{recipe}/memory_front", f"{recipe}/no_step1"
+        found = verdicts_of(
+            {recipe: full, front: recalls(front, 1.0, stops), without: recalls(without, hits, 0.0)}
+        )
+        return found[keys[0]], found[keys[1]]
+
+    assert outcome(hits=0.0, stops=1.0) == ("supported", "supported")
+    assert outcome(hits=1.0, stops=0.0) == ("refuted", "refuted")
+    assert set(verdicts_of({recipe: full}).values()) == {"not_decided"}
+
+
+def test_the_literal_recipe_has_no_verdict_before_its_gate() -> None:
+    rows = {
+        name: recalls(name, 0.0, 1.0)
+        for name in ("recall_spec", "recall_spec/no_step1", "recall_spec/memory_front")
     }
-    verdicts = judge_all(asks, [], RNG(0), evidence=evidence, num_resamples=100)
-    assert verdicts["H5"].outcome == "refuted"  # it still finds every clause
-    assert verdicts["H6"].outcome == "supported"
-    assert verdicts["H6/recall_spec"].reason.startswith("needs recall_spec to pass its gate")
-    gated = judge_all(asks, [], RNG(0), evidence=evidence, gates={"recall_spec": True}, num_resamples=100)
-    assert gated["H6/recall_spec"].outcome == "supported"
+    rows["recall_spec"] = recalls("recall_spec", 1.0, 0.0)
+    assert verdicts_of(rows)["H6/recall_spec"] == "supported"
+    assert set(verdicts_of(rows, gated=False).values()) == {"not_decided"}
 
 
 def test_chance_is_the_share_of_gold_entries_among_those_searched() -> None:

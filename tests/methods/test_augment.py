@@ -7,25 +7,17 @@ import re
 from dataclasses import replace
 
 import pytest
+from test_examples import TWO_TURNS
 
 from methods.augment import CLAIMS, FOLLOW_UPS, augmented
 from methods.examples import Example, ExampleConfig, clause_examples, general, plain_messages, self_made_cues
-from tasks.base import QA, Conversation, Memory, Message
+from tasks.base import QA, Memory, Message
 from tasks.dialogues import CONTRADICTIONS
 from tasks.registry import load_task
 
 ALL = load_task("regs")
 BARE = ExampleConfig(history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
 LISBON = Memory("1", "Staff get 31 euros per day.", "Meals, Lisbon")
-TWO_TURNS = Conversation(
-    "c",
-    (
-        Message("user", "1 + 1?"),
-        Message("assistant", "<think>\nOne more is two.\n</think>\n2"),
-        Message("user", "And 1 more?"),
-        Message("assistant", "<think>\nThree.\n</think>\n3"),
-    ),
-)
 
 
 def clause(place: str, days: str, slot: str = "days") -> Memory:

@@ -6,21 +6,18 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from commands import SMALL, run_folders, use
 from safetensors.torch import load_file
 
-from eval.records import TurnRecord, read_records
-from eval.stats import resamples_for
+from eval.records import read_records
 from methods.backbone import Backbone
-from methods.base import Answer, Lookup, Usage
-from pipelines import ablate, ablation, compare, report
+from pipelines import ablate, compare, report
 from pipelines.cli import compose_config
 from pipelines.config import resolve, saved_config
 from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
-from tasks.base import QA, TaskError
+from tasks.base import TaskError
 from tasks.registry import load_task
 
 
@@ -180,71 +177,3 @@ def test_unknown_rows_are_one_sentence(
         run(monkeypatch, "rows=everything")
     assert stopped.value.code == 2
     assert "no row is called 'everything'" in capsys.readouterr().err
-
-
-# The verdicts, on records planted so that they must come out.
-
-
-def recalls(row: str, hits: float, stops: float, num_clauses: int = 60) -> list[TurnRecord]:
-    """One ask a clause; of the recalls the share `hits` is right and the share `stops` ends there."""
-    records = []
-    for number in range(num_clauses):
-        gold, other = f"c{number}", f"c{number + 1}"
-        found = gold if number < hits * num_clauses else other
-        rest = "" if number < stops * num_clauses else "\nThe rule says so.\n</think>\nfive"
-        raw = f"<think>\n<recall><|memory_pad|>TEXT</recall>{rest}"
-        lookup = Lookup(found, 0.9, "TEXT", ((found, 0.9), ("c0", 0.1)))
-        answer = Answer(raw, "", "five" if rest else "", (lookup,), Usage(10, 10), finished=True)
-        qa = QA(f"q{number}", f"What is {number}?", "five", (gold,), split="dev")
-        records.append(
-            TurnRecord(
-                method=row,
-                seed=0,
-                dialogue_id=f"clause/{gold}",
-                turn=0,
-                kind="first_ask",
-                distance=0,
-                question=qa.question,
-                qa=qa,
-                cluster=gold,
-                cued=True,
-                answer=answer,
-                memory_text="TEXT",
-            )
-        )
-    return records
-
-
-def verdicts_of(groups: dict[str, list[TurnRecord]], gated: bool = True) -> dict[str, str]:
-    turns = [turn for records in groups.values() for turn in records]
-    resamples = resamples_for(turns, np.random.default_rng(0), 2000)
-    found = ablation._verdicts(groups, 60, gated, resamples)
-    return {key: verdict.outcome for key, verdict in found.items()}
-
-
-@pytest.mark.parametrize("recipe", ["recall", "recall_spec"])
-def test_h5_and_h6_end_as_planted(recipe: str) -> None:
-    suffix = "" if recipe == "recall" else "/recall_spec"
-    keys = (f"H5{suffix}", f"H6{suffix}")
-    full = recalls(recipe, hits=1.0, stops=0.0)
-
-    def outcome(hits: float, stops: float) -> tuple[str, str]:
-        front, without = f"{recipe}/memory_front", f"{recipe}/no_step1"
-        found = verdicts_of(
-            {recipe: full, front: recalls(front, 1.0, stops), without: recalls(without, hits, 0.0)}
-        )
-        return found[keys[0]], found[keys[1]]
-
-    assert outcome(hits=0.0, stops=1.0) == ("supported", "supported")
-    assert outcome(hits=1.0, stops=0.0) == ("refuted", "refuted")
-    assert set(verdicts_of({recipe: full}).values()) == {"not_decided"}
-
-
-def test_the_literal_recipe_has_no_verdict_before_its_gate() -> None:
-    rows = {
-        name: recalls(name, 0.0, 1.0)
-        for name in ("recall_spec", "recall_spec/no_step1", "recall_spec/memory_front")
-    }
-    rows["recall_spec"] = recalls("recall_spec", 1.0, 0.0)
-    assert verdicts_of(rows)["H6/recall_spec"] == "supported"
-    assert set(verdicts_of(rows, gated=False).values()) == {"not_decided"}

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from eval.records import TurnRecord, read_records
 from eval.runner import Footprint
+from methods.base import MethodError
 from pipelines import compare, fit
 from pipelines.progress import Display
 from pipelines.run import Run
@@ -62,6 +63,18 @@ def test_devices_that_share_a_fit_make_the_same_fit(monkeypatch: pytest.MonkeyPa
         assert one.keys() == two.keys()
         for name in one:
             torch.testing.assert_close(two[name], one[name], rtol=0.0, atol=5e-3)
+
+
+def test_more_devices_than_gpus_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with two GPUs."""
+    monkeypatch.setattr(fit, "resolve_device", lambda _device: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert fit.own_device("auto") == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(MethodError, match=r"fit_devices=3 asks for more GPUs than torch sees here \(2\)"):
+        fit.own_device("auto")
 
 
 def test_a_mistake_of_the_users_comes_back_as_one_sentence(
