@@ -6,6 +6,7 @@ up and interleaved over the methods, so that what slows the machine slows all of
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import torch
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, Context, Method
+from methods.prefixes import Prefixes, reusing
 from methods.shapes import Shaped
 from tasks.base import Dialogue, Message, TaskData, Turn
 
@@ -59,7 +61,8 @@ def run_retention(
 ) -> Iterator[list[TurnRecord]]:
     """Yields the records of one batch after the other.
 
-    In each wave every dialogue moves on by one generated turn; a wave is cut into batches of similar length.
+    Dialogues are cut into batches of as many generated turns and of similar length. A batch goes through all its
+    turns before the next one starts, so that each turn goes on from the prompts of the turn before.
     done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again; a batch that
     is done as a whole is not computed again, and the batches are the same either way.
     """
@@ -67,18 +70,17 @@ def run_retention(
     texts = {memory.id: memory.text for memory in task.memories}
     cued = {memory.id: memory.cued for memory in task.memories}
     total, finished = num_generated(dialogues), 0
-    live = [_Live(dialogue) for dialogue in dialogues]
-    while live:
-        wave = [(state, turn) for state in live if (turn := state.advance()) is not None]
-        wave.sort(key=lambda item: sum(len(m.content) for m in item[0].history))
-        for start in range(0, len(wave), batch_size):
-            batch = wave[start : start + batch_size]
+    prefixes = Prefixes()
+    for group in _batches(dialogues, batch_size):
+        live = [_Live(dialogue) for dialogue in group]
+        while batch := [(state, turn) for state in live if (turn := state.advance()) is not None]:
             known = [done.get((state.dialogue.id, state.next_turn)) for state, _ in batch]
             answers: list[Answer] = []
             if not all(known):
-                answers = method.answer_batch(
-                    [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
-                )
+                with reusing(prefixes):
+                    answers = method.answer_batch(
+                        [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
+                    )
             records = []
             for number, ((state, turn), old) in enumerate(zip(batch, known, strict=True)):
                 answer = answers[number] if old is None else old.answer
@@ -91,7 +93,19 @@ def run_retention(
                 progress(f"{method.name}: dialogues", finished, total)
             if records:
                 yield records
-        live = [state for state, _ in wave]
+            live = [state for state, _ in batch]
+
+
+def _batches(dialogues: Sequence[Dialogue], batch_size: int) -> Iterator[Sequence[Dialogue]]:
+    """Dialogues that take as long: by generated turns, then by what stands before the first of them."""
+
+    def length(dialogue: Dialogue) -> tuple[int, int]:
+        before = itertools.takewhile(lambda turn: turn.kind == "filler", dialogue.turns)
+        return num_generated([dialogue]), sum(len(turn.user) + len(turn.reply or "") for turn in before)
+
+    asked = sorted((dialogue for dialogue in dialogues if num_generated([dialogue])), key=length)
+    for start in range(0, len(asked), batch_size):
+        yield asked[start : start + batch_size]
 
 
 def _record(

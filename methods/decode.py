@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from methods.backbone import Backbone
+from methods.prefixes import current_prefixes, join_prefixes, lay_out
 
 FREE = -1  # in forced tokens: this row chooses its own token
 
@@ -241,7 +242,7 @@ def generate(
 
     max_new_tokens: one cap, or one a row. clock: with batch 1, an enabled one records when each token came and
     how long each stage took; it is good for one call. on_token: as in `decode_loop`; without one, that of a
-    `listening` block around the call.
+    `listening` block around the call. In a `reusing` block the prompts go on from what is computed of them.
     token_bias: token id -> what is added to its logit at every step.
     """
     on_token = on_token or _listener.get()
@@ -250,9 +251,11 @@ def generate(
     model: Any = backbone.model
     device = backbone.device
     pad = int(backbone.tokenizer.pad_token_id)
-    width = max(len(p) for p in prompts)
-    input_ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    prefixes = current_prefixes()
+    begun = prefixes.find(model, prompts) if prefixes else None
+    rows, masks = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
+    input_ids, mask = torch.tensor(rows, device=device), torch.tensor(masks, device=device)
+    width = input_ids.shape[1]
     final_cache: dict[str, Any] = {}
     clock = clock or Clock(device, enabled=False)
     loop = functools.partial(
@@ -266,6 +269,8 @@ def generate(
         knobs |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
     if token_bias:
         knobs["sequence_bias"] = [[[token], float(bias)] for token, bias in token_bias.items()]
+    if begun:
+        knobs["past_key_values"] = join_prefixes(model, begun)
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,
@@ -276,6 +281,8 @@ def generate(
         custom_generate=loop,
         **knobs,
     )
+    if prefixes:
+        prefixes.keep(final_cache["past_key_values"], mask, prompts)
     kv_bytes = _cache_bytes(final_cache.get("past_key_values")) // len(prompts)
     results = []
     for row, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):

@@ -4,49 +4,36 @@ Rows differ in everything: in their beginning, in their number of vectors and in
 padded on the left of the cache, what is fed behind them on the right; a row sees no padding and its positions
 count its own tokens, so it gets what it would get alone, up to rounding.
 
-Shapes: B rows, T target tokens, S fed positions, D hidden, P vectors of one row, H heads, W width of a head,
-V vocabulary.
+Shapes: B rows, T target tokens, S fed positions, D hidden, P vectors of one row, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from methods.backbone import Backbone
+from methods.prefixes import Prefix, cut_prefixes, join_prefixes, new_cache
 from methods.samples import recall_prompt
 from tasks.base import Message
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """A conversation up to <recall>: nothing that is optimised stands before the vectors."""
-
-    layers: tuple[tuple[Tensor, Tensor], ...]  # keys and values (H, T, W) of each layer
-    num_tokens: int
 
 
 def _decoder(backbone: Backbone) -> Any:
     return getattr(backbone.model, backbone.model.base_model_prefix)
 
 
-def _new_cache(backbone: Backbone) -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=backbone.model.config)  # its layer types differ more than ours do
-
-
 @torch.no_grad()
 def compute_prefixes(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> list[Prefix]:
-    """One forward over all, padded on the right, where a causal model does not look."""
+    """Each conversation up to <recall>: nothing that is optimised stands before the vectors.
+
+    One forward over all, padded on the right, where a causal model does not look.
+    """
     sequences = [torch.tensor(recall_prompt(backbone, messages)) for messages in conversations]
-    cache = _new_cache(backbone)
+    cache = new_cache(backbone.model)
     mask_BT = pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True).to(backbone.device)
     _decoder(backbone)(
         input_ids=pad_sequence(sequences, batch_first=True).to(backbone.device),
@@ -54,16 +41,7 @@ def compute_prefixes(backbone: Backbone, conversations: Sequence[Sequence[Messag
         past_key_values=cache,
         use_cache=True,
     )
-    return [
-        Prefix(
-            tuple(
-                (layer.keys[row, :, : len(ids)].clone(), layer.values[row, :, : len(ids)].clone())
-                for layer in cache.layers
-            ),
-            len(ids),
-        )
-        for row, ids in enumerate(sequences)
-    ]
+    return cut_prefixes(cache, mask_BT, [ids.tolist() for ids in sequences])
 
 
 def target_logits(
@@ -71,14 +49,8 @@ def target_logits(
 ) -> list[Tensor]:
     """(T, V) of each row: the logits for each target token behind the vectors (P, D) and the targets before it."""
     device = backbone.device
-    cache = _new_cache(backbone)
-    width = max(prefix.num_tokens for prefix in prefixes)
-    for index, layer in enumerate(zip(*(prefix.layers for prefix in prefixes), strict=True)):
-        keys, values = (
-            torch.stack([F.pad(part[which], (0, 0, width - part[which].shape[-2], 0)) for part in layer])
-            for which in (0, 1)
-        )
-        cache.update(keys, values, index)
+    cache = join_prefixes(backbone.model, prefixes)
+    width = cache.get_seq_length()
     embed = backbone.model.get_input_embeddings()
     rows = []
     for fed_PD, target_T in zip(fed, targets, strict=True):
@@ -86,7 +58,7 @@ def target_logits(
         rows.append(torch.cat([fed_PD.to(embeds_TD), embeds_TD]))
     embeds_BSD = pad_sequence(rows, batch_first=True)
     num_fed = embeds_BSD.shape[1]
-    start_B = torch.tensor([prefix.num_tokens for prefix in prefixes], device=device)
+    start_B = torch.tensor([len(prefix) for prefix in prefixes], device=device)
     length_B = torch.tensor([len(row) for row in rows], device=device)
     place_K = torch.arange(width + num_fed, device=device)  # in the cache with what is fed
     mask_BK = (place_K >= width - start_B[:, None]) & (place_K < width + length_B[:, None])

@@ -39,9 +39,10 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces
 from methods.examples import Example
+from methods.prefixes import Prefix
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import last_states
-from methods.recall.frozen import Prefix, compute_prefixes, target_logits
+from methods.recall.frozen import compute_prefixes, target_logits
 from methods.samples import recall_pieces, recall_prompt, think_pieces
 from tasks.base import Memory, Message
 
@@ -240,7 +241,7 @@ def _lane(
         optimizer=torch.optim.Adam([fed_PD], lr=config.learning_rate),
         longest=longest,
         reach=min(config.progressive_step or len(text), len(text)),
-        tokens=sum(prefix.num_tokens for prefix in prefixes),
+        tokens=sum(map(len, prefixes)),
     )
 
 

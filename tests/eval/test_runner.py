@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from eval.runner import (
     run_retention,
 )
 from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
+from methods.prefixes import Prefixes, current_prefixes
 from methods.shapes import Shapes, TransformerShape
 from tasks.base import Dialogue, Message, TaskData
 from tasks.dialogues import build_dialogues
@@ -187,6 +189,35 @@ def test_what_was_answered_before_is_the_history_now() -> None:
     retention(method, done=by_key([changed]))
     histories = [m.content for batch in method.batches for ctx in batch for m in ctx.messages[:-1]]
     assert "something else entirely" in histories
+
+
+def test_each_turn_follows_the_turn_before_it() -> None:
+    """A batch is all about the dialogues of the batch before it, or about none of them: prompts go on."""
+    batches = retention(Echo())
+    for before, after in itertools.pairwise(batches):
+        earlier = {r.dialogue_id: r.turn for r in before}
+        here = {r.dialogue_id: r.turn for r in after}
+        assert here.keys() <= earlier.keys() or here.keys().isdisjoint(earlier)
+        assert all(turn > earlier.get(name, -1) for name, turn in here.items())
+
+
+def test_prompts_are_reused_while_a_method_answers() -> None:
+    """The same prefixes over the whole pass, and none for whoever takes the records."""
+    seen: list[Prefixes | None] = []
+
+    class Looking(Echo):
+        def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
+            seen.append(current_prefixes())
+            return super().answer_batch(ctxs)
+
+    method = Looking()
+    records = run_retention(method, TASK, DIALOGUES, seed=3, max_new_tokens=24, batch_size=4)
+    assert all(current_prefixes() is None for _ in records)
+    assert isinstance(seen[0], Prefixes)
+    assert all(prefixes is seen[0] for prefixes in seen)
+    seen.clear()
+    method.answer(Context((Message("user", "How much?"),)))  # as it is timed
+    assert seen == [None]
 
 
 def test_progress_reaches_the_end() -> None:
