@@ -20,7 +20,7 @@ from methods.backbone import Backbone, load_backbone
 from methods.base import Method
 from methods.recall.trigger import recall_margins
 from pipelines.ablation import TRIGGERS, write_ablation
-from pipelines.cli import compose_config, guarded, one_run, show_help
+from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, fit_missing, say_too_long
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob
@@ -137,7 +137,7 @@ def run_and_show(words: list[str], rows: Sequence[AblationRow]) -> None:
 
 def main() -> None:
     words = sys.argv[1:]
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         show_help("ablate", f"rows=...: a set ({', '.join(SETS)}) or row names, with commas\n\n")
         return
     picked = [word for word in words if word.startswith("rows=")]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from methods.base import Answer, Lookup, MethodError, RecallSwitch
-from pipelines.cli import CONF, fail, guarded, options_of
+from pipelines.cli import CONF, main_with
 from reports.text import one_line, visible
 
 if TYPE_CHECKING:
@@ -234,23 +234,20 @@ def _printable(piece: str) -> str:
     return "".join(c if c in " \n" else " " if c.isspace() else visible(c) for c in piece)
 
 
-def show_help() -> None:
+def help_text() -> str:
+    """What can be said, with the runs that can be talked to."""
     from methods.backbone import PACKAGED_LM
     from methods.registry import NAMES
     from pipelines.report import saved_runs
     from tasks.registry import TASKS
 
     lines = [f"  {name}  {', '.join(_fits(folder))}" for name, folder in saved_runs(Path("runs")).items()]
-    sys.stdout.write(
-        HELP.format(
-            methods=", ".join(NAMES),
-            runs="\n".join(["Runs in runs/ and their fits:", *lines, ""])
-            if lines
-            else "No run lies in runs/ yet.",
-            tasks=", ".join(sorted(TASKS)),
-            presets=", ".join(sorted(file.stem for file in (CONF / "preset").glob("*.yaml"))),
-            packaged=PACKAGED_LM,
-        )
+    return HELP.format(
+        methods=", ".join(NAMES),
+        runs="\n".join(["Runs in runs/ and their fits:", *lines, ""]) if lines else "No run lies in runs/ yet.",
+        tasks=", ".join(sorted(TASKS)),
+        presets=", ".join(sorted(file.stem for file in (CONF / "preset").glob("*.yaml"))),
+        packaged=PACKAGED_LM,
     )
 
 
@@ -263,8 +260,14 @@ def _fits(folder: Path) -> list[str]:
 def start(options: Options) -> None:
     """Loads the run, then talks in the terminal or serves the page."""
     from pipelines.fitted import Conversation, FittedRun
+    from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
 
+    if not 0 <= options.port <= 65535:
+        raise MethodError(
+            f"port={options.port}: is not a port; choose one from 1024 to 65535, or 0 for any that is free"
+        )
+    quiet_libraries()
     folder = find_run(options.run, Path(options.runs_dir))
     fitted = FittedRun(folder, None if options.seed < 0 else options.seed, options.device)
     if options.web:
@@ -294,17 +297,7 @@ def _next_line(_prompt: str) -> str:
 
 def main() -> None:
     """The command."""
-    from pipelines.progress import quiet_libraries
-
-    words = sys.argv[1:]
-    if any(word in ("-h", "--help") for word in words):
-        show_help()
-        return
-    options = options_of(Options, words)
-    if not 0 <= options.port <= 65535:
-        fail(f"port={options.port}: is not a port; choose one from 1024 to 65535, or 0 for any that is free")
-    quiet_libraries()
-    guarded(lambda: run_and_leave(options))
+    main_with(Options, help_text, run_and_leave)
 
 
 def run_and_leave(options: Options) -> None:

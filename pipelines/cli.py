@@ -131,17 +131,32 @@ def show_help(name: str, extra: str = "") -> None:
     sys.stdout.write(extra + text)
 
 
+def asks_for_help(words: list[str]) -> bool:
+    """Whether the command line wants to know what it could say."""
+    return any(word in ("-h", "--help") for word in words)
+
+
 def main_of(name: str, run: Callable[[Any], None]) -> None:
     """Runs a command that Hydra configures, as `guarded` does."""
     from pipelines.progress import quiet_libraries
 
     words = sys.argv[1:]
-    if any(word in ("-h", "--help") for word in words):
+    if asks_for_help(words):
         show_help(name)
         return
     config = compose_config(name, one_run(words))
     quiet_libraries()
     guarded(lambda: run(config))
+
+
+def main_with(kind: type[T], help_text: Callable[[], str], run: Callable[[T], None]) -> None:
+    """Runs a command whose words are the fields of the dataclass `kind`, as `guarded` does."""
+    words = sys.argv[1:]
+    if asks_for_help(words):
+        sys.stdout.write(help_text())
+        return
+    options = options_of(kind, words)
+    guarded(lambda: run(options))
 
 
 def guarded(run: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.base import MethodError
-from pipelines.cli import fail, guarded, options_of
+from pipelines.cli import main_with
 
 HELP = """usage: python -m pipelines.export to=FOLDER [run=latest] [method=recall] [overwrite=false]
 
@@ -45,8 +45,12 @@ def export(options: Options) -> None:
     from methods.recall.export import check_room
     from methods.recall.method import RecallMethod
     from pipelines.fitted import FittedRun
+    from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
 
+    if not options.to:
+        raise MethodError("to=... is missing: name the folder to be written, e.g. to=exported")
+    quiet_libraries()
     folder = Path(options.to)
     check_room(folder, options.overwrite)
     run = find_run(options.run, Path(options.runs_dir))
@@ -66,17 +70,7 @@ def export(options: Options) -> None:
 
 def main() -> None:
     """The command."""
-    from pipelines.progress import quiet_libraries
-
-    words = sys.argv[1:]
-    if any(word in ("-h", "--help") for word in words):
-        sys.stdout.write(HELP)
-        return
-    options = options_of(Options, words)
-    if not options.to:
-        fail("to=... is missing: name the folder to be written, e.g. to=exported")
-    quiet_libraries()
-    guarded(lambda: export(options))
+    main_with(Options, lambda: HELP, export)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import psutil
 
 from eval.records import RecordError
 from pipelines.ablation import Ablation, comparison_of, is_ablation, text_of, write_ablation
-from pipelines.cli import guarded, options_of
+from pipelines.cli import main_with
 from pipelines.results import read_json, read_saved, write_results
 from reports.base import Comparison, LoggedRun, ReportError
 
@@ -89,12 +89,7 @@ def check_finished(folder: Path) -> None:
 
 def main() -> None:
     """The command."""
-    words = sys.argv[1:]
-    if any(word in ("-h", "--help") for word in words):
-        sys.stdout.write(HELP)
-        return
-    options = options_of(Options, words)
-    guarded(lambda: report_and_show(options))
+    main_with(Options, lambda: HELP, report_and_show)
 
 
 def report_and_show(options: Options) -> None:
