@@ -12,7 +12,7 @@ compare: $(READY)
 	$(BIN)/python -m pipelines.compare task=regs
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -38,7 +38,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Usage:
-    """What one answer cost. Times are 0.0 in batched runs, where they would mean nothing."""
+    """What one answer cost. Times and kv_bytes are 0 in batched runs, where they would mean nothing."""
 
     prompt_tokens: int
     new_tokens: int

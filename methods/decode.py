@@ -5,7 +5,7 @@ loop step by step and opens two seats for an `Interceptor`: it may force the nex
 forward, and it may replace the next input embedding of a row before one. Without an interceptor, or with
 one that never acts, the output is token-identical to stock `generate`.
 
-Shapes: B batch, T tokens, D hidden, V vocabulary.
+Shapes: B batch, R rows of it that are computed, T tokens, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -128,6 +128,17 @@ def _streaming(streamer: TokenStreamer | None, prompt_BT: Tensor) -> Iterator[On
         streamer.end()
 
 
+def _keep_rows(speaking_R: Tensor, model_kwargs: dict[str, Any]) -> None:
+    """Takes rows that have stopped out of the cache and of what goes with it: nothing is computed for them."""
+    kept = speaking_R.nonzero().squeeze(1)
+    for name, value in model_kwargs.items():
+        if isinstance(value, Tensor) and value.dim() and len(value) == len(speaking_R):
+            model_kwargs[name] = value[kept]
+    cache = model_kwargs.get("past_key_values")
+    if cache is not None:
+        cache.batch_select_indices(kept)
+
+
 @torch.no_grad()
 def decode_loop(
     model: Any,
@@ -138,13 +149,15 @@ def decode_loop(
     interceptor: Interceptor | None = None,
     clock: Clock | None = None,
     on_token: OnToken | None = None,
+    on_prefill: Callable[[Any], None] | None = None,
     final_cache: dict[str, Any] | None = None,
     token_streamer: TokenStreamer | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """Greedy or sampled decoding. input_ids: (B, T) left-padded -> (B, T + new).
 
-    on_token receives the (B,) ids of each new step (streaming); final_cache, a dict, receives the cache.
+    on_token receives the (B,) ids of each new step (streaming); on_prefill the cache once it holds the prompts;
+    final_cache, a dict, the cache of the rows that spoke to the end.
     token_streamer: a streamer of the library, to be given under this name: `model.generate` hands `streamer=` to
     no callable, gives it the prompt and never ends it.
     """
@@ -152,42 +165,52 @@ def decode_loop(
     batch_size = input_ids.shape[0]
     clock = clock or Clock(input_ids.device, enabled=False)
     pad_token_id = generation_config._pad_token_tensor
-    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
-    unfinished_B = torch.ones(batch_size, dtype=torch.long, device=input_ids.device)
     embed = model.get_input_embeddings()
+    rows_R = torch.arange(batch_size, device=input_ids.device)  # of the batch, those that are computed
+    speaking_R = torch.ones_like(rows_R, dtype=torch.bool)
     if interceptor is not None:
         interceptor.begin(batch_size, clock)
     with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
         with clock.stage("prefill"):
             outputs = model._prefill(input_ids, generation_config, model_kwargs)
+        if on_prefill is not None:
+            on_prefill(outputs.past_key_values)
         while True:
             model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
-            logits_BV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
-            scores_BV = logits_processor(input_ids, logits_BV)
+            logits_RV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
+            scores_RV = logits_processor(input_ids[rows_R], logits_RV)
             if generation_config.do_sample:
-                next_B = torch.multinomial(scores_BV.softmax(dim=-1), num_samples=1).squeeze(1)
+                next_R = torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1).squeeze(1)
             else:
-                next_B = scores_BV.argmax(dim=-1)
+                next_R = scores_RV.argmax(dim=-1)
             if interceptor is not None:
-                forced_B = interceptor.after_forward(input_ids, seen["hidden"])
+                hidden_RD = seen["hidden"]
+                hidden_BD = hidden_RD.new_zeros(batch_size, hidden_RD.shape[1]).index_copy(0, rows_R, hidden_RD)
+                forced_B = interceptor.after_forward(input_ids, hidden_BD)
                 if forced_B is not None:
-                    next_B = torch.where(forced_B == FREE, next_B, forced_B)
-            if has_eos:
-                next_B = next_B * unfinished_B + pad_token_id * (1 - unfinished_B)
+                    forced_R = forced_B[rows_R]
+                    next_R = torch.where(forced_R == FREE, next_R, forced_R)
+            next_R = torch.where(speaking_R, next_R, pad_token_id)
+            next_B = pad_token_id.to(next_R).repeat(batch_size).index_copy(0, rows_R, next_R)
             input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
             clock.token()
             put(next_B)
             if on_token is not None:
                 on_token(next_B)
-            unfinished_B = unfinished_B & ~stopping_criteria(input_ids, None)
-            if unfinished_B.max() == 0:
+            speaking_R = speaking_R & ~stopping_criteria(input_ids[rows_R], None)
+            if not speaking_R.any():
                 break
+            if (
+                not generation_config.do_sample and not speaking_R.all()
+            ):  # sampling draws for every row, as in stock
+                _keep_rows(speaking_R, model_kwargs)
+                rows_R, speaking_R = rows_R[speaking_R], speaking_R[speaking_R]
             step_kwargs = dict(model_kwargs)
             if interceptor is not None:
                 inputs_embeds = interceptor.next_inputs_embeds(input_ids[:, -1:], embed)
                 if inputs_embeds is not None:  # otherwise the library would ignore inputs_embeds here
-                    step_kwargs |= {"inputs_embeds": inputs_embeds, "is_first_iteration": True}
-            inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **step_kwargs)
+                    step_kwargs |= {"inputs_embeds": inputs_embeds[rows_R], "is_first_iteration": True}
+            inputs = model.prepare_inputs_for_generation(input_ids[rows_R], next_sequence_length=1, **step_kwargs)
             outputs = model(**inputs, return_dict=True)
     if final_cache is not None:
         final_cache["past_key_values"] = model_kwargs.get("past_key_values")
@@ -214,7 +237,7 @@ class Generated:
     finished: bool
     token_s: tuple[float, ...] = ()  # from the clock's start to each new token
     stage_s: dict[str, float] = field(default_factory=dict)
-    kv_bytes: int = 0
+    kv_bytes: int = 0  # at batch 1
 
 
 def _cache_bytes(cache: Any) -> int:
@@ -259,7 +282,12 @@ def generate(
     final_cache: dict[str, Any] = {}
     clock = clock or Clock(device, enabled=False)
     loop = functools.partial(
-        decode_loop, interceptor=interceptor, clock=clock, on_token=on_token, final_cache=final_cache
+        decode_loop,
+        interceptor=interceptor,
+        clock=clock,
+        on_token=on_token,
+        on_prefill=functools.partial(prefixes.keep, mask_BT=mask, prompts=prompts) if prefixes else None,
+        final_cache=final_cache,
     )
     knobs: dict[str, Any] = {
         "do_sample": sampling.do_sample,
@@ -281,9 +309,7 @@ def generate(
         custom_generate=loop,
         **knobs,
     )
-    if prefixes:
-        prefixes.keep(final_cache["past_key_values"], mask, prompts)
-    kv_bytes = _cache_bytes(final_cache.get("past_key_values")) // len(prompts)
+    kv_bytes = _cache_bytes(final_cache.get("past_key_values")) if len(prompts) == 1 else 0
     results = []
     for row, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):
         new = output[row, width : width + cap].tolist()

@@ -68,6 +68,19 @@ def test_rows_stop_one_by_one_as_in_stock(lively: Backbone) -> None:
     assert [output.finished for output in outputs] == [output.token_ids[-1] == stop for output in outputs]
 
 
+def test_nothing_is_computed_for_a_row_that_has_stopped(lively: Backbone) -> None:
+    stop = tokens(generate(lively, PROMPTS, NEW))[0][4]
+    stopping = with_stop(lively, stop)
+    computed: list[int] = []
+    layer = lively.model.get_output_embeddings()
+    handle = layer.register_forward_hook(lambda _module, args, _out: computed.append(len(args[0])))
+    outputs = generate(stopping, PROMPTS, NEW)
+    handle.remove()
+    lengths = [len(output.token_ids) for output in outputs]
+    assert min(lengths) < max(lengths)
+    assert computed == [sum(length > step for length in lengths) for step in range(max(lengths))]
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
