@@ -149,15 +149,14 @@ def decode_loop(
     interceptor: Interceptor | None = None,
     clock: Clock | None = None,
     on_token: OnToken | None = None,
-    on_prefill: Callable[[Any], None] | None = None,
     final_cache: dict[str, Any] | None = None,
     token_streamer: TokenStreamer | None = None,
     **model_kwargs: Any,
 ) -> Tensor:
     """Greedy or sampled decoding. input_ids: (B, T) left-padded -> (B, T + new).
 
-    on_token receives the (B,) ids of each new step (streaming); on_prefill the cache once it holds the prompts;
-    final_cache, a dict, the cache of the rows that spoke to the end.
+    on_token receives the (B,) ids of each new step (streaming); final_cache, a dict, the cache of the rows that
+    spoke to the end.
     token_streamer: a streamer of the library, to be given under this name: `model.generate` hands `streamer=` to
     no callable, gives it the prompt and never ends it.
     """
@@ -173,8 +172,6 @@ def decode_loop(
     with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
         with clock.stage("prefill"):
             outputs = model._prefill(input_ids, generation_config, model_kwargs)
-        if on_prefill is not None:
-            on_prefill(outputs.past_key_values)
         while True:
             model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
             logits_RV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
@@ -275,7 +272,7 @@ def generate(
     device = backbone.device
     pad = int(backbone.tokenizer.pad_token_id)
     prefixes = current_prefixes()
-    begun = prefixes.find(model, prompts) if prefixes else None
+    begun = prefixes.compute(model, prompts) if prefixes else None
     rows, masks = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
     input_ids, mask = torch.tensor(rows, device=device), torch.tensor(masks, device=device)
     width = input_ids.shape[1]
@@ -286,7 +283,6 @@ def generate(
         interceptor=interceptor,
         clock=clock,
         on_token=on_token,
-        on_prefill=functools.partial(prefixes.keep, mask_BT=mask, prompts=prompts) if prefixes else None,
         final_cache=final_cache,
     )
     knobs: dict[str, Any] = {

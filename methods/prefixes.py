@@ -1,8 +1,9 @@
-"""Beginnings that sequences share, computed once: a conversation's next prompt starts as its last one did.
+"""Beginnings of sequences, computed once: a conversation's next prompt starts as its last one did.
 
-`with reusing(Prefixes()):` every generation in the block goes on from what the one before it computed. Keys and
-values of a token depend on what stands before it alone, so the answers are those of a fresh start, up to rounding.
-Where answers are timed nothing is reused: every question is then paid for whole.
+`with reusing(Prefixes()):` every generation in the block goes on from what the one before it computed, and what is
+new is computed in rows of similar length. Keys and values of a token depend on what stands before it alone, so the
+answers are those of a fresh start, up to rounding. Nothing is reused where answers are timed: every question is then
+paid for whole.
 
 Shapes: B rows, T tokens, H heads, W width of a head.
 """
@@ -20,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MIN_SHARED = 64  # tokens that a whole batch must have in common for a forward of their own
+MAX_TOKENS = 1024  # of a forward with several rows, padding included: long rows would pad short ones
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -77,11 +79,69 @@ def join_prefixes(model: Any, prefixes: Sequence[Prefix]) -> Any:
     return cache
 
 
-def _is_plain(cache: Any) -> bool:
-    """Whether every layer keeps each token's keys and values: a sliding window or a running state does not."""
+def lay_out(
+    sequences: Sequence[Sequence[int]], starts: Sequence[int], pad: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token rows and their masks: each sequence's first `starts` tokens, then the rest, both padded on the left.
+
+    The cache of a batch of beginnings is one rectangle and what follows is another: `[pad a b | pad c]`.
+    """
+
+    def padded(parts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        width = max(map(len, parts))
+        gaps = [width - len(part) for part in parts]
+        rows = [[pad] * gap + list(part) for gap, part in zip(gaps, parts, strict=True)]
+        return rows, [[0] * gap + [1] * (width - gap) for gap in gaps]
+
+    begun = padded([ids[:start] for ids, start in zip(sequences, starts, strict=True)])
+    rest = padded([ids[start:] for ids, start in zip(sequences, starts, strict=True)])
+    ids, mask = ([a + b for a, b in zip(*sides, strict=True)] for sides in zip(begun, rest, strict=True))
+    return ids, mask
+
+
+def decoder_of(model: Any) -> Any:
+    """The model without its output head."""
+    return getattr(model, model.base_model_prefix)
+
+
+@torch.no_grad()
+def compute_prefixes(
+    model: Any, sequences: Sequence[Sequence[int]], begun: Sequence[Prefix] | None = None
+) -> list[Prefix]:
+    """Each sequence whole, behind what is computed of it. begun: a beginning of each; None: nothing is."""
+    starts = [len(prefix) for prefix in begun] if begun else [0] * len(sequences)
+    found: list[Prefix] = list(begun) if begun else [Prefix((), ())] * len(sequences)
+
+    def rest(row: int) -> int:
+        return len(sequences[row]) - starts[row]
+
+    waiting = sorted((row for row in range(len(sequences)) if rest(row)), key=rest)
+    while waiting:
+        count = 1
+        while count < len(waiting) and (count + 1) * rest(waiting[count]) <= MAX_TOKENS:
+            count += 1
+        rows, waiting = waiting[:count], waiting[count:]
+        cache = join_prefixes(model, [begun[row] for row in rows]) if begun else new_cache(model)
+        past = cache.get_seq_length()
+        ids, mask = lay_out([sequences[row] for row in rows], [starts[row] for row in rows], pad=0)
+        mask_BT = torch.tensor(mask, device=model.device)
+        decoder_of(model)(
+            input_ids=torch.tensor(ids, device=model.device)[:, past:],
+            attention_mask=mask_BT,
+            position_ids=(mask_BT.cumsum(dim=-1) - 1).clamp(min=0)[:, past:],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        for row, prefix in zip(rows, cut_prefixes(cache, mask_BT, [sequences[row] for row in rows]), strict=True):
+            found[row] = prefix
+    return found
+
+
+def keeps_every_token(model: Any) -> bool:
+    """Whether every layer's cache does: a sliding window or a running state does not."""
     from transformers.cache_utils import DynamicLayer
 
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
+    return all(type(layer) is DynamicLayer for layer in new_cache(model).layers)
 
 
 @dataclass
@@ -92,31 +152,27 @@ class Prefixes:
     _model: Any = None
     _kept: list[Prefix] = field(default_factory=list)
 
-    @torch.no_grad()
-    def find(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[Prefix] | None:
-        """For each prompt the longest beginning at hand, at least one token short of it; None: there is none."""
-        if model is not self._model or not self._kept:
+    def compute(self, model: Any, prompts: Sequence[Sequence[int]]) -> list[Prefix] | None:
+        """Each prompt but for its last token, whose logits begin the answer. None: it cannot be done apart."""
+        if not keeps_every_token(model) or min(map(len, prompts)) < 2:
+            return None
+        if model is not self._model:
             self._model, self._kept = model, []
         begins = [tuple(prompt[:-1]) for prompt in prompts]
         shared = begins[0][: min(common_length(begins[0], begin) for begin in begins)]
         known = max((common_length(prefix.ids, shared) for prefix in self._kept), default=0)
-        if len(prompts) > 1 and len(shared) - known >= MIN_SHARED and _is_plain(new_cache(model)):
-            ids = torch.tensor([shared], device=model.device)
-            cache = model(input_ids=ids, use_cache=True, logits_to_keep=1).past_key_values
-            self._kept += cut_prefixes(cache, torch.ones_like(ids), [shared])
-        if not self._kept:
-            return None
-        found = []
-        for begin in begins:
-            lengths = [common_length(prefix.ids, begin) for prefix in self._kept]
-            found.append(self._kept[lengths.index(max(lengths))].first(max(lengths)))
-        self.num_reused += sum(map(len, found))
-        return found if any(map(len, found)) else None
+        if len(prompts) > 1 and len(shared) - known >= MIN_SHARED:
+            self._kept += compute_prefixes(model, [shared])
+            self.num_reused -= len(shared)  # once it is computed
+        begun = [self._longest(begin) for begin in begins] if self._kept else None
+        self.num_reused += sum(map(len, begun or ()))
+        self._kept = compute_prefixes(model, begins, begun)
+        return self._kept
 
-    def keep(self, cache: Any, mask_BT: Tensor, prompts: Sequence[Sequence[int]]) -> None:
-        """Keeps the prompts' part of a generation's cache in place of what was kept before."""
-        whole = _is_plain(cache) and all(layer.is_initialized for layer in cache.layers)
-        self._kept = cut_prefixes(cache, mask_BT, prompts) if whole else []
+    def _longest(self, ids: Sequence[int]) -> Prefix:
+        """The longest beginning of a sequence that is at hand; it may have no token."""
+        lengths = [common_length(prefix.ids, ids) for prefix in self._kept]
+        return self._kept[lengths.index(max(lengths))].first(max(lengths))
 
 
 _current: ContextVar[Prefixes | None] = ContextVar("prefixes", default=None)
@@ -135,23 +191,3 @@ def reusing(prefixes: Prefixes) -> Iterator[None]:
 def current_prefixes() -> Prefixes | None:
     """Those of the `reusing` block around the call."""
     return _current.get()
-
-
-def lay_out(
-    prompts: Sequence[Sequence[int]], starts: Sequence[int], pad: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Token rows and their masks: each prompt's first `starts` tokens, then the rest, both padded on the left.
-
-    The cache of a batch of beginnings is one rectangle and what follows is another: `[pad a b | pad c]`.
-    """
-
-    def padded(parts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        width = max(map(len, parts))
-        gaps = [width - len(part) for part in parts]
-        rows = [[pad] * gap + list(part) for gap, part in zip(gaps, parts, strict=True)]
-        return rows, [[0] * gap + [1] * (width - gap) for gap in gaps]
-
-    begun = padded([prompt[:start] for prompt, start in zip(prompts, starts, strict=True)])
-    rest = padded([prompt[start:] for prompt, start in zip(prompts, starts, strict=True)])
-    ids, mask = ([a + b for a, b in zip(*sides, strict=True)] for sides in zip(begun, rest, strict=True))
-    return ids, mask

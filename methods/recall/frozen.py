@@ -10,38 +10,13 @@ Shapes: B rows, T target tokens, S fed positions, D hidden, P vectors of one row
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from methods.backbone import Backbone
-from methods.prefixes import Prefix, cut_prefixes, join_prefixes, new_cache
-from methods.samples import recall_prompt
-from tasks.base import Message
-
-
-def _decoder(backbone: Backbone) -> Any:
-    return getattr(backbone.model, backbone.model.base_model_prefix)
-
-
-@torch.no_grad()
-def compute_prefixes(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> list[Prefix]:
-    """Each conversation up to <recall>: nothing that is optimised stands before the vectors.
-
-    One forward over all, padded on the right, where a causal model does not look.
-    """
-    sequences = [torch.tensor(recall_prompt(backbone, messages)) for messages in conversations]
-    cache = new_cache(backbone.model)
-    mask_BT = pad_sequence([torch.ones_like(ids) for ids in sequences], batch_first=True).to(backbone.device)
-    _decoder(backbone)(
-        input_ids=pad_sequence(sequences, batch_first=True).to(backbone.device),
-        attention_mask=mask_BT,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    return cut_prefixes(cache, mask_BT, [ids.tolist() for ids in sequences])
+from methods.prefixes import Prefix, decoder_of, join_prefixes
 
 
 def target_logits(
@@ -62,7 +37,7 @@ def target_logits(
     length_B = torch.tensor([len(row) for row in rows], device=device)
     place_K = torch.arange(width + num_fed, device=device)  # in the cache with what is fed
     mask_BK = (place_K >= width - start_B[:, None]) & (place_K < width + length_B[:, None])
-    hidden_BSD = _decoder(backbone)(
+    hidden_BSD = decoder_of(backbone.model)(
         inputs_embeds=embeds_BSD,
         attention_mask=mask_BK.long(),
         position_ids=start_B[:, None] + torch.arange(num_fed, device=device),

@@ -39,10 +39,10 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces
 from methods.examples import Example
-from methods.prefixes import Prefix
+from methods.prefixes import Prefix, compute_prefixes
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import last_states
-from methods.recall.frozen import compute_prefixes, target_logits
+from methods.recall.frozen import target_logits
 from methods.samples import recall_pieces, recall_prompt, think_pieces
 from tasks.base import Memory, Message
 
@@ -226,7 +226,9 @@ def _lane(
     count = -(-len(text) // config.tokens_per_vector)
     start_PD = spread_start(start_PD.detach().float().to(device), count, seed)
     fed_PD = torch.nn.Parameter(within_norm(start_PD, longest))
-    prefixes = compute_prefixes(backbone, [example.messages for example in job.examples])
+    # Nothing that is optimised stands before the vectors: what leads to them is computed once.
+    prompts = [recall_prompt(backbone, example.messages) for example in job.examples]
+    prefixes = compute_prefixes(backbone.model, prompts)
     conversations = [
         _Conversation(
             prefix,

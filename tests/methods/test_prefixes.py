@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_script import random_bank, scripted
 
+from methods import prefixes as prefixes_module
 from methods.backbone import Backbone
 from methods.decode import Generated, generate
 from methods.prefixes import MIN_SHARED, Prefixes, common_length, lay_out, reusing
@@ -46,19 +47,21 @@ def test_a_dialogue_that_goes_on_says_what_it_says_afresh(lively: Backbone) -> N
         second = generate(lively, SECOND, NEW)
     assert tokens(first) == tokens(generate(lively, FIRST, NEW))
     assert tokens(second) == afresh
-    assert prefixes.num_reused == sum(map(len, FIRST))
+    assert prefixes.num_reused == sum(len(prompt) - 1 for prompt in FIRST)
     assert [output.prompt_tokens for output in second] == [len(prompt) for prompt in SECOND]
 
 
-def test_it_computes_the_new_tokens_alone(lively: Backbone) -> None:
-    widths: list[int] = []
+def test_it_computes_what_is_new_in_rows_of_like_length(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes_module, "MAX_TOKENS", 20)
+    shapes: list[tuple[int, ...]] = []
     layer = lively.model.get_input_embeddings()
-    handle = layer.register_forward_hook(lambda _module, args, _out: widths.append(args[0].shape[1]))
+    handle = layer.register_forward_hook(lambda _module, args, _out: shapes.append(tuple(args[0].shape)))
     with reusing(Prefixes()):
         generate(lively, FIRST, 1)
         generate(lively, [SECOND[0], SECOND[1]], 1)
     handle.remove()
-    assert widths == [20, 12]
+    first = [(2, 8), (1, 19), (3, 1)]  # all but each last token, then these
+    assert shapes == [*first, (1, 7), (1, 12), (2, 1)]
 
 
 def test_recalls_happen_where_they_happened(lively: Backbone) -> None:
@@ -80,7 +83,7 @@ def test_recalls_happen_where_they_happened(lively: Backbone) -> None:
     assert [len(row) for row in afresh[1]] == [1, 0, 1, 0]
 
 
-def test_the_same_prompt_again_computes_its_last_token(lively: Backbone) -> None:
+def test_the_same_prompt_again_computes_its_last_token_alone(lively: Backbone) -> None:
     """Its logits decide the first new one."""
     prefixes = Prefixes()
     with reusing(prefixes):
@@ -97,7 +100,7 @@ def test_what_a_whole_batch_shares_is_computed_once(lively: Backbone, length: in
     prefixes = Prefixes()
     with reusing(prefixes):
         assert tokens(generate(lively, prompts, NEW)) == afresh
-    assert prefixes.num_reused == (3 * length if reused else 0)
+    assert prefixes.num_reused == (2 * length if reused else 0)  # once it is computed
 
 
 def test_another_model_starts_anew(lively: Backbone, tiny: Backbone) -> None:
@@ -133,11 +136,16 @@ def test_a_window_that_slides_keeps_no_prompt() -> None:
     )
     model = MistralForCausalLM(config).eval()
     ids = torch.randint(3, 32, (1, 2 * MIN_SHARED))
-    prefixes = Prefixes()
-    prompt = ids[0].tolist()
-    assert prefixes.find(model, [prompt, prompt]) is None
-    prefixes.keep(model(input_ids=ids, use_cache=True).past_key_values, torch.ones_like(ids), [prompt])
-    assert prefixes.find(model, [prompt, prompt]) is None
+    assert Prefixes().compute(model, ids.tolist()) is None
+    config.sliding_window = None
+    assert Prefixes().compute(MistralForCausalLM(config).eval(), ids.tolist()) is not None
+
+
+def test_a_prompt_of_one_token_has_nothing_to_reuse(lively: Backbone) -> None:
+    prompts = [[7], FIRST[0]]
+    afresh = tokens(generate(lively, prompts, NEW))
+    with reusing(Prefixes()):
+        assert tokens(generate(lively, prompts, NEW)) == afresh
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=1), st.integers(0, 9)), min_size=1, max_size=4))
