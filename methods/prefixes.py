@@ -2,8 +2,8 @@
 
 `with reusing(Prefixes()):` every generation in the block goes on from what the one before it computed, and what is
 new is computed in rows of similar length. Keys and values of a token depend on what stands before it alone, so the
-answers are those of a fresh start, up to rounding. Nothing is reused where answers are timed: every question is then
-paid for whole.
+answers are those of a fresh start, up to rounding. Nothing is reused where answers are timed: there every question
+is paid for whole.
 
 Shapes: B rows, T tokens, H heads, W width of a head.
 """
