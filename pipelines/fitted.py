@@ -183,7 +183,12 @@ class Conversation:
         assert report is not None
         self.clauses[memory.id] = memory
         trained = f", {report.trained_tokens} tokens of training" if report.trained_tokens else ""
-        return f"{'replaced' if found else 'wrote'} {memory.id} in {report.seconds:.2f} s{trained}"
+        told = f"{'replaced' if found else 'wrote'} {memory.id} in {report.seconds:.2f} s{trained}"
+        if memory.id in report.exact:
+            return f"{told}; its text comes back word for word"
+        if memory.id in report.inexact:
+            return f"{told}; its text does not come back word for word: write it in shorter clauses"
+        return told
 
     def forget(self, memory_id: str) -> str:
         """Removes a clause. Raises MethodError with the nearest ids for one that is not there."""

@@ -15,7 +15,7 @@ import pytest
 from commands import METHODS, Finished, said_by_every_method
 
 from methods.backbone import Backbone
-from methods.base import MethodError
+from methods.base import MethodError, WriteReport
 from methods.recall.method import RecallMethod
 from pipelines import chat
 from pipelines.fitted import Conversation, FittedRun
@@ -198,6 +198,27 @@ def test_recall_finds_what_was_written_among_its_candidates(fitted: FittedRun) -
     conversation.forget("skates")
     (lookup,) = conversation.ask("Skates?", lambda _text: None).lookups
     assert "skates" not in [i for i, _ in lookup.candidates]
+
+
+@pytest.mark.parametrize(
+    ("exact", "inexact", "told"),
+    [
+        (("skates",), (), "in 2.00 s, 70 tokens of training; its text comes back word for word"),
+        ((), ("skates",), "; its text does not come back word for word: write it in shorter clauses"),
+        ((), (), "in 2.00 s, 70 tokens of training"),
+    ],
+)
+def test_a_write_says_whether_the_text_comes_back(
+    fitted: FittedRun,
+    monkeypatch: pytest.MonkeyPatch,
+    exact: tuple[str, ...],
+    inexact: tuple[str, ...],
+    told: str,
+) -> None:
+    conversation = Conversation(fitted, "rag")
+    report = WriteReport(2.0, 1, 70, 100, exact, inexact)
+    monkeypatch.setattr(conversation.method, "write", lambda _memories: report)
+    assert conversation.write("Skates", SKATES).endswith(told)
 
 
 def test_a_title_or_an_id_replaces_its_clause(fitted: FittedRun) -> None:
