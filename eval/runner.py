@@ -64,14 +64,15 @@ def run_retention(
     Dialogues are cut into batches of as many generated turns and of similar length. A batch goes through all its
     turns before the next one starts, so that each turn goes on from the prompts of the turn before.
     done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again; a batch that
-    is done as a whole is not computed again, and the batches are the same either way.
+    is done as a whole is not computed again. The batches are the same either way; a turn behind one that is
+    skipped is computed from its start, which may differ by rounding.
     """
     done = done or {}
     texts = {memory.id: memory.text for memory in task.memories}
     cued = {memory.id: memory.cued for memory in task.memories}
     total, finished = num_generated(dialogues), 0
-    prefixes = Prefixes()
     for group in _batches(dialogues, batch_size):
+        prefixes = Prefixes()
         live = [_Live(dialogue) for dialogue in group]
         while batch := [(state, turn) for state in live if (turn := state.advance()) is not None]:
             known = [done.get((state.dialogue.id, state.next_turn)) for state, _ in batch]

@@ -60,7 +60,10 @@ class Interceptor(Protocol):
         """Before a forward: (B, 1, D) to feed in place of the last tokens, or None."""
 
     def after_forward(self, input_ids_BT: Tensor, hidden_BD: Tensor) -> Tensor | None:
-        """After a forward: (B,) forced next token ids with -1 where free, or None. hidden: last state."""
+        """After a forward: (B,) forced next token ids with -1 where free, or None.
+
+        hidden: last state; 0 for a row that has stopped.
+        """
 
 
 class Clock:
@@ -128,15 +131,12 @@ def _streaming(streamer: TokenStreamer | None, prompt_BT: Tensor) -> Iterator[On
         streamer.end()
 
 
-def _keep_rows(speaking_R: Tensor, model_kwargs: dict[str, Any]) -> None:
+def _only_rows(kept: Tensor, model_kwargs: dict[str, Any], num_rows: int) -> None:
     """Takes rows that have stopped out of the cache and of what goes with it: nothing is computed for them."""
-    kept = speaking_R.nonzero().squeeze(1)
     for name, value in model_kwargs.items():
-        if isinstance(value, Tensor) and value.dim() and len(value) == len(speaking_R):
+        if isinstance(value, Tensor) and value.dim() and len(value) == num_rows:
             model_kwargs[name] = value[kept]
-    cache = model_kwargs.get("past_key_values")
-    if cache is not None:
-        cache.batch_select_indices(kept)
+    model_kwargs["past_key_values"].reorder_cache(kept)  # of every kind of layer, running states too
 
 
 @torch.no_grad()
@@ -160,6 +160,8 @@ def decode_loop(
     token_streamer: a streamer of the library, to be given under this name: `model.generate` hands `streamer=` to
     no callable, gives it the prompt and never ends it.
     """
+    from transformers import Cache
+
     model_kwargs.pop("synced_gpus", None)
     batch_size = input_ids.shape[0]
     clock = clock or Clock(input_ids.device, enabled=False)
@@ -172,6 +174,8 @@ def decode_loop(
     with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
         with clock.stage("prefill"):
             outputs = model._prefill(input_ids, generation_config, model_kwargs)
+        # Sampling draws for every row, as in stock; a state outside a cache has ways of its own.
+        may_leave = not generation_config.do_sample and isinstance(model_kwargs.get("past_key_values"), Cache)
         while True:
             model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
             logits_RV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
@@ -197,11 +201,10 @@ def decode_loop(
             speaking_R = speaking_R & ~stopping_criteria(input_ids[rows_R], None)
             if not speaking_R.any():
                 break
-            if (
-                not generation_config.do_sample and not speaking_R.all()
-            ):  # sampling draws for every row, as in stock
-                _keep_rows(speaking_R, model_kwargs)
-                rows_R, speaking_R = rows_R[speaking_R], speaking_R[speaking_R]
+            if may_leave and not speaking_R.all():
+                kept = speaking_R.nonzero().squeeze(1)
+                _only_rows(kept, model_kwargs, len(rows_R))
+                rows_R, speaking_R = rows_R[kept], speaking_R[kept]
             step_kwargs = dict(model_kwargs)
             if interceptor is not None:
                 inputs_embeds = interceptor.next_inputs_embeds(input_ids[:, -1:], embed)
@@ -295,6 +298,7 @@ def generate(
         knobs["sequence_bias"] = [[[token], float(bias)] for token, bias in token_bias.items()]
     if begun:
         knobs["past_key_values"] = join_prefixes(model, begun)
+        del begun  # else it would lie in memory beside the cache
     output = model.generate(
         input_ids=input_ids,
         attention_mask=mask,

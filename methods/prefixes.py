@@ -10,6 +10,7 @@ Shapes: B rows, T tokens, H heads, W width of a head.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,8 +21,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods.base import MethodError
+
 MIN_SHARED = 64  # tokens that a whole batch must have in common for a forward of their own
 MAX_TOKENS = 1024  # of a forward with several rows, padding included: long rows would pad short ones
+MAX_KEPT_BYTES = 2**31  # of keys and values between generations
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
@@ -40,6 +44,10 @@ class Prefix:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
     def first(self, length: int) -> Prefix:
         return Prefix(
             self.ids[:length], tuple((keys[:, :length], values[:, :length]) for keys, values in self.layers)
@@ -54,12 +62,22 @@ def new_cache(model: Any) -> Any:
 
 
 def cut_prefixes(cache: Any, mask_BT: Tensor, sequences: Sequence[Sequence[int]]) -> list[Prefix]:
-    """What a forward left in its cache, row by row. mask: where each row's own tokens stand in the cache."""
+    """What a forward left in its cache, row by row. mask: where each row's own tokens stand in the cache.
+
+    Raises MethodError for a cache that does not hold every token.
+    """
+    for layer in cache.layers:
+        keys = getattr(layer, "keys", None)
+        if keys is None or keys.shape[-2] != mask_BT.shape[1]:
+            raise MethodError(
+                f"the model's cache does not hold all of {mask_BT.shape[1]} tokens (a sliding window or a running "
+                "state), so nothing can be computed behind them; take shorter texts or a model of full attention"
+            )
     rows = []
     for row, ids in enumerate(sequences):
-        own = mask_BT[row].bool()
+        own = mask_BT[row].nonzero().squeeze(1)
         layers = (
-            (layer.keys[row, :, : len(own)][:, own], layer.values[row, :, : len(own)][:, own])
+            (layer.keys[row].index_select(1, own), layer.values[row].index_select(1, own))
             for layer in cache.layers
         )
         rows.append(Prefix(tuple(ids), tuple(layers)))
@@ -137,11 +155,20 @@ def compute_prefixes(
     return found
 
 
+# Their attention counts the places of the cache, where padding stands between tokens, not positions.
+COUNTS_PLACES = frozenset({"gpt_neo"})
+
+
 def keeps_every_token(model: Any) -> bool:
-    """Whether every layer's cache does: a sliding window or a running state does not."""
+    """Whether keys and values of all tokens stay, by position: a sliding window or a running state keeps fewer."""
     from transformers.cache_utils import DynamicLayer
 
-    return all(type(layer) is DynamicLayer for layer in new_cache(model).layers)
+    return (
+        model._supports_default_dynamic_cache()
+        and model.config.model_type not in COUNTS_PLACES
+        and "position_ids" in inspect.signature(decoder_of(model).forward).parameters
+        and all(type(layer) is DynamicLayer for layer in new_cache(model).layers)
+    )
 
 
 @dataclass
@@ -160,14 +187,16 @@ class Prefixes:
             self._model, self._kept = model, []
         begins = [tuple(prompt[:-1]) for prompt in prompts]
         shared = begins[0][: min(common_length(begins[0], begin) for begin in begins)]
-        known = max((common_length(prefix.ids, shared) for prefix in self._kept), default=0)
-        if len(prompts) > 1 and len(shared) - known >= MIN_SHARED:
-            self._kept += compute_prefixes(model, [shared])
-            self.num_reused -= len(shared)  # once it is computed
+        known = [self._longest(shared)] if self._kept else None
+        new = len(shared) - (len(known[0]) if known else 0)
+        if len(prompts) > 1 and new >= MIN_SHARED:
+            self._kept += compute_prefixes(model, [shared], known)
+            self.num_reused -= new  # once they are computed
         begun = [self._longest(begin) for begin in begins] if self._kept else None
         self.num_reused += sum(map(len, begun or ()))
-        self._kept = compute_prefixes(model, begins, begun)
-        return self._kept
+        found = compute_prefixes(model, begins, begun)
+        self._kept = found if sum(prefix.num_bytes for prefix in found) <= MAX_KEPT_BYTES else []
+        return found
 
     def _longest(self, ids: Sequence[int]) -> Prefix:
         """The longest beginning of a sequence that is at hand; it may have no token."""

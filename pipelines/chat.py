@@ -259,14 +259,14 @@ def _fits(folder: Path) -> list[str]:
 
 def start(options: Options) -> None:
     """Loads the run, then talks in the terminal or serves the page."""
-    from pipelines.fitted import Conversation, FittedRun
-    from pipelines.progress import quiet_libraries
-    from pipelines.report import find_run
-
     if not 0 <= options.port <= 65535:
         raise MethodError(
             f"port={options.port}: is not a port; choose one from 1024 to 65535, or 0 for any that is free"
         )
+    from pipelines.fitted import Conversation, FittedRun
+    from pipelines.progress import quiet_libraries
+    from pipelines.report import find_run
+
     quiet_libraries()
     folder = find_run(options.run, Path(options.runs_dir))
     fitted = FittedRun(folder, None if options.seed < 0 else options.seed, options.device)

@@ -42,14 +42,14 @@ class Options:
 
 def export(options: Options) -> None:
     """Finds the fit, loads it, writes the folder and says where it is."""
+    if not options.to:
+        raise MethodError("to=... is missing: name the folder to be written, e.g. to=exported")
     from methods.recall.export import check_room
     from methods.recall.method import RecallMethod
     from pipelines.fitted import FittedRun
     from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
 
-    if not options.to:
-        raise MethodError("to=... is missing: name the folder to be written, e.g. to=exported")
     quiet_libraries()
     folder = Path(options.to)
     check_room(folder, options.overwrite)

@@ -202,7 +202,7 @@ def test_each_turn_follows_the_turn_before_it() -> None:
 
 
 def test_prompts_are_reused_while_a_method_answers() -> None:
-    """The same prefixes over the whole pass, and none for whoever takes the records."""
+    """The same prefixes over a batch of dialogues, and none for whoever takes the records."""
     seen: list[Prefixes | None] = []
 
     class Looking(Echo):
@@ -213,8 +213,12 @@ def test_prompts_are_reused_while_a_method_answers() -> None:
     method = Looking()
     records = run_retention(method, TASK, DIALOGUES, seed=3, max_new_tokens=24, batch_size=4)
     assert all(current_prefixes() is None for _ in records)
-    assert isinstance(seen[0], Prefixes)
-    assert all(prefixes is seen[0] for prefixes in seen)
+    assert all(isinstance(prefixes, Prefixes) for prefixes in seen)
+    same = [before is after for before, after in itertools.pairwise(seen)]
+    assert True in same and False in same
+    for kept, before, after in zip(same, method.batches, method.batches[1:], strict=False):
+        asked = {ctx.messages for ctx in before}
+        assert kept == any(ctx.messages[:n] in asked for ctx in after for n in range(len(ctx.messages)))
     seen.clear()
     method.answer(Context((Message("user", "How much?"),)))  # as it is timed
     assert seen == [None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from model_script import random_bank, scripted
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
 from methods.decode import Clock, Generated, Sampling, decode_loop, generate
+from methods.prefixes import Prefixes, reusing
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from tasks.base import Message
 
@@ -79,6 +81,43 @@ def test_nothing_is_computed_for_a_row_that_has_stopped(lively: Backbone) -> Non
     lengths = [len(output.token_ids) for output in outputs]
     assert min(lengths) < max(lengths)
     assert computed == [sum(length > step for length in lengths) for step in range(max(lengths))]
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_row_recalls_as_ever_once_another_has_left(lively: Backbone, reused: bool) -> None:
+    """Of rows 0, 1 and 2 row 0 stops at once; row 2, then the second that is computed, recalls two vectors."""
+    bank, recall = random_bank(lively), AutoregressiveRecall()
+    bank.take_values(torch.stack([bank.values_MD, bank.values_MD.flip(0)], dim=1))
+    script = {(1, 4): lively.ids.recall}
+
+    def said(prompts: Sequence[Sequence[int]], script: dict[tuple[int, int], int]) -> tuple[object, object]:
+        interceptor = RecallInterceptor(bank, lively.ids, recall)
+        with scripted(lively, script), reusing(Prefixes()) if reused else nullcontext():
+            outputs = generate(lively, prompts, NEW, interceptor=interceptor)
+        events = [[event.memory_index for event in row] for row in interceptor.events]
+        return tokens(outputs)[-2:], events[-2:]
+
+    prompts = [PROMPTS[0], PROMPTS[3], PROMPTS[2]]
+    apart = said(prompts[1:], script)
+    assert said(prompts, {(0, 1): lively.ids.eos, **script}) == apart
+    assert apart[1] == [[], [apart[1][1][0]]]
+
+
+def test_rows_leave_running_states_too() -> None:
+    """Convolution states have no keys; the rows that go on keep their own."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    model = Lfm2ForCausalLM(Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"])).eval()
+    ids = torch.randint(3, 64, (3, 6))
+    alone = model.generate(input_ids=ids[1:2], max_new_tokens=9, do_sample=False, pad_token_id=0)
+    stop = int(model.generate(input_ids=ids[:1], max_new_tokens=1, do_sample=False, pad_token_id=0)[0, -1])
+    options = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, "eos_token_id": stop}
+    ours = model.generate(input_ids=ids, custom_generate=decode_loop, **options)
+    assert torch.equal(ours, model.generate(input_ids=ids, **options))
+    assert stop not in alone[0, 6:] and torch.equal(ours[1], alone[0])
 
 
 @pytest.mark.parametrize(
