@@ -61,8 +61,8 @@ def run_retention(
 ) -> Iterator[list[TurnRecord]]:
     """Yields the records of one batch after the other.
 
-    Dialogues are cut into batches of as many generated turns and of similar length. A batch goes through all its
-    turns before the next one starts, so that each turn goes on from the prompts of the turn before.
+    Dialogues stand in the order of their generated turns and length and are cut into batches. A batch goes through
+    all its turns before the next one starts, so that each turn goes on from the prompts of the turn before.
     done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again; a batch that
     is done as a whole is not computed again. The batches are the same either way; a turn behind one that is
     skipped is computed from its start, which may differ by rounding.
@@ -98,7 +98,7 @@ def run_retention(
 
 
 def _batches(dialogues: Sequence[Dialogue], batch_size: int) -> Iterator[Sequence[Dialogue]]:
-    """Dialogues that take as long: by generated turns, then by what stands before the first of them."""
+    """Dialogues that take about as long: by generated turns, then by what stands before the first of them."""
 
     def length(dialogue: Dialogue) -> tuple[int, int]:
         before = itertools.takewhile(lambda turn: turn.kind == "filler", dialogue.turns)

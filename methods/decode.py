@@ -131,6 +131,13 @@ def _streaming(streamer: TokenStreamer | None, prompt_BT: Tensor) -> Iterator[On
         streamer.end()
 
 
+def _spread(values_R: Tensor, rows_R: Tensor, batch_size: int, fill: int) -> Tensor:
+    """(R, ...) -> (B, ...), with `fill` in the rows that are computed no more."""
+    if len(rows_R) == batch_size:
+        return values_R
+    return values_R.new_full((batch_size, *values_R.shape[1:]), fill).index_copy(0, rows_R, values_R)
+
+
 def _only_rows(kept: Tensor, model_kwargs: dict[str, Any], num_rows: int) -> None:
     """Takes rows that have stopped out of the cache and of what goes with it: nothing is computed for them."""
     for name, value in model_kwargs.items():
@@ -165,52 +172,57 @@ def decode_loop(
     model_kwargs.pop("synced_gpus", None)
     batch_size = input_ids.shape[0]
     clock = clock or Clock(input_ids.device, enabled=False)
-    pad_token_id = generation_config._pad_token_tensor
+    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)  # else all stop together
+    pad_token_id = int(generation_config._pad_token_tensor) if has_eos else 0
     embed = model.get_input_embeddings()
     rows_R = torch.arange(batch_size, device=input_ids.device)  # of the batch, those that are computed
     speaking_R = torch.ones_like(rows_R, dtype=torch.bool)
+    ids_RT = input_ids
     if interceptor is not None:
         interceptor.begin(batch_size, clock)
     with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
         with clock.stage("prefill"):
             outputs = model._prefill(input_ids, generation_config, model_kwargs)
         # Sampling draws for every row, as in stock; a state outside a cache has ways of its own.
-        may_leave = not generation_config.do_sample and isinstance(model_kwargs.get("past_key_values"), Cache)
+        in_cache = isinstance(model_kwargs.get("past_key_values"), Cache)
+        may_leave = has_eos and in_cache and not generation_config.do_sample
         while True:
             model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
             logits_RV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
-            scores_RV = logits_processor(input_ids[rows_R], logits_RV)
+            scores_RV = logits_processor(ids_RT, logits_RV)
             if generation_config.do_sample:
                 next_R = torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1).squeeze(1)
             else:
                 next_R = scores_RV.argmax(dim=-1)
             if interceptor is not None:
-                hidden_RD = seen["hidden"]
-                hidden_BD = hidden_RD.new_zeros(batch_size, hidden_RD.shape[1]).index_copy(0, rows_R, hidden_RD)
+                hidden_BD = _spread(seen["hidden"], rows_R, batch_size, 0)
                 forced_B = interceptor.after_forward(input_ids, hidden_BD)
                 if forced_B is not None:
                     forced_R = forced_B[rows_R]
                     next_R = torch.where(forced_R == FREE, next_R, forced_R)
-            next_R = torch.where(speaking_R, next_R, pad_token_id)
-            next_B = pad_token_id.to(next_R).repeat(batch_size).index_copy(0, rows_R, next_R)
+            if has_eos:
+                next_R = torch.where(speaking_R, next_R, pad_token_id)
+            next_B = _spread(next_R, rows_R, batch_size, pad_token_id)
             input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
             clock.token()
             put(next_B)
             if on_token is not None:
                 on_token(next_B)
-            speaking_R = speaking_R & ~stopping_criteria(input_ids[rows_R], None)
-            if not speaking_R.any():
+            ids_RT = torch.cat([ids_RT, next_R[:, None]], dim=-1)
+            speaking_R = speaking_R & ~stopping_criteria(ids_RT, None)
+            num_speaking = int(speaking_R.sum())
+            if num_speaking == 0:
                 break
-            if may_leave and not speaking_R.all():
+            if may_leave and num_speaking < len(rows_R):
                 kept = speaking_R.nonzero().squeeze(1)
                 _only_rows(kept, model_kwargs, len(rows_R))
-                rows_R, speaking_R = rows_R[kept], speaking_R[kept]
+                rows_R, speaking_R, ids_RT = rows_R[kept], speaking_R[kept], ids_RT[kept]
             step_kwargs = dict(model_kwargs)
             if interceptor is not None:
                 inputs_embeds = interceptor.next_inputs_embeds(input_ids[:, -1:], embed)
                 if inputs_embeds is not None:  # otherwise the library would ignore inputs_embeds here
                     step_kwargs |= {"inputs_embeds": inputs_embeds[rows_R], "is_first_iteration": True}
-            inputs = model.prepare_inputs_for_generation(input_ids[rows_R], next_sequence_length=1, **step_kwargs)
+            inputs = model.prepare_inputs_for_generation(ids_RT, next_sequence_length=1, **step_kwargs)
             outputs = model(**inputs, return_dict=True)
     if final_cache is not None:
         final_cache["past_key_values"] = model_kwargs.get("past_key_values")
@@ -282,11 +294,7 @@ def generate(
     final_cache: dict[str, Any] = {}
     clock = clock or Clock(device, enabled=False)
     loop = functools.partial(
-        decode_loop,
-        interceptor=interceptor,
-        clock=clock,
-        on_token=on_token,
-        final_cache=final_cache,
+        decode_loop, interceptor=interceptor, clock=clock, on_token=on_token, final_cache=final_cache
     )
     knobs: dict[str, Any] = {
         "do_sample": sampling.do_sample,

@@ -175,7 +175,6 @@ def keeps_every_token(model: Any) -> bool:
 class Prefixes:
     """The prompts of the last generation, for the next one with the same model."""
 
-    num_reused: int = 0  # tokens that were not computed again, over all generations
     _model: Any = None
     _kept: list[Prefix] = field(default_factory=list)
 
@@ -188,12 +187,9 @@ class Prefixes:
         begins = [tuple(prompt[:-1]) for prompt in prompts]
         shared = begins[0][: min(common_length(begins[0], begin) for begin in begins)]
         known = [self._longest(shared)] if self._kept else None
-        new = len(shared) - (len(known[0]) if known else 0)
-        if len(prompts) > 1 and new >= MIN_SHARED:
+        if len(prompts) > 1 and len(shared) - (len(known[0]) if known else 0) >= MIN_SHARED:
             self._kept += compute_prefixes(model, [shared], known)
-            self.num_reused -= new  # once they are computed
         begun = [self._longest(begin) for begin in begins] if self._kept else None
-        self.num_reused += sum(map(len, begun or ()))
         found = compute_prefixes(model, begins, begun)
         self._kept = found if sum(prefix.num_bytes for prefix in found) <= MAX_KEPT_BYTES else []
         return found

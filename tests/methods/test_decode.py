@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from model_script import random_bank, scripted
+from transformers import StoppingCriteriaList
 
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
@@ -81,6 +82,26 @@ def test_nothing_is_computed_for_a_row_that_has_stopped(lively: Backbone) -> Non
     lengths = [len(output.token_ids) for output in outputs]
     assert min(lengths) < max(lengths)
     assert computed == [sum(length > step for length in lengths) for step in range(max(lengths))]
+
+
+class TooLow:
+    """A stopping criterion row by row, of a reader's own: no stop token, so no padding either."""
+
+    def __call__(self, input_ids: torch.Tensor, _scores: object, **_options: object) -> torch.Tensor:
+        return input_ids[:, -1] % 3 == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"eos_token_id": 2, "pad_token_id": 2}])
+def test_other_criteria_stop_rows_as_in_stock(lively: Backbone, options: dict[str, int]) -> None:
+    """Without a stop token stock goes on with every row, and knows no padding."""
+    model = lively.model
+    model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
+    criteria = StoppingCriteriaList([TooLow()])
+    ids = torch.tensor(PROMPTS[3])[None] + torch.arange(3)[:, None]
+    asked = {"input_ids": ids, "max_new_tokens": NEW, "do_sample": False, "stopping_criteria": criteria, **options}
+    ours = model.generate(**asked, custom_generate=decode_loop)
+    assert torch.equal(ours, model.generate(**asked))
+    assert len(set(map(tuple, ours.tolist()))) == 3
 
 
 @pytest.mark.parametrize("reused", [False, True])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -39,29 +40,43 @@ def tokens(outputs: Sequence[Generated]) -> list[tuple[int, ...]]:
     return [output.token_ids for output in outputs]
 
 
+@contextmanager
+def fed(backbone: Backbone) -> Iterator[list[tuple[int, ...]]]:
+    """(rows, tokens) of every forward in the block."""
+    shapes: list[tuple[int, ...]] = []
+    layer = backbone.model.get_input_embeddings()
+    handle = layer.register_forward_hook(lambda _module, args, _out: shapes.append(tuple(args[0].shape)))
+    try:
+        yield shapes
+    finally:
+        handle.remove()
+
+
 def test_a_dialogue_that_goes_on_says_what_it_says_afresh(lively: Backbone) -> None:
-    afresh = tokens(generate(lively, SECOND, NEW))
-    prefixes = Prefixes()
-    with reusing(prefixes):
-        first = generate(lively, FIRST, NEW)
-        second = generate(lively, SECOND, NEW)
-    assert tokens(first) == tokens(generate(lively, FIRST, NEW))
-    assert tokens(second) == afresh
-    assert prefixes.num_reused == sum(len(prompt) - 1 for prompt in FIRST)
+    afresh = tokens(generate(lively, FIRST, NEW)), tokens(generate(lively, SECOND, NEW))
+    with reusing(Prefixes()):
+        first, second = generate(lively, FIRST, NEW), generate(lively, SECOND, NEW)
+    assert (tokens(first), tokens(second)) == afresh
     assert [output.prompt_tokens for output in second] == [len(prompt) for prompt in SECOND]
 
 
-def test_it_computes_what_is_new_in_rows_of_like_length(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+ALL_OF_FIRST = [(2, 8), (1, 19), (3, 1)]  # with at most 20 tokens a forward: all but each last token, then these
+
+
+@pytest.mark.parametrize("max_kept_bytes", [2**31, 0])
+def test_it_computes_what_is_new_in_rows_of_like_length(
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch, max_kept_bytes: int
+) -> None:
     monkeypatch.setattr(prefixes_module, "MAX_TOKENS", 20)
-    shapes: list[tuple[int, ...]] = []
-    layer = lively.model.get_input_embeddings()
-    handle = layer.register_forward_hook(lambda _module, args, _out: shapes.append(tuple(args[0].shape)))
+    monkeypatch.setattr(prefixes_module, "MAX_KEPT_BYTES", max_kept_bytes)
     with reusing(Prefixes()):
-        generate(lively, FIRST, 1)
-        generate(lively, [SECOND[0], SECOND[1]], 1)
-    handle.remove()
-    first = [(2, 8), (1, 19), (3, 1)]  # all but each last token, then these
-    assert shapes == [*first, (1, 7), (1, 12), (2, 1)]
+        with fed(lively) as first:
+            generate(lively, FIRST, 1)
+        with fed(lively) as second:
+            generate(lively, SECOND[:2], 1)
+    assert first == ALL_OF_FIRST
+    rest = [(1, 7), (1, 12)] if max_kept_bytes else [(1, 20), (1, 26)]
+    assert second == [*rest, (2, 1)]
 
 
 def test_recalls_happen_where_they_happened(lively: Backbone) -> None:
@@ -85,40 +100,39 @@ def test_recalls_happen_where_they_happened(lively: Backbone) -> None:
 
 def test_the_same_prompt_again_computes_its_last_token_alone(lively: Backbone) -> None:
     """Its logits decide the first new one."""
-    prefixes = Prefixes()
-    with reusing(prefixes):
-        once, again = generate(lively, FIRST, NEW), generate(lively, FIRST, NEW)
+    with reusing(Prefixes()):
+        once = generate(lively, FIRST, 1)
+        with fed(lively) as shapes:
+            again = generate(lively, FIRST, 1)
     assert tokens(once) == tokens(again)
-    assert prefixes.num_reused == sum(len(prompt) - 1 for prompt in FIRST)
+    assert shapes == [(3, 1)]
 
 
-@pytest.mark.parametrize(("length", "reused"), [(MIN_SHARED, True), (MIN_SHARED - 1, False)])
-def test_what_a_whole_batch_shares_is_computed_once(lively: Backbone, length: int, reused: bool) -> None:
+@pytest.mark.parametrize(("length", "shared"), [(MIN_SHARED, True), (MIN_SHARED - 1, False)])
+def test_what_a_whole_batch_shares_is_computed_once(lively: Backbone, length: int, shared: bool) -> None:
     book = drawn(8, length)
     prompts = [book + drawn(seed, 3 + seed) for seed in range(3)]
     afresh = tokens(generate(lively, prompts, NEW))
-    prefixes = Prefixes()
-    with reusing(prefixes):
+    with reusing(Prefixes()), fed(lively) as shapes:
         assert tokens(generate(lively, prompts, NEW)) == afresh
-    assert prefixes.num_reused == (2 * length if reused else 0)  # once it is computed
+    assert shapes[:2] == ([(1, length), (3, 4)] if shared else [(3, length + 4), (3, 1)])
 
 
 def test_another_model_starts_anew(lively: Backbone, tiny: Backbone) -> None:
-    prefixes = Prefixes()
-    with reusing(prefixes):
+    with reusing(Prefixes()):
         generate(tiny, FIRST, 1)
-        assert tokens(generate(lively, SECOND, NEW)) == tokens(generate(lively, SECOND, NEW))
-        generate(tiny, FIRST, 1)
-    assert prefixes.num_reused == sum(len(prompt) - 1 for prompt in SECOND)  # by the second pass of `lively` alone
+        with fed(lively) as shapes:
+            said = tokens(generate(lively, FIRST, NEW))
+    assert shapes[:2] == [(3, 19), (3, 1)]
+    assert said == tokens(generate(lively, FIRST, NEW))
 
 
 def test_outside_the_block_nothing_is_kept(lively: Backbone) -> None:
-    prefixes = Prefixes()
-    with reusing(prefixes):
-        pass
-    generate(lively, FIRST, 1)
-    generate(lively, FIRST, 1)
-    assert prefixes.num_reused == 0
+    with reusing(Prefixes()):
+        generate(lively, FIRST, 1)
+    with fed(lively) as shapes:
+        generate(lively, FIRST, 1)
+    assert shapes == [(3, 20)]
 
 
 def test_a_window_that_slides_keeps_no_prompt() -> None:
