@@ -9,8 +9,9 @@ DESIGN section 5. After its fit every method goes through the same plan:
 
 Each step starts from the fitted method anew, on a copy. A method that cannot change its memories
 (`RefitNeeded`) is fitted again on the changed set, and every record of that step says `refit`. A refit costs
-a whole fit, so one serves `write` and `update` together and another one serves `forget`; growth is then left
-out. Questions are asked on their own, without a history, from the test split.
+a whole fit, so one serves `write` and `update` together and another one serves `forget`; both are asked for at
+once, so that they can be made side by side. Growth is then left out. Questions are asked on their own, without a
+history, from the test split.
 
 Where every clause of the task was fitted, none is left to write. Some fitted ones are then forgotten on the copy,
 unmeasured, and written again, and every record of that step says `rewritten`: what the bank or index does is
@@ -51,7 +52,8 @@ from methods.base import Answer, Context, FitReport, Indexer, Method, RecallSwit
 from tasks.base import QA, Memory, Message, Split, TaskData, TaskError
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
-Refit = Callable[[Sequence[Memory]], tuple[Method, FitReport]]
+RefitSet = Literal["changed", "forgotten"]  # with what is written and revised; without what is forgotten
+Refit = Callable[[Mapping[RefitSet, Sequence[Memory]]], Iterator[tuple[Method, FitReport]]]
 Role = Literal["target", "neighbour"]
 STEPS: tuple[LifecycleStep, ...] = ("write", "update", "forget", "growth")
 
@@ -86,6 +88,15 @@ class LifecyclePlan:
     neighbours: Mapping[LifecycleStep, tuple[QA, ...]] = field(default_factory=dict)
     old: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # revised question -> forms of the old value
     rewritten: bool = False  # what is written was fitted, and is forgotten first
+
+    def memories_of(self, refit: RefitSet) -> list[Memory]:
+        """What a method that cannot change its memories is fitted on again."""
+        if refit == "forgotten":
+            gone = {memory.id for memory in self.forgotten}
+            return [memory for memory in self.memories if memory.id not in gone]
+        revised = {memory.id: memory for memory in self.revisions}
+        kept = [revised.get(memory.id, memory) for memory in self.memories]
+        return kept if self.rewritten else [*kept, *self.written]
 
 
 def plan_lifecycle(
@@ -195,17 +206,18 @@ def run_lifecycle(
 ) -> Iterator[list[EditRecord | LifecycleRecord]]:
     """Yields the records of one step after the other. `method` itself is asked and never changed.
 
-    copy: gives the fitted method once more, free to be changed. refit: fits a fresh method on these memories;
-    called for methods that raise RefitNeeded, once for `write` and `update` and once for `forget`.
+    copy: gives the fitted method once more, free to be changed. refit: fits a fresh method on each of these sets
+    of memories, in their order; called once, for a method that raises RefitNeeded, with the sets of all steps
+    that are left. One of its methods is asked for only after the one before it was let go.
     done: records of an earlier, unfinished pass. They are not yielded again, and a step whose answers are all
     among them is not taken again.
     """
     work = _Pass(method, plan, copy, refit, seed, max_new_tokens, batch_size, progress)
     known = {_key(record) for record in done}
-    for step in STEPS:
-        if plan.targets[step] and not work.answers_of(step) <= known:
-            records = work.growth() if step == "growth" else work.change(step)
-            yield [record for record in records if _key(record) not in known]
+    work.left = [step for step in STEPS if plan.targets[step] and not work.answers_of(step) <= known]
+    for step in work.left:
+        records = work.growth() if step == "growth" else work.change(step)
+        yield [record for record in records if _key(record) not in known]
 
 
 Key = tuple[str, str, str, str, int]
@@ -230,8 +242,10 @@ class _Pass:
     max_new_tokens: int
     batch_size: int
     progress: Progress | None
+    left: Sequence[LifecycleStep] = STEPS
     _before: dict[str, Answer] = field(default_factory=dict)  # question -> the fitted method's answer
-    _refitted: tuple[Method, FitReport] | None = None  # for write and update
+    _refits: Iterator[tuple[Method, FitReport]] | None = None  # of the steps that are left
+    _refitted: tuple[RefitSet, Method, FitReport] | None = None  # the last of them that was used
 
     def answers_of(self, step: LifecycleStep) -> set[Key]:
         """The answers that the step ends with."""
@@ -314,16 +328,7 @@ class _Pass:
             return changed, [self._write(step, changed, [memory]) for memory in memories]
         except RefitNeeded:
             del changed
-        if step == "forget":
-            self._refitted = None
-            gone = {memory.id for memory in plan.forgotten}
-            fresh, report = self.refit([m for m in plan.memories if m.id not in gone])
-        else:
-            if self._refitted is None:
-                revised = {memory.id: memory for memory in plan.revisions}
-                kept = [revised.get(memory.id, memory) for memory in plan.memories]
-                self._refitted = self.refit(kept if plan.rewritten else [*kept, *plan.written])
-            fresh, report = self._refitted
+        fresh, report = self._refit_of(step)
         ids = tuple(memory.id for memory in memories)
         cost = EditRecord(
             self.method.name,
@@ -336,6 +341,17 @@ class _Pass:
             rewritten=self._rewrites(step),
         )
         return fresh, [cost]
+
+    def _refit_of(self, step: LifecycleStep) -> tuple[Method, FitReport]:
+        """The method fitted again for this step, and what that cost."""
+        if self._refits is None:
+            wanted = dict.fromkeys(_refit_set(step) for step in self.left if step != "growth")
+            self._refits = self.refit({refit: self.plan.memories_of(refit) for refit in wanted})
+        refit = _refit_set(step)
+        if self._refitted is None or self._refitted[0] != refit:
+            self._refitted = None  # let go before the next one is made
+            self._refitted = (refit, *next(self._refits))
+        return self._refitted[1:]
 
     def _rewrites(self, step: LifecycleStep) -> bool:
         return step == "write" and self.plan.rewritten
@@ -431,6 +447,10 @@ class _Pass:
             memory_text=memory.text,
         )
         return LifecycleRecord(step, phase, role, turn, self.plan.old.get(qa.id, ()), refit=refit)
+
+
+def _refit_set(step: LifecycleStep) -> RefitSet:
+    return "forgotten" if step == "forget" else "changed"
 
 
 def _stored_bytes(method: Method) -> int | None:

@@ -21,9 +21,9 @@ from methods.base import Method
 from methods.recall.trigger import recall_margins
 from pipelines.ablation import TRIGGERS, write_ablation
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
-from pipelines.compare import ask_dialogues, fit_missing, say_too_long
+from pipelines.compare import ask_dialogues, say_too_long
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob
+from pipelines.fit import FitJob, fit_missing
 from pipelines.fits import fit_or_load, load_fit
 from pipelines.gate import gated
 from pipelines.making import make_method

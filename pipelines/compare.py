@@ -20,7 +20,7 @@ from methods.base import FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_apart
+from pipelines.fit import FitJob, fit_missing
 from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
 from pipelines.gate import gated
@@ -119,12 +119,6 @@ def fit_methods(
             fit_or_load(method, run, folder, task, f"fit {name} seed {seed}")
         methods[name] = method
     return [methods[name] for name in names]
-
-
-def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: Display) -> None:
-    """Makes fits in processes of their own where several go side by side, or several devices share one."""
-    if (config.fit_processes > 1 and len(missing) > 1) or (config.fit_devices > 1 and missing):
-        fit_apart(run, missing, config.fit_processes, display, config.fit_devices)
 
 
 def arms_that_fit(config: Resolved, run: Run, task: TaskData, backbone: Backbone, display: Display) -> list[str]:

@@ -1,9 +1,10 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
-side, each on fewer threads. `python -m pipelines.fit RUN JOB` is one such process, its job in JSON; it prints its
-progress as JSON lines. Where several devices share a fit, `torchrun` starts as many of them: all compute the same
-fit, each its share of every batch (`methods.train.share_of`); the first one prints and saves.
+side, each on fewer threads. `python -m pipelines.fit RUN FOLDER JOB` is one such process, its job in JSON; it
+saves the fit in FOLDER and prints its progress as JSON lines. Where several devices share a fit, `torchrun` starts
+as many of them: all compute the same fit, each its share of every batch (`methods.train.share_of`); the first one
+prints and saves.
 """
 
 from __future__ import annotations
@@ -17,34 +18,65 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
-from pipelines.config import saved_config
+from pipelines.config import Resolved, saved_config
 from pipelines.fits import fit_and_save
 from pipelines.progress import Display
-from pipelines.run import Run
+from pipelines.run import Run, write_json
+from tasks.base import Memory
 
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
+MEMORIES = "memories.json"  # in the folder of a refit: what it is fitted on in place of the task's memories
 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One fit: a method in the run's configuration, some words of which may be overridden."""
+    """One fit: a method in the run's configuration, some words of which may be overridden.
+
+    refit: the name of a changed set of memories, which lies in the fit's folder as `MEMORIES`.
+    """
 
     name: str  # of the fit's folder
     method: str
     seed: int
     overrides: tuple[str, ...] = ()
+    refit: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}/{self.refit}" if self.refit else self.name
 
     @property
     def stage(self) -> str:
-        return f"fit {self.name} seed {self.seed}"
+        return f"fit {self.label} seed {self.seed}"
+
+    def folder_in(self, run: Run) -> Path:
+        folder = run.refit_folder(self.seed, self.name, self.refit)
+        return folder if self.refit else run.fit_folder(self.seed, self.name)
+
+
+def write_memories(folder: Path, memories: Sequence[Memory]) -> None:
+    """What a refit in this folder is fitted on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MEMORIES, [asdict(memory) for memory in memories])
+
+
+def read_memories(folder: Path) -> tuple[Memory, ...]:
+    return tuple(decode(Memory, body) for body in json.loads((folder / MEMORIES).read_text(encoding="utf-8")))
+
+
+def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: Display) -> None:
+    """Makes fits in processes of their own where several go side by side, or several devices share one."""
+    if (config.fit_processes > 1 and len(missing) > 1) or (config.fit_devices > 1 and missing):
+        fit_apart(run, missing, config.fit_processes, display, config.fit_devices)
 
 
 def threads_of(fits: int, processes: int, cores: int) -> list[int]:
@@ -59,7 +91,7 @@ def threads_of(fits: int, processes: int, cores: int) -> list[int]:
 def command_of(run: Run, job: FitJob, devices: int) -> list[str]:
     """What fits a job in a process of its own, or in as many as there are devices to share it."""
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
-    words = ["-m", "pipelines.fit", str(run.folder), json.dumps(asdict(job))]
+    words = ["-m", "pipelines.fit", str(run.folder), str(job.folder_in(run)), json.dumps(asdict(job))]
     return [sys.executable, *(together if devices > 1 else []), *words]
 
 
@@ -83,7 +115,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
 
     def fit_one(job: FitJob) -> None:
         words = command_of(run, job, devices)
-        folder = run.fit_folder(job.seed, job.name)
+        folder = job.folder_in(run)
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
         with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
@@ -99,7 +131,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
             display(said["stage"], said["done"], said["total"])
         if child.wait() != 0:
             last_words = (folder / "fit.log").read_text(encoding="utf-8")[-LAST_WORDS:]
-            raise RuntimeError(f"fitting {job.name} failed:\n{last_words}")
+            raise RuntimeError(f"fitting {job.label} failed:\n{last_words}")
         run.finish_stage(job.stage)
 
     with ThreadPoolExecutor(max_workers=processes) as pool:
@@ -121,8 +153,8 @@ def _say(**said: Any) -> None:
     sys.stdout.flush()
 
 
-def main(folder: Path, job: FitJob) -> None:
-    """Fits one method of the run and saves it in its fit folder."""
+def main(folder: Path, target: Path, job: FitJob) -> None:
+    """Fits one method of the run in `folder` and saves it in the fit's folder, `target`."""
     from methods.backbone import load_backbone
     from pipelines.making import make_method
 
@@ -130,11 +162,12 @@ def main(folder: Path, job: FitJob) -> None:
     logging.getLogger("methods").setLevel(config.log_level.upper())
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(job.seed)
+    if job.refit:
+        task = replace(task, memories=read_memories(target))
     rank = int(os.environ.get("RANK", 0))
     backbone = load_backbone(config.model, own_device(config.device), facts["dtype"])
-    target = folder / "fits" / str(job.seed) / job.name
     if rank == 0:
-        method = make_method(config, job.method, task, job.seed, backbone, Lines(job.name), target)
+        method = make_method(config, job.method, task, job.seed, backbone, Lines(job.label), target)
         fit_and_save(method, target, task.memories, task.sft)
         return
     with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:  # an index, say, has one writer
@@ -169,7 +202,7 @@ class Silent(Display):
 
 
 class Lines(Display):
-    """Progress for another process to read. A row of an ablation is named: several may train one method."""
+    """Progress for another process to read. Rows of an ablation and refits are named: they train one method."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -184,8 +217,8 @@ if __name__ == "__main__":
 
     quiet_libraries()
     try:
-        asked: dict[str, Any] = json.loads(sys.argv[2])
-        main(Path(sys.argv[1]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
+        asked: dict[str, Any] = json.loads(sys.argv[3])
+        main(Path(sys.argv[1]), Path(sys.argv[2]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
     except MethodError as error:
         _say(error=str(error))
         raise SystemExit(2) from None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from eval.ability import run_ability
-from eval.lifecycle import plan_lifecycle, run_lifecycle
+from eval.lifecycle import RefitSet, plan_lifecycle, run_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method
 from pipelines.config import Resolved
+from pipelines.fit import FitJob, fit_missing, write_memories
+from pipelines.fits import fit_or_load, load_fit
 from pipelines.progress import Display
 from pipelines.run import Run
 from tasks.base import Memory, TaskData
@@ -62,30 +64,41 @@ def measure_ability(
 
 @dataclass
 class _Spares:
-    """Makes methods that may be changed or fitted again, each in a folder of its own."""
+    """One method's fits for the lifecycle: copies that may be changed, and refits, kept in the run folder."""
 
+    config: Resolved
+    run: Run
     name: str
-    fitted: Path  # where the fit was saved
     task: TaskData
+    seed: int
     backbone: Backbone
     make: Make
-    base: Path
-    made: int = 0
-
-    def _fresh(self) -> Method:
-        self.made += 1
-        folder = self.base / str(self.made)
-        folder.mkdir()
-        return self.make(self.name, self.backbone.clone(), folder)
+    display: Display
+    scratch: Path  # for the copies
+    copies: int = 0
 
     def copy(self) -> Method:
-        method = self._fresh()
-        method.load(self.fitted)
+        self.copies += 1
+        folder = self.scratch / str(self.copies)
+        folder.mkdir()
+        method = self.make(self.name, self.backbone.clone(), folder)
+        method.load(self.run.fit_folder(self.seed, self.name))
         return method
 
-    def refit(self, memories: Sequence[Memory]) -> tuple[Method, FitReport]:
-        method = self._fresh()
-        return method, method.fit(memories, self.task.sft)
+    def refit(self, sets: Mapping[RefitSet, Sequence[Memory]]) -> Iterator[tuple[Method, FitReport]]:
+        """Fits on each set, side by side where the configuration says so; what an earlier attempt made is kept."""
+        jobs = {refit: FitJob(self.name, self.name, self.seed, refit=refit) for refit in sets}
+        missing = [refit for refit, job in jobs.items() if load_fit(job.folder_in(self.run)) is None]
+        for refit in missing:
+            write_memories(jobs[refit].folder_in(self.run), sets[refit])
+        fit_missing(self.config, self.run, [jobs[refit] for refit in missing], self.display)
+        for refit, job in jobs.items():  # loaded one at a time: nothing here holds on to one
+            yield self._refitted(job, replace(self.task, memories=tuple(sets[refit])))
+
+    def _refitted(self, job: FitJob, task: TaskData) -> tuple[Method, FitReport]:
+        folder = job.folder_in(self.run)
+        method = self.make(self.name, self.backbone.clone(), folder)
+        return method, fit_or_load(method, self.run, folder, task, job.stage)
 
 
 def change_memories(
@@ -106,7 +119,7 @@ def change_memories(
         if stage in run.stages:
             continue
         with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:
-            spares = _Spares(method.name, run.fit_folder(seed, method.name), task, backbone, make, Path(spare))
+            spares = _Spares(config, run, method.name, task, seed, backbone, make, display, Path(spare))
             for records in run_lifecycle(
                 method,
                 plan,

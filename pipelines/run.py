@@ -6,6 +6,7 @@ runs/<task>/<time>-<config hash>/
     environment.json   versions, git sha, device
     records.jsonl      one line a generated turn or timed answer, flushed as they come
     fits/<seed>/<method>/   adapter, bank or index, and fit.json
+    refits/<seed>/<method>/<set>/   the lifecycle's fits on a changed set of memories, and memories.json
     gate.json          what the literal recipe did at its gate, where it passed
     task.json          the task's name, version, licence, source and clauses, as reports show them
     summary.json, report.html, report.md, tables/, figures/
@@ -140,6 +141,9 @@ class Run:
 
     def fit_folder(self, seed: int, method: str) -> Path:
         return self.folder / "fits" / str(seed) / method
+
+    def refit_folder(self, seed: int, method: str, memories: str) -> Path:
+        return self.folder / "refits" / str(seed) / method / memories
 
     def leave_out(self, arm: str, reason: str) -> None:
         self.left_out[arm] = reason

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from eval.lifecycle import (
     KEYS,
     LifecycleOptions,
     LifecyclePlan,
+    RefitSet,
     lifecycle_metrics,
     lifecycle_resamples,
     plan_lifecycle,
@@ -25,7 +28,7 @@ from eval.lifecycle import (
 )
 from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, read_all_records
 from eval.stats import Estimate
-from methods.base import Answer, Context, FitReport, Lookup, RefitNeeded, WriteReport
+from methods.base import Answer, Context, FitReport, Lookup, Method, RefitNeeded, WriteReport
 from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.regs import load
 
@@ -212,10 +215,11 @@ def run(
     if not method.texts:
         method.fit(plan.memories, ())
 
-    def refit(memories: Sequence[Memory]) -> tuple[Planted, FitReport]:
-        refits.append(list(memories))
-        fresh = type(method)()
-        return fresh, fresh.fit(memories, ())
+    def refit(sets: Mapping[RefitSet, Sequence[Memory]]) -> Iterator[tuple[Method, FitReport]]:
+        for memories in sets.values():
+            refits.append(list(memories))
+            fresh = type(method)()
+            yield fresh, fresh.fit(memories, ())
 
     steps = run_lifecycle(
         method,
@@ -503,6 +507,40 @@ def test_cut_anywhere_and_continued(kind: type[Planted], share: float) -> None:
         repr(replace(r, seconds=0.0) if isinstance(r, EditRecord) else r) for r in whole
     )
     assert share < 1.0 or not refits
+
+
+def test_only_the_refits_of_steps_that_are_left_are_made_and_one_goes_before_the_next_is_asked_for() -> None:
+    asked: list[list[RefitSet]] = []
+    alive: list[weakref.ref[Method]] = []
+
+    def refit(sets: Mapping[RefitSet, Sequence[Memory]]) -> Iterator[tuple[Method, FitReport]]:
+        asked.append(list(sets))
+        for memories in sets.values():
+            gc.collect()
+            assert not any(one() for one in alive)
+            fresh = Weights()
+            alive.append(weakref.ref(fresh))
+            yield fresh, fresh.fit(memories, ())
+            del fresh
+
+    method = Weights()
+    method.fit(PLAN.memories, ())
+    done: Records = []
+    for wanted in (["changed", "forgotten"], ["forgotten"], []):
+        again = run_lifecycle(
+            method,
+            PLAN,
+            copy=lambda: copy.deepcopy(method),
+            refit=refit,
+            seed=0,
+            max_new_tokens=24,
+            batch_size=7,
+            done=done,
+        )
+        done = [*done, *(record for step in again for record in step)]
+        assert asked == ([wanted] if wanted else [])
+        asked.clear()
+        done = [record for record in done if record.step != "forget"] if len(wanted) == 2 else done
 
 
 def test_records_survive_the_file_and_give_the_same_digits(tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ import torch
 from commands import SMALL, run_command, run_folders
 from safetensors.torch import load_file
 
-from eval.records import TurnRecord, read_records
+from eval.records import LifecycleRecord, TurnRecord, read_all_records, read_records
 from eval.runner import Footprint
 from methods.base import MethodError
 from pipelines import compare, fit
+from pipelines.config import saved_config
+from pipelines.fitted import saved_fits
 from pipelines.progress import Display
 from pipelines.run import Run
 
@@ -42,6 +44,33 @@ def test_fitted_apart_or_here_the_answers_are_the_same(monkeypatch: pytest.Monke
     here = turns_of(monkeypatch, tmp_path / "here", 1)
     assert [(r.id, r.answer.raw) for r in apart] == [(r.id, r.answer.raw) for r in here]
     assert {r.method for r in apart} == {"recall", "sft"}
+
+
+def lifecycle_of(
+    monkeypatch: pytest.MonkeyPatch, runs_dir: Path, processes: int
+) -> tuple[Path, list[LifecycleRecord]]:
+    words = (*SMALL, "run_methods=[sft]", "mlflow=false", "evaluation.lifecycle=true", "lifecycle.num_written=2")
+    run_command(monkeypatch, *words, f"runs_dir={runs_dir}", f"fit_processes={processes}")
+    (folder,) = run_folders(runs_dir)
+    return folder, [r for r in read_all_records(folder / "records.jsonl") if isinstance(r, LifecycleRecord)]
+
+
+def test_refits_apart_are_those_made_here_and_stay_in_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, apart = lifecycle_of(monkeypatch, tmp_path / "apart", 2)
+    _, here = lifecycle_of(monkeypatch, tmp_path / "here", 1)
+    assert [(r.step, r.turn.id, r.turn.answer.raw) for r in apart] == [
+        (r.step, r.turn.id, r.turn.answer.raw) for r in here
+    ]
+    assert {r.step for r in apart if r.refit} == {"write", "update", "forget"}
+    refits = folder / "refits" / "0" / "sft"
+    changed, forgotten = (fit.read_memories(refits / name) for name in ("changed", "forgotten"))
+    fitted = saved_config(folder).task.load(0).memories
+    assert {m.id for m in changed} > {m.id for m in fitted} > {m.id for m in forgotten}
+    assert set(forgotten) < set(fitted)
+    assert all((refits / name / "fit.json").exists() for name in ("changed", "forgotten"))
+    assert saved_fits(folder) == {(0, "sft")}  # a chat, say, does not offer them
 
 
 def test_devices_that_share_a_fit_make_the_same_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
