@@ -560,12 +560,18 @@ NOT_TAKEN: dict[LifecycleStep, str] = {  # why a step has no records
     "forget": "no clause was forgotten",
     "growth": "no distractor was written",
 }
+CUED = {"cued": True, "uncued": False}  # written clauses with training questions, and those without
 NO_GROWTH = "its memories are changed by a refit, and one for every size is not made"
 _NOTHING: dict[tuple[LifecycleStep, LifecyclePhase], str] = {
     ("forget", "before"): NOT_TAKEN["forget"],
     ("forget", "after"): NOT_TAKEN["forget"],
     ("forget", "recall_off"): "it has no recall to switch off",
 }
+
+
+def _none_written(written: Sequence[TurnRecord], kind: str) -> str:
+    """Why a metric of the cued or the uncued written clauses has no value."""
+    return f"none of the written clauses is {kind}" if written else NOT_TAKEN["write"]
 
 
 def lifecycle_resamples(
@@ -608,6 +614,9 @@ def lifecycle_metrics(
         "lifecycle/neighbour_accuracy": neighbours(records),
         "lifecycle/neighbour_before": neighbours(records, phase="before"),
     }
+    for kind, cued in CUED.items():
+        asked = [turn for turn in written if turn.cued is cued]
+        shares[f"lifecycle/write_accuracy_{kind}"] = sample(asked, correct, _none_written(written, kind))
     metrics = {name: estimate(drawn, resamples) for name, drawn in shares.items()}
     for step in ("write", "update", "forget"):
         metrics[f"lifecycle/{step}_neighbour_change"] = _change(
@@ -641,6 +650,10 @@ def _lookup_metrics(
     for name, metric in (("hit_at_1", ledger.hit_at_1), ("verbatim", ledger.verbatim_given_hit)):
         found = estimate(metric(written), resamples) if written else missing(NOT_TAKEN["write"])
         metrics[f"lifecycle/write_{name}"] = found
+        for kind, cued in CUED.items():
+            asked = [turn for turn in written if turn.cued is cued]
+            found = estimate(metric(asked), resamples) if asked else missing(_none_written(written, kind))
+            metrics[f"lifecycle/write_{name}_{kind}"] = found
     if any(edit.refit for edit in edits):
         never = dict.fromkeys(metrics, missing("it never looks anything up"))
         return never | {"lifecycle/growth_hit_change": missing(NO_GROWTH)}
@@ -661,6 +674,7 @@ def _lookup_metrics(
 KEYS = (  # of lifecycle_metrics, without those that name a size of the bank
     *(f"lifecycle/{step}_{what}" for step in STEPS for what in ("s", "bytes", "tokens")),
     *(f"lifecycle/write_{name}" for name in ("accuracy", "hit_at_1", "verbatim")),
+    *(f"lifecycle/write_{name}_{kind}" for name in ("accuracy", "hit_at_1", "verbatim") for kind in CUED),
     "lifecycle/rewritten",
     "lifecycle/update_accuracy",
     "lifecycle/stale_rate",

@@ -349,6 +349,28 @@ def test_what_a_method_does_not_tell_it_stores() -> None:
         assert metrics[f"lifecycle/{step}_bytes"].reason == "the method does not tell what it stores"
 
 
+def test_written_clauses_with_training_questions_stand_apart() -> None:
+    """Two of the six have some: they are answered right, the others are found but given another value."""
+    cued = {memory.id for memory in PLAN.written[:2]}
+
+    class ReadsTheCued(Planted):
+        def say(self, asked: str) -> Answer:
+            answer = super().say(asked)
+            new = answer.lookups and answer.lookups[0].memory_id in {m.id for m in PLAN.written} - cued
+            return replace(answer, final="It is 1 euro.") if new else answer
+
+    cue = (replace(question(1, 0, 0), split="train"),)
+    written = tuple(replace(m, cues=cue) if m.id in cued else m for m in PLAN.written)
+    metrics = metrics_of(run(ReadsTheCued(), replace(PLAN, written=written))[0])
+    asked = [qa.memory_ids[0] in cued for qa in PLAN.targets["write"]]
+    for kind, value in (("cued", 1.0), ("uncued", 0.0)):
+        assert metrics[f"lifecycle/write_accuracy_{kind}"].value == value
+        assert metrics[f"lifecycle/write_accuracy_{kind}"].n == asked.count(kind == "cued")
+        assert metrics[f"lifecycle/write_hit_at_1_{kind}"].value == 1.0
+    all_uncued = metrics_of(run(Planted())[0])
+    assert all_uncued["lifecycle/write_accuracy_cued"].reason == "none of the written clauses is cued"
+
+
 def test_written_text_comes_back_word_for_word_or_not() -> None:
     class Blurs(Planted):
         def say(self, asked: str) -> Answer:
