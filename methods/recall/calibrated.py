@@ -2,7 +2,7 @@
 
     memory_front   another clause's question or a conversation, then <recall> <|memory_pad|> TEXT </recall>
     memory_full    question + <think> <recall> <|memory_pad|> TEXT </recall> reasoning </think> answer
-    sft_only       an ordinary conversation, no memory token
+    sft_only       an ordinary conversation, no memory token; cut behind its reasoning's first words, an opening
 
 What differs from `mixed_dataset`: memory_full's question is one that its memory answers, and the state at
 <recall> learns to find it; <recall> has no label after an unrelated context, or the model would learn to
@@ -19,13 +19,15 @@ from dataclasses import dataclass, replace
 from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Sample, encode_pieces, encode_prompt, supervised
+from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler, log_epoch
 from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
-from tasks.base import Conversation, Memory
+from tasks.base import Conversation, Memory, Message
+
+OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, and what stands where <recall> would
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class MixtureConfig:
     memory_front: float = 1.25
     memory_full: float = 1.5
     sft_only: float = 0.75
+    openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
@@ -45,7 +48,7 @@ class MixtureConfig:
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
     def __post_init__(self) -> None:
-        for name in ("memory_front", "memory_full", "sft_only", "reading", "unanswerable"):
+        for name in ("memory_front", "memory_full", "sft_only", "openings", "reading", "unanswerable"):
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
         for name in ("foreign_vector", "front_other_question"):
@@ -153,6 +156,21 @@ class CalibratedDataset:
             target_loss_from=0 if self.mixture.front_recall else recall + 1,
         )
 
+    def opening(self, conversation: Conversation) -> Sample:
+        """An ordinary conversation as far as the first words of its reasoning, where it recalls nothing.
+
+        Whether to recall is decided at one token of a conversation; cut behind it, several conversations cost as
+        much as a whole one. As in use, some come behind a question on a clause and its answer.
+        """
+        messages = plain_messages(conversation)[:-1]
+        answered = [example for found in self.examples.values() for example in found if example.answer]
+        if answered and self.rng.random() < self.augmentation.history_probability:
+            example = self.rng.choice(answered)
+            messages = (*example.messages, Message("assistant", example.answer), *messages)
+        think, answer = split_think(conversation.messages[-1].content)
+        target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
+        return supervised(encode_prompt(self.backbone, messages), target[:OPENING_TOKENS], "sft_only")
+
     def _asked(self, example: Example) -> Sample:
         share = 0.0 if self.mixture.silent or len(self.memories) < 2 else self.mixture.foreign_vector
         foreign = example.answer and self.rng.random() < share
@@ -166,11 +184,12 @@ class CalibratedDataset:
         """Raises MethodError where an epoch could not be drawn or would hold nothing."""
         mixture = self.mixture
         num_front, num_pure = self._num(mixture.memory_front), self._num(mixture.sft_only)
-        self.sampler.check(max(num_front, num_pure))
+        num_open = self._num(mixture.openings)
+        self.sampler.check(max(num_front, num_pure, num_open))
         num_full = self._num(mixture.memory_full) if any(self.examples.values()) else 0
         num_null = min(self._num(mixture.unanswerable), len(self.unanswerable))
         num_read = min(self._num(mixture.reading), len(self.reading))
-        if not num_front + num_pure + num_full + num_null + num_read:
+        if not num_front + num_pure + num_open + num_full + num_null + num_read:
             raise MethodError("mixture: an epoch would hold no sample; raise mixture.memory_front or another part")
 
     def refresh_epoch_data(self) -> list[Sample]:
@@ -181,6 +200,7 @@ class CalibratedDataset:
         num_null = self._num(self.mixture.unanswerable)
         prefix = self.sampler._sample_sft_for_epoch(num_front)
         pure = self.sampler._sample_sft_for_epoch(self._num(self.mixture.sft_only))
+        opened = self.sampler._sample_sft_for_epoch(self._num(self.mixture.openings))
         order = self.rng.sample(self.memories, size)
         front = [order[i % size] for i in range(num_front)]
         asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
@@ -193,7 +213,8 @@ class CalibratedDataset:
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
         samples += [self.memory_full(e, decode=False) for e in read]
         samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
-        log_epoch({"memory_front": prefix, "sft_only": pure}, samples)
+        samples += [self.opening(self.conversations[i]) for i in opened]
+        log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)
         return samples
 
     def epochs(self) -> Iterator[list[list[Sample]]]:

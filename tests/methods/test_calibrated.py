@@ -24,7 +24,7 @@ from methods.examples import (
     unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.calibrated import CalibratedDataset, MixtureConfig
+from methods.recall.calibrated import OPENING_TOKENS, CalibratedDataset, MixtureConfig
 from methods.recall.stage1 import query_epochs
 from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
@@ -127,6 +127,28 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
         assert sample.input_ids[-1] in (ids.eos, ids.recall_end)  # a self-made question ends with its clause
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
+
+
+def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: Backbone, regs: TaskData) -> None:
+    """Cut from the sft_only sample of the same conversation; with a history, behind a clause's question."""
+    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, openings=2.0)
+    whole = {conversation_sample(pristine, c).input_ids for c in general(regs.sft)}
+    questions = {
+        e.messages[-1].content for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found
+    }
+    for history in (0.0, 1.0):
+        samples = dataset_of(pristine, regs, mixture, history=history).refresh_epoch_data()
+        assert len(samples) == 2 * len(regs.memories)
+        for sample in samples:
+            assert sample.kind == "sft_only"
+            assert sample.pad_position == sample.recall_position == -1
+            learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+            assert learnt == list(range(len(sample) - OPENING_TOKENS, len(sample)))
+            assert sample.input_ids[learnt[0]] == pristine.ids.think
+            assert pristine.ids.recall not in sample.input_ids
+            cut = any(ids[: len(sample)] == sample.input_ids for ids in whole)
+            behind = any(question in text_of(pristine, sample.input_ids) for question in questions)
+            assert (cut, behind) == (history == 0.0, history == 1.0)
 
 
 def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
