@@ -133,6 +133,20 @@ FEWER_FRONTS = AblationRow(
     "recall/vectors_8",
 )
 
+OPENINGS = tuple(
+    AblationRow(
+        f"{against}_openings",
+        "recall",
+        f"{what}, and ordinary conversations cut behind their reasoning's first words",
+        (*overrides, "methods.recall.mixture.openings=1.5"),
+        against,
+    )
+    for against, what, overrides in (
+        ("recall/vectors_8", "eight injected vectors", ("methods.recall.vectors_per_memory=8",)),
+        (FEWER_FRONTS.name, "eight injected vectors, fewer memory_front samples", FEWER_FRONTS.overrides),
+    )
+)
+
 RAW_LOGITS = AblationRow(
     "recall/raw_logits",
     "recall",
@@ -151,10 +165,10 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *RECIPES)
+ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, *RECIPES)
 SETS = {
     "section_4_4": SECTION_4_4,
-    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *RECIPES),
+    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, *RECIPES),
     "all": ALL,
 }
 
