@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from methods.examples import Example, ExampleConfig, plain_messages
@@ -38,9 +38,13 @@ FOLLOW_UPS: dict[Language, tuple[str, ...]] = {
 
 
 def augmented(
-    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+    example: Example,
+    conversations: Sequence[Conversation],
+    config: ExampleConfig,
+    rng: random.Random,
+    exchanges: Sequence[Example] = (),
 ) -> Example:
-    """The example as training sees it once."""
+    """The example as training sees it once. exchanges: as in `talk_before`."""
     language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
     if config.follow_up_probability and example.leads and rng.random() < config.follow_up_probability:
         asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
@@ -51,11 +55,35 @@ def augmented(
             claim = rng.choice(CLAIMS[language])
             question = claim.format(rival=rng.choice(example.rivals), question=question)
         messages = (*example.messages[:-1], Message("user", question))
-    if rng.random() < config.history_probability:
-        most = config.history_conversations
-        for _ in range(rng.randint(1, most) if most > 1 else 1):
-            messages = plain_messages(rng.choice(conversations)) + messages
-    return replace(example, messages=messages)
+    return replace(example, messages=talk_before(conversations, config, rng, exchanges) + messages)
+
+
+def talk_before(
+    conversations: Sequence[Conversation],
+    config: ExampleConfig,
+    rng: random.Random,
+    exchanges: Sequence[Example] = (),
+) -> tuple[Message, ...]:
+    """What is said before a question, mostly nothing: conversations, and `exchanges`, questions answered.
+
+    Drawn alike before questions on clauses and before ordinary ones, so that it does not tell which comes.
+    """
+    if rng.random() >= config.history_probability:
+        return ()
+    most = config.history_conversations
+    talk: tuple[Message, ...] = ()
+    for _ in range(rng.randint(1, most) if most > 1 else 1):
+        if exchanges and config.history_asked and rng.random() < config.history_asked:
+            example = rng.choice(exchanges)
+            talk = (*example.messages, Message("assistant", example.answer), *talk)
+        else:
+            talk = plain_messages(rng.choice(conversations)) + talk
+    return talk
+
+
+def answered(examples: Mapping[str, Sequence[Example]]) -> list[Example]:
+    """The examples by clause that have an answer, which talk may hold."""
+    return [example for found in examples.values() for example in found if example.answer]
 
 
 def _thinned(question: str, config: ExampleConfig, rng: random.Random) -> str:

@@ -44,6 +44,7 @@ class ExampleConfig:
     self_cues_beside: int = 1  # self-made questions of a clause that has cues
     history_probability: float = 0.2  # share of examples that come after other talk
     history_conversations: int = 1  # of the general corpus, at most, that make up such talk
+    history_asked: float = 0.0  # share of them that are instead a question on a clause, with its answer
     # Off: at equal tokens they cost more than they taught (docs/EXPERIMENTS.md)
     claim_probability: float = 0.0  # share of those with rivals before which a user claims one of them
     follow_up_probability: float = 0.0  # share of those with leads that follow on one of them, in brief

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from methods.answering import answer_from, prompts_for
-from methods.augment import augmented
+from methods.augment import answered, augmented
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.chat import Sample, encode_prompt
@@ -291,6 +291,7 @@ class RagMethod:
                 backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
             )
 
+        talk = answered(found)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         while True:
             size = len(memories)
@@ -300,12 +301,12 @@ class RagMethod:
                 memory = order[i % len(order)]
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(found[memory.id], len(found[memory.id]))
-                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng)
+                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
                 samples.append(open_example(example))
             read = rng.sample(reading, min(len(reading), round(size * config.reading)))
-            samples += [open_example(augmented(e, conversations, setup.examples, rng)) for e in read]
+            samples += [open_example(augmented(e, conversations, setup.examples, rng, talk)) for e in read]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [open_example(augmented(e, conversations, setup.examples, rng)) for e in nulls]
+            samples += [open_example(augmented(e, conversations, setup.examples, rng, talk)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
             samples += [open_conversation(c) for c in pure]
             yield length_grouped(samples, setup.train.batch_tokens, rng)

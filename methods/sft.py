@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
-from methods.augment import augmented
+from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
@@ -82,6 +82,7 @@ class SftMethod:
         examples = clause_examples(memories, setup.examples)
         conversations = general(sft)
         unanswerable = unanswerable_examples(sft)
+        talk = answered(examples)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         while True:
             size = len(memories)
@@ -93,12 +94,14 @@ class SftMethod:
                     continue
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(examples[memory.id], len(examples[memory.id]))
-                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng)
+                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
                 samples.append(sft_sample(backbone, example))
             recited = (order[i % size] for i in range(round(size * config.recited)))
             samples += [recitation_sample(backbone, memory, rng) for memory in recited]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [sft_sample(backbone, augmented(e, conversations, setup.examples, rng)) for e in nulls]
+            samples += [
+                sft_sample(backbone, augmented(e, conversations, setup.examples, rng, talk)) for e in nulls
+            ]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
             yield length_grouped(samples, setup.train.batch_tokens, rng)

@@ -147,6 +147,21 @@ OPENINGS = tuple(
     )
 )
 
+TALK = AblationRow(
+    "recall/openings_talk",
+    "recall",
+    "the same, and half of the talk before a question, whichever it is, a question on a clause and its answer",
+    (*OPENINGS[1].overrides, "examples.history_asked=0.5"),
+    OPENINGS[1].name,
+)
+QUERIES = AblationRow(
+    "recall/queries",
+    "recall",
+    "the same, and questions on clauses cut behind <recall>",
+    (*TALK.overrides, "methods.recall.mixture.queries=1.5"),
+    TALK.name,
+)
+
 RAW_LOGITS = AblationRow(
     "recall/raw_logits",
     "recall",
@@ -165,10 +180,10 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, *RECIPES)
+ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, TALK, QUERIES, *RECIPES)
 SETS = {
     "section_4_4": SECTION_4_4,
-    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, *RECIPES),
+    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, TALK, QUERIES, *RECIPES),
     "all": ALL,
 }
 

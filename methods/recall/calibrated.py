@@ -3,6 +3,7 @@
     memory_front   another clause's question or a conversation, then <recall> <|memory_pad|> TEXT </recall>
     memory_full    question + <think> <recall> <|memory_pad|> TEXT </recall> reasoning </think> answer
     sft_only       an ordinary conversation, no memory token; cut behind its reasoning's first words, an opening
+    query          question + <think> <recall>: Step 1's sample, with the trigger learnt
 
 What differs from `mixed_dataset`: memory_full's question is one that its memory answers, and the state at
 <recall> learns to find it; <recall> has no label after an unrelated context, or the model would learn to
@@ -16,16 +17,17 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from methods.augment import augmented
+from methods.augment import answered, augmented, talk_before
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler, log_epoch
+from methods.recall.stage1 import query_sample
 from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
-from tasks.base import Conversation, Memory, Message
+from tasks.base import Conversation, Memory
 
 OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, and what stands where <recall> would
 
@@ -38,6 +40,7 @@ class MixtureConfig:
     memory_full: float = 1.5
     sft_only: float = 0.75
     openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
+    queries: float = 0.0  # questions on clauses cut behind <recall>
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
@@ -48,7 +51,7 @@ class MixtureConfig:
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
     def __post_init__(self) -> None:
-        for name in ("memory_front", "memory_full", "sft_only", "openings", "reading", "unanswerable"):
+        for name in ("memory_front", "memory_full", "sft_only", "openings", "queries", "reading", "unanswerable"):
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
         for name in ("foreign_vector", "front_other_question"):
@@ -86,10 +89,11 @@ class CalibratedDataset:
         self.batch_tokens = batch_tokens
         self.rng = random.Random(seed)
         self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng, repeats=True)
+        self._answered = answered(self.examples)
         self._decks: dict[str, list[Example]] = {}
 
     def _augmented(self, example: Example) -> Example:
-        return augmented(example, self.conversations, self.augmentation, self.rng)
+        return augmented(example, self.conversations, self.augmentation, self.rng, self._answered)
 
     def _next_example(self, memory_id: str) -> Example:
         """A clause's examples in turn: each is seen before any is seen again."""
@@ -160,13 +164,10 @@ class CalibratedDataset:
         """An ordinary conversation as far as the first words of its reasoning, where it recalls nothing.
 
         Whether to recall is decided at one token of a conversation; cut behind it, several conversations cost as
-        much as a whole one. As in use, some come behind a question on a clause and its answer.
+        much as a whole one.
         """
-        messages = plain_messages(conversation)[:-1]
-        answered = [example for found in self.examples.values() for example in found if example.answer]
-        if answered and self.rng.random() < self.augmentation.history_probability:
-            example = self.rng.choice(answered)
-            messages = (*example.messages, Message("assistant", example.answer), *messages)
+        before = talk_before(self.conversations, self.augmentation, self.rng, self._answered)
+        messages = (*before, *plain_messages(conversation)[:-1])
         think, answer = split_think(conversation.messages[-1].content)
         target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
         return supervised(encode_prompt(self.backbone, messages), target[:OPENING_TOKENS], "sft_only")
@@ -184,9 +185,9 @@ class CalibratedDataset:
         """Raises MethodError where an epoch could not be drawn or would hold nothing."""
         mixture = self.mixture
         num_front, num_pure = self._num(mixture.memory_front), self._num(mixture.sft_only)
-        num_open = self._num(mixture.openings)
+        num_open, num_query = self._num(mixture.openings), self._num(mixture.queries)
         self.sampler.check(max(num_front, num_pure, num_open))
-        num_full = self._num(mixture.memory_full) if any(self.examples.values()) else 0
+        num_full = self._num(mixture.memory_full) + num_query if any(self.examples.values()) else 0
         num_null = min(self._num(mixture.unanswerable), len(self.unanswerable))
         num_read = min(self._num(mixture.reading), len(self.reading))
         if not num_front + num_pure + num_open + num_full + num_null + num_read:
@@ -208,6 +209,9 @@ class CalibratedDataset:
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
         samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
         samples += [self._asked(self._next_example(m.id)) for m in full]
+        sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
+        examples = [self._augmented(self.rng.choice(self.examples[m.id])) for m in sought]
+        samples += [query_sample(self.backbone, e, self.bank, trigger=True) for e in examples]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]

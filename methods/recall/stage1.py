@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.augment import augmented
+from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import READING_ID, Example, ExampleConfig
@@ -25,8 +25,11 @@ from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainL
 from tasks.base import Conversation
 
 
-def query_sample(backbone: Backbone, example: Example, bank: MemoryBank) -> Sample:
-    """question + `<think>\\n<recall>`: nothing is decoded, only the state at <recall> is trained."""
+def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger: bool = False) -> Sample:
+    """question + `<think>\\n<recall>`: nothing is decoded, only the state at <recall> is trained.
+
+    trigger: that the reply begins with them is learnt as well.
+    """
     prompt = encode_prompt(backbone, example.messages)
     target = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", backbone.ids.recall])
     return supervised(
@@ -36,7 +39,7 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank) -> Samp
         recall=len(target) - 1,
         memory_index=bank.index(example.memory_id or NULL_ID),
         teacher_row=example.teacher_row,
-        target_loss_from=len(target),
+        target_loss_from=0 if trigger else len(target),
     )
 
 
@@ -53,11 +56,11 @@ def query_epochs(
 ) -> Iterator[list[list[Sample]]]:
     """Each epoch: every clause's questions once, as many on the corpus's passages, some for the null memory."""
     rng = random.Random(seed)
-    pool = [example for found in examples.values() for example in found]
+    pool, talk = [example for found in examples.values() for example in found], answered(examples)
     while True:
         nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
         read = rng.sample(list(reading), min(len(reading), len(pool)))
-        drawn = [augmented(e, conversations, augmentation, rng) for e in [*pool, *read, *nulls]]
+        drawn = [augmented(e, conversations, augmentation, rng, talk) for e in [*pool, *read, *nulls]]
         yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
 
 
