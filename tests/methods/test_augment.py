@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from test_examples import TWO_TURNS
 
-from methods.augment import CLAIMS, FOLLOW_UPS, augmented
+from methods.augment import CLAIMS, FOLLOW_UPS, answered, augmented, talk_before
 from methods.examples import Example, ExampleConfig, clause_examples, general, plain_messages, self_made_cues
 from tasks.base import QA, Memory, Message
 from tasks.dialogues import CONTRADICTIONS
@@ -76,6 +76,26 @@ def test_talk_before_is_of_up_to_so_many_conversations() -> None:
     rng = random.Random(0)
     lengths = {len(augmented(of("Cork"), [TWO_TURNS], config, rng).messages) for _ in range(100)}
     assert lengths == {5, 9, 13}
+
+
+def test_talk_before_holds_as_many_answered_questions_as_asked() -> None:
+    """A question on a clause with its answer in a conversation's place, the same before every kind of question."""
+    exchanges = answered({"Lisbon": self_made_cues(LISBON, 1), "Cork": [of("Cork")], "Porto": [of("Porto")]})
+    assert exchanges == [of("Cork"), of("Porto")]  # a self-made question has no answer
+    asked = {(*e.messages, Message("assistant", e.answer)) for e in exchanges}
+    rng = random.Random(0)
+
+    def drawn(share: float, found: list[Example]) -> list[tuple[Message, ...]]:
+        config = replace(BARE, history_probability=1.0, history_asked=share)
+        return [talk_before([TWO_TURNS], config, rng, found) for _ in range(400)]
+
+    assert set(drawn(1.0, exchanges)) == asked
+    assert set(drawn(0.0, exchanges)) == set(drawn(1.0, [])) == {plain_messages(TWO_TURNS)}
+    assert 160 < sum(talk in asked for talk in drawn(0.5, exchanges)) < 240
+    config = replace(BARE, history_probability=1.0, history_asked=1.0)
+    put = augmented(of("Cork"), [TWO_TURNS], config, rng, exchanges)
+    assert put.messages[:-1] in asked
+    assert replace(put, messages=put.messages[-1:]) == of("Cork")
 
 
 def test_rivals_are_what_siblings_say_of_the_same_fact() -> None:

@@ -49,6 +49,7 @@ def dataset_of(
     mixture: MixtureConfig = MIXTURE,
     seed: int = 0,
     history: float = 0.0,
+    history_asked: float = 0.0,
     config: ExampleConfig | None = None,
     conversations: list[Conversation] | None = None,
 ) -> CalibratedDataset:
@@ -61,7 +62,7 @@ def dataset_of(
         reading_examples(task.sft),
         conversations or general(task.sft),
         mixture,
-        replace(PLAIN, history_probability=history),
+        replace(PLAIN, history_probability=history, history_asked=history_asked),
         4,
         seed,
     )
@@ -130,14 +131,14 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
 
 
 def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: Backbone, regs: TaskData) -> None:
-    """Cut from the sft_only sample of the same conversation; with a history, behind a clause's question."""
+    """Cut from the sft_only sample of the same conversation; with talk before it, behind a clause's question."""
     mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, openings=2.0)
     whole = {conversation_sample(pristine, c).input_ids for c in general(regs.sft)}
     questions = {
         e.messages[-1].content for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found
     }
     for history in (0.0, 1.0):
-        samples = dataset_of(pristine, regs, mixture, history=history).refresh_epoch_data()
+        samples = dataset_of(pristine, regs, mixture, history=history, history_asked=1.0).refresh_epoch_data()
         assert len(samples) == 2 * len(regs.memories)
         for sample in samples:
             assert sample.kind == "sft_only"
@@ -149,6 +150,25 @@ def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: 
             cut = any(ids[: len(sample)] == sample.input_ids for ids in whole)
             behind = any(question in text_of(pristine, sample.input_ids) for question in questions)
             assert (cut, behind) == (history == 0.0, history == 1.0)
+
+
+def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
+    pristine: Backbone, regs: TaskData
+) -> None:
+    """Each is memory_full's sample of its question, cut behind <recall>: nothing is injected or decoded."""
+    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=2.0)
+    data = dataset_of(pristine, regs, mixture)
+    samples = data.refresh_epoch_data()
+    assert Counter(s.memory_index for s in samples) == {data.bank.index(m.id): 2 for m in regs.memories}
+    whole = [data.memory_full(e) for found in data.examples.values() for e in found]
+    begun = {s.input_ids[: s.recall_position + 1]: s for s in whole}
+    for sample in samples:
+        full = begun[sample.input_ids]
+        assert (sample.kind, sample.pad_position) == ("query", -1)
+        assert sample.recall_position == full.recall_position == len(sample) - 1
+        assert sample.labels == full.labels[: len(sample)]
+        assert sample.labels[-1] == pristine.ids.recall
+        assert sample.memory_index == full.memory_index
 
 
 def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
