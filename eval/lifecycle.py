@@ -2,8 +2,8 @@
 
 DESIGN section 5. After its fit every method goes through the same plan:
 
-    write    clauses that the fit never saw, one at a time
-    update   clauses with a new text under their old id; the old value afterwards is *stale*
+    write    clauses that the fit never saw, several a call (`written_at_once`), as a batch of news comes in
+    update   clauses with a new text under their old id, one a call; the old value afterwards is *stale*
     forget   one clause of each near-miss family; its questions should be declined, its siblings' answered
     growth   ever more memories beside the fitted ones: does the right one still come first?
 
@@ -63,11 +63,16 @@ class LifecycleOptions:
     """How much is changed, and how many questions tell what came of it."""
 
     num_written: int = 6  # clauses from outside the slice, at least: whole families are drawn
+    written_at_once: int = 8  # of them, in one call: a method may write several at less cost than one by one
     num_forgotten: int = 6  # clauses, at most one a family
     num_neighbours: int = 24  # questions a step about clauses that it leaves alone, at most
     growth: tuple[int, ...] = (10, 30, 100)  # memories beside the fitted ones
     num_growth_questions: int = 24
     growth_new_tokens: int = 24  # of a growth answer, of which the first lookup alone counts
+
+    def __post_init__(self) -> None:
+        if self.written_at_once < 1:
+            raise TaskError(f"lifecycle.written_at_once={self.written_at_once} writes nothing; choose 1 or more")
 
 
 # --- the plan -----------------------------------------------------------------------------------
@@ -84,6 +89,7 @@ class LifecyclePlan:
     distractors: tuple[Memory, ...]
     growth: tuple[int, ...]
     growth_new_tokens: int
+    written_at_once: int
     targets: Mapping[LifecycleStep, tuple[QA, ...]]  # questions about what a step changes
     neighbours: Mapping[LifecycleStep, tuple[QA, ...]] = field(default_factory=dict)
     old: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # revised question -> forms of the old value
@@ -162,6 +168,7 @@ def plan_lifecycle(
         distractors=distractors,
         growth=growth,
         growth_new_tokens=options.growth_new_tokens,
+        written_at_once=options.written_at_once,
         targets={
             "write": tuple(about(written, list(whole.held_out(split)))),
             "update": tuple(updated),
@@ -325,7 +332,9 @@ class _Pass:
                 return changed, [self._forget(changed, memory) for memory in memories]
             if self._rewrites(step):
                 changed.forget([memory.id for memory in memories])
-            return changed, [self._write(step, changed, [memory]) for memory in memories]
+            size = plan.written_at_once if step == "write" else 1
+            calls = [memories[start : start + size] for start in range(0, len(memories), size)]
+            return changed, [self._write(step, changed, called) for called in calls]
         except RefitNeeded:
             del changed
         fresh, report = self._refit_of(step)
@@ -518,34 +527,38 @@ def neighbours(
 
 
 def spent(edits: Sequence[EditRecord], step: LifecycleStep, what: Literal["seconds", "tokens", "bytes"]) -> Sample:
-    """What one call costs: seconds, trained tokens, or bytes a memory. A refit is one call.
+    """What a change costs: seconds, trained tokens or bytes a memory, each memory's share of its call.
 
-    Calls of growth write many memories at once, so there seconds and tokens are a memory's too. Bytes are the
-    change of the bank or index: above 0 it grew, below 0 it shrank.
+    A refit, which changes all of them, counts whole. Bytes are the change of the bank or index: above 0 it grew,
+    below 0 it shrank.
     """
 
     def value(edit: EditRecord) -> float | None:
-        parts = len(edit.memory_ids) if step == "growth" else 1
         if what == "seconds":
-            return edit.seconds / parts
+            return edit.seconds
         if what == "tokens":
-            return edit.trained_tokens / parts
+            return edit.trained_tokens
         if edit.bytes_before is None or edit.bytes_after is None:
             return None
-        return (edit.bytes_after - edit.bytes_before) / len(edit.memory_ids)
+        return edit.bytes_after - edit.bytes_before
 
     of_step = [edit for edit in edits if edit.step == step]
-    kept = [(edit, number) for edit in of_step if (number := value(edit)) is not None]
+    kept: list[tuple[EditRecord, str, float]] = []
+    for edit in of_step:
+        number = value(edit)
+        if number is not None:
+            shared = ("",) if edit.refit else edit.memory_ids
+            kept += [(edit, memory_id, number / len(shared)) for memory_id in shared]
     if of_step:
         weights = "weights hold it: no clause has bytes of its own"
         reason = weights if of_step[0].refit else "the method does not tell what it stores"
     else:
         reason = NO_GROWTH if step == "growth" and any(edit.refit for edit in edits) else NOT_TAKEN[step]
     return Sample(
-        values=np.array([number for _, number in kept], dtype=np.float64),
-        clusters=tuple(_edit_cluster(edit) for edit, _ in kept),
-        seeds=tuple(edit.seed for edit, _ in kept),
-        items=tuple(_edit_cluster(edit) for edit, _ in kept),
+        values=np.array([number for _, _, number in kept], dtype=np.float64),
+        clusters=tuple(_edit_cluster(edit) for edit, _, _ in kept),
+        seeds=tuple(edit.seed for edit, _, _ in kept),
+        items=tuple(memory_id for _, memory_id, _ in kept),
         reason=reason,
     )
 

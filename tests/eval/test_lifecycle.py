@@ -315,7 +315,7 @@ def test_a_perfect_method() -> None:
 
 
 def test_what_a_write_costs() -> None:
-    """One clause a call; bytes are what the bank grew by."""
+    """A clause's share of its call; bytes are what the bank grew by."""
     metrics = metrics_of(run(Planted())[0])
     assert metrics["lifecycle/write_s"].value == WRITE_S
     assert metrics["lifecycle/write_s"].n == len(PLAN.written)
@@ -324,6 +324,20 @@ def test_what_a_write_costs() -> None:
     assert metrics["lifecycle/write_bytes"].value == BYTES
     assert metrics["lifecycle/write_bytes"].n == len(PLAN.written)
     assert metrics["lifecycle/growth_bytes"].value == BYTES
+
+
+@pytest.mark.parametrize(("at_once", "calls"), [(8, [6]), (4, [4, 2]), (1, [1] * 6)])
+def test_clauses_are_written_several_a_call(at_once: int, calls: list[int]) -> None:
+    """As many as asked for; what a clause costs does not depend on it here. Updates come one by one."""
+    plan = replace(PLAN, written_at_once=at_once)
+    records = run(Planted(), plan)[0]
+    edits = split(records)[1]
+    assert [len(edit.memory_ids) for edit in edits if edit.step == "write"] == calls
+    assert {len(edit.memory_ids) for edit in edits if edit.step in ("update", "forget")} == {1}
+    metrics = metrics_of(records)
+    assert metrics["lifecycle/write_s"].value == WRITE_S
+    assert metrics["lifecycle/write_s"].n == len(plan.written)
+    assert metrics["lifecycle/write_accuracy"].value == 1.0
 
 
 def test_every_step_has_its_seconds_bytes_and_tokens() -> None:
