@@ -101,10 +101,14 @@ CALIBRATED = tuple(
             "three keys a memory: its text's and its sentences'",
             ("methods.recall.keys_per_memory=3",),
         ),
-        ("vectors_8", "eight injected vectors a memory", ("methods.recall.vectors_per_memory=8",)),
+        ("vectors_1", "one injected vector a memory, was eight", ("methods.recall.vectors_per_memory=1",)),
+        (
+            "front_1.25",
+            "more memory_front samples (1.25 a memory, was 0.75)",
+            ("methods.recall.mixture.memory_front=1.25",),
+        ),
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
         ("fixed_values", "injected vectors stay where they start", ("methods.recall.train_values=false",)),
-        ("tied", "key and injected vector are one, which learns for both", ("methods.recall.tie_values=true",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
         (
@@ -125,34 +129,19 @@ CALIBRATED = tuple(
     )
 )
 
-FEWER_FRONTS = AblationRow(
-    "recall/vectors_8_front",
+OPENINGS = AblationRow(
+    "recall/openings",
     "recall",
-    "eight injected vectors, and fewer memory_front samples (0.75 a memory, was 1.25)",
-    ("methods.recall.vectors_per_memory=8", "methods.recall.mixture.memory_front=0.75"),
-    "recall/vectors_8",
+    "ordinary conversations cut behind their reasoning's first words",
+    ("methods.recall.mixture.openings=1.5",),
+    "recall",
 )
-
-OPENINGS = tuple(
-    AblationRow(
-        f"{against}_openings",
-        "recall",
-        f"{what}, and ordinary conversations cut behind their reasoning's first words",
-        (*overrides, "methods.recall.mixture.openings=1.5"),
-        against,
-    )
-    for against, what, overrides in (
-        ("recall/vectors_8", "eight injected vectors", ("methods.recall.vectors_per_memory=8",)),
-        (FEWER_FRONTS.name, "eight injected vectors, fewer memory_front samples", FEWER_FRONTS.overrides),
-    )
-)
-
 TALK = AblationRow(
     "recall/openings_talk",
     "recall",
     "the same, and half of the talk before a question, whichever it is, a question on a clause and its answer",
-    (*OPENINGS[1].overrides, "examples.history_asked=0.5"),
-    OPENINGS[1].name,
+    (*OPENINGS.overrides, "examples.history_asked=0.5"),
+    OPENINGS.name,
 )
 QUERIES = AblationRow(
     "recall/queries",
@@ -160,6 +149,14 @@ QUERIES = AblationRow(
     "the same, and questions on clauses cut behind <recall>",
     (*TALK.overrides, "methods.recall.mixture.queries=1.5"),
     TALK.name,
+)
+
+TIED = AblationRow(
+    "recall/tied",
+    "recall",
+    "one vector a memory, key and injected vector in one, which learns for both",
+    ("methods.recall.vectors_per_memory=1", "methods.recall.tie_values=true"),
+    "recall/vectors_1",
 )
 
 RAW_LOGITS = AblationRow(
@@ -180,10 +177,11 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-ALL = (*SECTION_4_4, RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, TALK, QUERIES, *RECIPES)
+CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, *RECIPES)
+ALL = (*SECTION_4_4, *CHOICES)
 SETS = {
     "section_4_4": SECTION_4_4,
-    "calibrated": (*SECTION_4_4[4:], RAW_LOGITS, *CALIBRATED, FEWER_FRONTS, *OPENINGS, TALK, QUERIES, *RECIPES),
+    "calibrated": (*SECTION_4_4[4:], *CHOICES),
     "all": ALL,
 }
 

@@ -36,7 +36,7 @@ OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, and what sta
 class MixtureConfig:
     """Samples an epoch, as multiples of the number of memories."""
 
-    memory_front: float = 1.25
+    memory_front: float = 0.75
     memory_full: float = 1.5
     sft_only: float = 0.75
     openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning

@@ -90,7 +90,7 @@ class RecallConfig:
     train_values: bool = True  # injected vectors learn in Step 2, untied from their keys
     tie_values: bool = False  # key and injected vector of the fit are one, which learns for both in both steps
     value_spread: float = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
-    vectors_per_memory: int = 1  # P: injected one after another, each under a pad of its own
+    vectors_per_memory: int = 8  # P: injected one after another, each under a pad of its own
     gain: float = 1.0  # injected norm, in mean token-embedding norms
     test_context: str = "What does the handbook say?"  # asked by test_memory_recall
     write: WriteConfig = field(default_factory=WriteConfig)  # writing after the fit, weights frozen

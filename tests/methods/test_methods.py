@@ -188,7 +188,7 @@ def test_what_is_kept_beside_the_weights_is_told(
     assert isinstance(recall, Stored)
     before = recall.stored_bytes()
     recall.forget([regs.memories[0].id])  # type: ignore[attr-defined]
-    assert before == recall.stored_bytes() + 2 * 64 * 4  # key and value, fp32
+    assert before == recall.stored_bytes() + 9 * 64 * 4  # a key and eight values, fp32
     rag = build("rag", pristine_lively.clone(), regs, tmp_path / "b")
     assert isinstance(rag, Stored)
     rag.write(regs.memories)  # type: ignore[attr-defined]

@@ -289,7 +289,7 @@ def test_fit_write_forget_and_load(
     assert method.bank is not None
     assert method.bank.ids == [NULL_ID, *(m.id for m in regs.memories)]
     assert method.bank.num_keys == 3
-    assert report.index_bytes == method.bank.num_bytes == 7 * (3 + 1) * pristine_lively.hidden_size * 4
+    assert report.index_bytes == method.bank.num_bytes == 7 * (3 + 8) * pristine_lively.hidden_size * 4
     method.save(tmp_path / "saved")
 
     other = method_of(pristine_lively.clone(), tmp_path / "other", 1)  # the saved bank decides, not the setting

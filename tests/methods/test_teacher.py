@@ -300,7 +300,7 @@ def test_a_fit_ranks_every_text_once(
         ({"distil_temperature": 0.0}, "distil_temperature=0.0 divides cosines"),
         ({"negative_margin": 1.0}, "negative_margin=1.0 is not a cosine"),
         ({"tie_values": True, "vectors_per_memory": 2}, "tie_values=true makes one vector"),
-        ({"tie_values": True, "train_keys": False}, "train_keys and train_values alike"),
+        ({"tie_values": True, "vectors_per_memory": 1, "train_keys": False}, "train_keys and train_values alike"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:

@@ -65,7 +65,7 @@ def test_a_fit_keeps_them_one_and_counts_them_once(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path
 ) -> None:
     setup = MethodSetup(pristine_lively.clone(), LoraTrainConfig(max_tokens=2500), folder=tmp_path)
-    method = RecallMethod(setup, RecallConfig(tie_values=True, distil_weight=0.0))
+    method = RecallMethod(setup, RecallConfig(tie_values=True, vectors_per_memory=1, distil_weight=0.0))
     start = method._make_bank(regs.memories, [])
     assert torch.equal(start.keys_MD, start.values_MD)
     method.fit(regs.memories, regs.sft)
