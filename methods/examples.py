@@ -50,6 +50,20 @@ class ExampleConfig:
     follow_up_probability: float = 0.0  # share of those with leads that follow on one of them, in brief
     word_dropout: float = 0.15  # share of a question's plain words left out, on every other question
 
+    def __post_init__(self) -> None:
+        for name in ("self_cues", "self_cues_beside"):
+            if getattr(self, name) < 0:
+                raise MethodError(f"examples.{name}={getattr(self, name)} is below 0; choose 0 or more")
+        if self.history_conversations < 1:
+            raise MethodError(
+                f"examples.history_conversations={self.history_conversations} is no talk; choose 1 or more, or "
+                "examples.history_probability=0"
+            )
+        shares = ("history_probability", "history_asked", "claim_probability", "follow_up_probability")
+        for name in (*shares, "word_dropout"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MethodError(f"examples.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
+
 
 # A number with the word it counts, or a name of two capitalised words: what a question may ask for.
 # "box 41 by 15:35" counts nothing: a preposition or a conjunction is no unit.

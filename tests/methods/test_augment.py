@@ -10,6 +10,7 @@ import pytest
 from test_examples import TWO_TURNS
 
 from methods.augment import CLAIMS, FOLLOW_UPS, answered, augmented, talk_before
+from methods.base import MethodError
 from methods.examples import Example, ExampleConfig, clause_examples, general, plain_messages, self_made_cues
 from tasks.base import QA, Memory, Message
 from tasks.dialogues import CONTRADICTIONS
@@ -96,6 +97,20 @@ def test_talk_before_holds_as_many_answered_questions_as_asked() -> None:
     put = augmented(of("Cork"), [TWO_TURNS], config, rng, exchanges)
     assert put.messages[:-1] in asked
     assert replace(put, messages=put.messages[-1:]) == of("Cork")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"self_cues": -1}, "examples.self_cues=-1 is below 0"),
+        ({"history_conversations": 0}, "examples.history_conversations=0 is no talk"),
+        ({"history_asked": 1.5}, "examples.history_asked=1.5 is not a share"),
+        ({"word_dropout": -0.1}, "examples.word_dropout=-0.1 is not a share"),
+    ],
+)
+def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:
+    with pytest.raises(MethodError, match=said):
+        ExampleConfig(**values)  # type: ignore[arg-type]
 
 
 def test_rivals_are_what_siblings_say_of_the_same_fact() -> None:
