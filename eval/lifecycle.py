@@ -63,7 +63,7 @@ class LifecycleOptions:
     """How much is changed, and how many questions tell what came of it."""
 
     num_written: int = 6  # clauses from outside the slice, at least: whole families are drawn
-    written_at_once: int = 8  # of them, in one call: a method may write several at less cost than one by one
+    written_at_once: int = 3  # of them, in one call: a method may write several at less cost than one by one
     num_forgotten: int = 6  # clauses, at most one a family
     num_neighbours: int = 24  # questions a step about clauses that it leaves alone, at most
     growth: tuple[int, ...] = (10, 30, 100)  # memories beside the fitted ones
@@ -348,6 +348,7 @@ class _Pass:
             report.forward_tokens,
             refit=True,
             rewritten=self._rewrites(step),
+            threads=int(report.notes.get("threads", 0)),
         )
         return fresh, [cost]
 
@@ -643,6 +644,10 @@ def lifecycle_metrics(
     metrics["lifecycle/rewritten"] = (
         Estimate(float(any(rewritten)), n=len(rewritten)) if rewritten else missing(NOT_TAKEN["write"])
     )
+    threads = [edit.threads for edit in edits if edit.threads]
+    metrics["lifecycle/refit_threads"] = (
+        Estimate(float(min(threads)), n=len(threads)) if threads else missing("no refit told its threads")
+    )
     refits = {edit.refit for edit in edits}
     metrics["lifecycle/refit"] = (
         Estimate(float(any(refits)), n=len(edits)) if edits else missing("nothing was changed")
@@ -699,4 +704,5 @@ KEYS = (  # of lifecycle_metrics, without those that name a size of the bank
     *(f"lifecycle/{step}_neighbour_change" for step in ("write", "update", "forget")),
     "lifecycle/growth_hit_change",
     "lifecycle/refit",
+    "lifecycle/refit_threads",
 )

@@ -118,6 +118,7 @@ class EditRecord:
     num_added: int = 0  # growth: memories beyond the fitted ones, once done
     refit: bool = False  # the method cannot change its memories: it was fitted again on the changed set
     rewritten: bool = False  # write: the fit knew every clause, so this one was forgotten first
+    threads: int = 0  # of a refit, on which its seconds were taken; 0: not told
 
 
 @dataclass(frozen=True)

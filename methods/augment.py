@@ -66,7 +66,8 @@ def talk_before(
 ) -> tuple[Message, ...]:
     """What is said before a question, mostly nothing: conversations, and `exchanges`, questions answered.
 
-    Drawn alike before questions on clauses and before ordinary ones, so that it does not tell which comes.
+    Drawn alike before questions on clauses and before openings (`methods.recall.calibrated`), so that it does not
+    tell which comes.
     """
     if rng.random() >= config.history_probability:
         return ()

@@ -82,8 +82,11 @@ def say_too_long(
     names: Sequence[str], config: Resolved, task: TaskData, backbone: Backbone, display: Display
 ) -> None:
     """Says before any fit which memories are longer than an answer: no recall could recite them."""
-    if set(names) & set(RECITERS):
-        said = too_long_to_recite(backbone, task.memories, config.evaluation.max_new_tokens)
+    reciters = set(names) & set(RECITERS)
+    if reciters:
+        configs = [config.method_configs[name] for name in reciters]
+        num_pads = max(getattr(own, "vectors_per_memory", 1) for own in configs)
+        said = too_long_to_recite(backbone, task.memories, config.evaluation.max_new_tokens, num_pads)
         if said:
             display.say(said)
 

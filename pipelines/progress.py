@@ -16,7 +16,7 @@ EVERY_S = 15.0  # between plain lines
 
 
 class Display:
-    """`display(stage, done, total)` from anywhere below; a stage ends when done reaches total."""
+    """`display(stage, done, total)` from anywhere below; a stage ends once done is total, and may begin anew."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -51,16 +51,21 @@ class Display:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         now = time.perf_counter()
+        again = stage in self._tasks and stage not in self._begin
         begin, first = self._begin.setdefault(stage, (now, done))
         rate = (done - first) / (now - begin) if now > begin else 0.0
         if self._live:
             if stage not in self._tasks:
                 self._tasks[stage] = self._progress.add_task(stage, total=total, rate="")
+            elif again:
+                self._progress.reset(self._tasks[stage], total=total, rate="")
             self._progress.update(self._tasks[stage], completed=done, rate=f"{rate:.1f}/s")
         elif now - self._last > EVERY_S or done >= total:
             self._last = now
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
             self.say(f"{stage}: {done}/{total} ({rate:.1f}/s{left})")
+        if done >= total:
+            del self._begin[stage]
 
 
 def quiet_libraries() -> None:

@@ -36,7 +36,7 @@ class SavedBank:
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     keys_MD: Floats  # unit vectors that the memory head compares the query with; of several the whole texts'
-    values_MD: Floats  # unit vectors that are fed, times the gain, in place of the pad's embedding
+    fed_MF: Floats  # (M, P * D): what is fed for each memory, P vectors one after another
     gain: float
 
 
@@ -51,7 +51,14 @@ def read_bank(fit: Path) -> SavedBank:
     tensors = load_file(folder / "bank.safetensors")
     keys, values = (np.asarray(tensors[name], dtype=np.float64) for name in ("keys", "values"))
     keys = keys[:, 0] if keys.ndim == 3 else keys  # the whole text's comes first
-    return SavedBank(tuple(body["ids"]), tuple(body["texts"]), keys, values, float(body["gain"]))
+    gain, counts = float(body["gain"]), body.get("several", {})
+    fed = dict(zip(body["ids"], values[:, None] * gain, strict=True))  # (P, D) by id
+    if counts:
+        parts = np.split(np.asarray(tensors["several"], dtype=np.float64), np.cumsum(list(counts.values()))[:-1])
+        fed |= dict(zip(counts, parts, strict=True))
+    least = min((len(fed_PD) for fed_PD in fed.values()), default=1)  # written ones may have more than the others
+    fed_MF = np.stack([fed[memory_id][:least].ravel() for memory_id in body["ids"]])
+    return SavedBank(tuple(body["ids"]), tuple(body["texts"]), keys, fed_MF, gain)
 
 
 def pair_cosines(vectors_MD: Floats, family_of: Sequence[str]) -> tuple[Floats, Floats]:

@@ -112,6 +112,7 @@ ROWS: tuple[Row, ...] = (
     Row("cost/per_correct_s_k100", "... k=100", "s", "cost", "the same when it serves 100"),
     Row("cost/per_correct_s_k10000", "... k=10000", "s", "cost", "the same when it serves 10,000"),
     Row("lifecycle/refit", "changed by a refit", "number", "lifecycle", "1: it cannot change its memories, so its times and tokens below are those of a new fit"),
+    Row("lifecycle/refit_threads", "refit, threads", "number", "lifecycle", "CPU threads of a refit, the fewest of several; seconds on unlike threads do not compare"),
     Row("lifecycle/write_s", "write, s a clause", "s", "lifecycle", "mean time to add a clause after the fit, several a call; a refit, which adds all, counts whole"),
     Row("lifecycle/rewritten", "fitted ones rewritten", "number", "lifecycle", "1: the fit saw every clause, so some were forgotten and written again; weights may still know those"),
     Row("lifecycle/write_bytes", "write, MiB a clause", "bytes", "lifecycle", "what the bank or index grows by"),

@@ -1,9 +1,11 @@
 """Step 2's data of the calibrated recipe: the specification's sample types, on questions that need the memory.
 
-    memory_front   another clause's question or a conversation, then <recall> <|memory_pad|> TEXT </recall>
-    memory_full    question + <think> <recall> <|memory_pad|> TEXT </recall> reasoning </think> answer
+    memory_front   another clause's question or a conversation, then <recall> PADS TEXT </recall>
+    memory_full    question + <think> <recall> PADS TEXT </recall> reasoning </think> answer
     sft_only       an ordinary conversation, no memory token; cut behind its reasoning's first words, an opening
     query          question + <think> <recall>: Step 1's sample, with the trigger learnt
+
+PADS are as many <|memory_pad|> as a memory has vectors.
 
 What differs from `mixed_dataset`: memory_full's question is one that its memory answers, and the state at
 <recall> learns to find it; <recall> has no label after an unrelated context, or the model would learn to
@@ -29,7 +31,7 @@ from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
-OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, and what stands where <recall> would
+OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, what stands where <recall> would, and the next
 
 
 @dataclass(frozen=True)

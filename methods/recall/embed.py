@@ -21,7 +21,7 @@ from methods.train import collate
 from tasks.base import Memory
 
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
-_RECALL_TOKENS = 5  # around a recited text: <think>, line break, <recall>, pad, </recall>
+_RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])\s*")
 
 
@@ -42,9 +42,15 @@ def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
             )
 
 
-def too_long_to_recite(backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int) -> str:
-    """One sentence on memories whose text alone fills an answer of so many tokens; "" where there are none."""
-    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + _RECALL_TOKENS for m in memories}
+def too_long_to_recite(
+    backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int, num_pads: int = 1
+) -> str:
+    """One sentence on memories that alone fill an answer of so many tokens; "" where there are none.
+
+    num_pads: of a recall, each of which takes a token of the answer.
+    """
+    around = _RECALL_TOKENS + num_pads
+    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + around for m in memories}
     over = [memory_id for memory_id, num_tokens in lengths.items() if num_tokens >= max_new_tokens]
     if not over:
         return ""

@@ -128,10 +128,12 @@ class SilentRecallConfig(RecallConfig):
     """`recall_silent`: the calibrated recipe without recitation.
 
     Reading passages are left out of Step 2: their vectors are not decodable, so nothing could be read from
-    them in silence.
+    them in silence. Texts are decoded in memory_front alone, hence more of it.
     """
 
-    mixture: MixtureConfig = field(default_factory=lambda: MixtureConfig(silent=True, reading=0.0))
+    mixture: MixtureConfig = field(
+        default_factory=lambda: MixtureConfig(silent=True, reading=0.0, memory_front=1.25)
+    )
     write: WriteConfig = field(default_factory=lambda: WriteConfig(read_targets=False))  # no text is read from
 
 
@@ -173,7 +175,7 @@ class RecallMethod:
         keys_NKD = bank.normalise(raw_NKD)
         bank.write([m.id for m in entries], [m.text for m in entries], keys_NKD, keys_NKD[:, 0])
         if not self.config.tie_values:
-            bank.take_values(self._spread(keys_NKD[:, 0]))
+            bank.take_values(self._spread(keys_NKD[:, 0], self.config.vectors_per_memory))
         return bank
 
     def _extract_keys(self, backbone: Backbone, memories: Sequence[Memory], num_keys: int) -> torch.Tensor:
@@ -190,9 +192,9 @@ class RecallMethod:
             start += len(found)
         return raw_RD[torch.tensor(rows, device=raw_RD.device)]
 
-    def _spread(self, keys_ND: torch.Tensor) -> torch.Tensor:
+    def _spread(self, keys_ND: torch.Tensor, num_vectors: int) -> torch.Tensor:
         """(N, P, D) unit values that near-miss clauses do not share: the keys plus seeded random directions."""
-        values_NPD = keys_ND[:, None].expand(-1, self.config.vectors_per_memory, -1)
+        values_NPD = keys_ND[:, None].expand(-1, num_vectors, -1)
         if not self.config.value_spread:
             return values_NPD
         generator = torch.Generator().manual_seed(self.setup.train.seed)
@@ -426,8 +428,15 @@ class RecallMethod:
 
     # after the fit
 
+    def _start_values(self, keys_ND: torch.Tensor) -> list[torch.Tensor]:
+        """What new memories are fed as where nothing is optimised: as many vectors as fitted ones, untrained."""
+        bank = self._bank()
+        if bank.num_vectors == 1:
+            return list(keys_ND)
+        return list(self._spread(keys_ND, bank.num_vectors) * bank.gain)
+
     def index(self, memories: Sequence[Memory]) -> WriteReport:
-        """Adds memories that are found but not made decodable: keys are fitted, no value is."""
+        """Adds memories that are found but not made decodable: keys are fitted, values stay where they start."""
         return self._write(memories, replace(self.write_config, max_steps=0))
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
@@ -448,7 +457,7 @@ class RecallMethod:
         keys_NKD = bank.normalise(self._extract_keys(untouched, memories, bank.num_keys))
         del untouched
         asked = [self._questions(m) for m in memories]
-        values: list[torch.Tensor] = list(keys_NKD[:, 0])
+        values = self._start_values(keys_NKD[:, 0])
         written: dict[str, WrittenValue] = {}
         if options.max_steps:
             written = self._optimise(memories, keys_NKD[:, 0], asked, options)

@@ -106,6 +106,8 @@ class SftSampler:
     def _sample_sft_for_epoch(self, total_target: int) -> list[int]:
         """Indices of `total_target` conversations. Too few within the limit is a MethodError (see `check`)."""
         self.check(total_target)
+        if not total_target:  # what is off draws nothing
+            return []
         candidate_indices = list(range(len(self.conversations)))
         self.rng.shuffle(candidate_indices)
         chosen: list[int] = []

@@ -48,7 +48,7 @@ def content(answer: Answer) -> tuple[Any, ...]:
 def well_formed(backbone: Backbone) -> dict[tuple[int, int], int]:
     ids = backbone.ids
     script = says(
-        backbone, ids.think, "\n", ids.recall, "?", "Süd 🦊", ids.recall_end, "\n", ids.think_end, "\n42"
+        backbone, ids.think, "\n", ids.recall, "?" * 8, "Süd 🦊", ids.recall_end, "\n", ids.think_end, "\n42"
     )
     return script | {(-1, len(script)): ids.eos}
 
@@ -58,7 +58,7 @@ def well_formed(backbone: Backbone) -> dict[tuple[int, int], int]:
 def test_streamed_text_is_the_raw_text(asked: dict[str, Method], name: str, formed: bool) -> None:
     method = asked[name]
     backbone = method.backbone  # type: ignore[attr-defined]
-    ctx = Context((Message("user", "How much is paid per night in Lisbon?"),), 40)
+    ctx = Context((Message("user", "How much is paid per night in Lisbon?"),), 48)
     answers, pieces = [], list[str]()
     for stream in (True, False):
         with scripted(backbone, well_formed(backbone)) if formed else nullcontext():

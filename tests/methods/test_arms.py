@@ -77,7 +77,8 @@ def test_what_no_clause_answers_gets_the_null_memory(vector_arm: Any) -> None:
 def test_two_recalls_get_both_gold_vectors_and_a_third_the_last(vector_arm: Any, regs: TaskData) -> None:
     first, second = (m.id for m in regs.memories[:2])
     method = vector_arm("oracle_vector", Both=(second, first))
-    (answer,) = recalling(method, [Context(asked("Both"), 14)], steps=(1, 5, 9))
+    apart = method.bank.num_vectors + 3  # steps from one <recall> to the next, behind its pads
+    (answer,) = recalling(method, [Context(asked("Both"), 3 * apart)], steps=(1, 1 + apart, 1 + 2 * apart))
     assert [lookup.memory_id for lookup in answer.lookups] == [second, first, first]
 
 

@@ -208,7 +208,8 @@ def test_a_memory_leaves_room_for_question_and_answer(lively: Backbone) -> None:
 def test_memories_that_fill_an_answer_are_counted_and_the_longest_is_named(lively: Backbone) -> None:
     memories = [Memory("short", "x" * 94), Memory("long", "x" * 95), Memory("longest", "x" * 120)]
     assert too_long_to_recite(lively, memories, 126) == ""
-    said = too_long_to_recite(lively, memories, 100)  # five tokens stand around a recited text
+    assert "'longest' takes 132" in too_long_to_recite(lively, memories, 126, num_pads=8)
+    said = too_long_to_recite(lively, memories, 100)  # four tokens stand around a recited text, and its pad
     assert "2 of 3 memories" in said
     assert "100 tokens and 'longest' takes 125" in said
 

@@ -346,7 +346,8 @@ def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
 
 def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backbone) -> None:
     backbone = pristine_lively.clone()
-    method = RecallMethod(MethodSetup(backbone), RecallConfig(write=WriteConfig(max_steps=3)))
+    config = RecallConfig(vectors_per_memory=1, write=WriteConfig(max_steps=3))
+    method = RecallMethod(MethodSetup(backbone), config)
     method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
     keys, values = method.bank.keys_MD.clone(), method.bank.values_MD.clone()
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
@@ -367,6 +368,22 @@ def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backb
     assert torch.equal(method.bank.keys_MD, keys)
     assert torch.equal(method.bank.values_MD, values)
     assert not method.bank.several
+
+
+@pytest.mark.parametrize("num_vectors", [1, 3])
+def test_what_is_indexed_takes_as_much_as_what_was_fitted(pristine_lively: Backbone, num_vectors: int) -> None:
+    """Found, not made decodable: its vectors stay where a fit's would start."""
+    config = RecallConfig(vectors_per_memory=num_vectors)
+    method = RecallMethod(MethodSetup(pristine_lively), config)
+    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
+    before = method.stored_bytes()
+    report = method.index([Memory("new", "Oars are kept in shed four.", "Oars")])
+    assert report.trained_tokens == 0
+    assert method.stored_bytes() == before * 3 // 2  # beside the null memory and the fitted one
+    fed = [method.bank.memory_embeddings(row) for row in range(3)]
+    assert [tuple(fed_PD.shape) for fed_PD in fed] == [(num_vectors, pristine_lively.hidden_size)] * 3
+    for fed_PD in fed:
+        torch.testing.assert_close(fed_PD.norm(dim=-1), torch.full((num_vectors,), method.bank.gain))
 
 
 def test_the_report_and_a_warning_name_what_is_not_exact(

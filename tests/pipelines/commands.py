@@ -26,6 +26,8 @@ SMALL = (
     "evaluation.batch_size=4",
     "evaluation.timed_questions=2",
     "evaluation.bootstrap_resamples=50",
+    "methods.recall.vectors_per_memory=1",  # few tokens are said
+    "methods.recall_written.vectors_per_memory=1",
 )
 
 

@@ -20,6 +20,7 @@ from pipelines.progress import Display
 from pipelines.run import Run
 
 WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
+ADAPTER = "adapter_model.safetensors"
 
 
 def jobs(*names: str) -> list[fit.FitJob]:
@@ -58,18 +59,31 @@ def lifecycle_of(
 def test_refits_apart_are_those_made_here_and_stay_in_the_run_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """The same weights, which are those of the set in the fit's folder and of no other."""
     folder, apart = lifecycle_of(monkeypatch, tmp_path / "apart", 2)
-    _, here = lifecycle_of(monkeypatch, tmp_path / "here", 1)
+    folder_here, here = lifecycle_of(monkeypatch, tmp_path / "here", 1)
     assert [(r.step, r.turn.id, r.turn.answer.raw) for r in apart] == [
         (r.step, r.turn.id, r.turn.answer.raw) for r in here
     ]
     assert {r.step for r in apart if r.refit} == {"write", "update", "forget"}
     refits = folder / "refits" / "0" / "sft"
     changed, forgotten = (fit.read_memories(refits / name) for name in ("changed", "forgotten"))
-    fitted = saved_config(folder).task.load(0).memories
-    assert {m.id for m in changed} > {m.id for m in fitted} > {m.id for m in forgotten}
-    assert set(forgotten) < set(fitted)
-    assert all((refits / name / "fit.json").exists() for name in ("changed", "forgotten"))
+    task = saved_config(folder).task.load(0)
+    assert {m.id for m in changed} > {m.id for m in task.memories} > {m.id for m in forgotten}
+    assert set(forgotten) < set(task.memories)
+    assert task.revisions and set(task.revisions) <= set(changed)
+    weights = {
+        (place, name): load_file(place / "refits" / "0" / "sft" / name / "adapters" / "sft" / ADAPTER)
+        for place in (folder, folder_here)
+        for name in ("changed", "forgotten")
+    }
+    for name in ("changed", "forgotten"):
+        assert (refits / name / "fit.json").exists()
+        one, two = weights[folder, name], weights[folder_here, name]
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=0.0, atol=1e-4)
+    one, two = weights[folder, "changed"], weights[folder, "forgotten"]
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) > 1e-3
     assert saved_fits(folder) == {(0, "sft")}  # a chat, say, does not offer them
 
 

@@ -129,7 +129,7 @@ def test_lifecycle_of_each_method(full: Finished) -> None:
         for key in ("write_s", "update_s", "forget_s", "stale_rate", "forget_abstention", "neighbour_accuracy"):
             assert methods[name][f"lifecycle/{key}"]["value"] is not None, (name, key)
     assert methods["rag"]["lifecycle/write_hit_at_1"]["value"] is not None
-    assert methods["recall"]["lifecycle/growth_bytes"]["value"] == 9 * 64 * 4  # a key and eight values, fp32
+    assert methods["recall"]["lifecycle/growth_bytes"]["value"] == 2 * 64 * 4  # key and value, fp32
     assert {r.phase for r in full.of("recall", LifecycleRecord)} == {"before", "after", "recall_off"}
     assert methods["sft"]["lifecycle/write_tokens"]["value"] >= 300  # a whole fit
     assert len(full.of("sft", EditRecord)) == 3

@@ -58,9 +58,19 @@ def test_a_saved_bank_is_read_as_it_was(tmp_path: Path, num_keys: int) -> None:
     bank.save(tmp_path / "fits" / "bank")
     read = inside.read_bank(tmp_path / "fits")
     assert (read.ids, read.texts, read.gain) == (("a", "b"), ("A.", "B."), 2.5)
-    assert read.keys_MD.tolist() == bank.keys_MD.tolist() and read.values_MD.tolist() == bank.values_MD.tolist()
+    assert read.keys_MD.tolist() == bank.keys_MD.tolist() and read.fed_MF.tolist() == bank.embeddings_MD.tolist()
     with pytest.raises(ReportError, match="no memory bank"):
         inside.read_bank(tmp_path)
+
+
+def test_all_that_is_fed_for_a_memory_is_read(tmp_path: Path) -> None:
+    """Several vectors a memory, one after another; of a memory with more of them as many as the others have."""
+    bank = MemoryBank(torch.zeros(3), 2.5, "f")
+    fed = [torch.randn(2, 3), torch.randn(4, 3), torch.randn(2, 3)]
+    bank.write(["a", "b", "c"], ["A.", "B.", "C."], torch.randn(3, 3), fed)
+    bank.save(tmp_path / "bank")
+    expected = torch.stack([fed_PD[:2].flatten() for fed_PD in fed])
+    np.testing.assert_allclose(inside.read_bank(tmp_path).fed_MF, expected.numpy(), rtol=1e-6)
 
 
 def test_each_recall_is_a_row_with_its_lead() -> None:
