@@ -202,14 +202,15 @@ class Silent(Display):
 
 
 class Lines(Display):
-    """Progress for another process to read. Rows of an ablation and refits are named: they train one method."""
+    """Progress for another process to read, with the fit's name: others beside it may be in the same stage."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
         self._name = name
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        _say(stage=stage if "/" not in self._name else f"{self._name}: {stage}", done=done, total=total)
+        named = stage if stage.split()[0] == self._name else f"{self._name}: {stage}"
+        _say(stage=named, done=done, total=total)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Display:
             left = f", {(total - done) / rate:.0f} s left" if rate > 0 and done < total else ""
             self.say(f"{stage}: {done}/{total} ({rate:.1f}/s{left})")
         if done >= total:
-            del self._begin[stage]
+            self._begin.pop(stage, None)  # fits side by side report from threads of their own
 
 
 def quiet_libraries() -> None:

@@ -49,9 +49,9 @@ from tasks.base import Memory, Message
 
 @dataclass(frozen=True)
 class WriteConfig:
-    """How values are optimised. max_steps 0: the text's own vector is written as it is."""
+    """How values are optimised."""
 
-    max_steps: int = 200  # of the optimiser, for one memory
+    max_steps: int = 200  # of the optimiser, for one memory; 0: values stay where they start
     learning_rate: float = 0.1  # of Adam
     warmup_steps: int = 5
     tokens_per_vector: int = 6

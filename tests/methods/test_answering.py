@@ -168,9 +168,11 @@ def pieces_of(*texts: str) -> list[tuple[str, str]]:
     return found
 
 
-def test_pieces_say_what_they_are() -> None:
+@pytest.mark.parametrize("pads", [("<|memory_pad|>",), ("<|memory_pad|>", "<|memory_pad|><|memory_pad|>")])
+def test_pieces_say_what_they_are(pads: tuple[str, ...]) -> None:
+    """However many vectors a memory has."""
     assert pieces_of(
-        "<think>", "\n", "<recall>", "<|memory_pad|>", "Rule", " one.", "</recall>", " So", "</think>", "\n42<eos>"
+        "<think>", "\n", "<recall>", *pads, "Rule", " one.", "</recall>", " So", "</think>", "\n42<eos>"
     ) == [
         ("control", "<think>"),
         ("think", "\n"),

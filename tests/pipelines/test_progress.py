@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from pipelines import progress
+from pipelines import fit, progress
 from pipelines.progress import EVERY_S, Display
 
 
@@ -23,3 +25,28 @@ def test_a_stage_that_begins_anew_has_its_own_rate(
             now += 2 * EVERY_S
         lines.append([line for line in capsys.readouterr().err.splitlines() if "30/100" in line])
     assert lines == [["step 1: 30/100 (1.0/s, 70 s left)"]] * 2
+
+
+def test_a_bar_that_begins_anew_is_the_same_bar_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now)
+    display = Display()
+    display._live = True
+    for pause in (0.0, 5000.0):
+        now += pause
+        for done in (0, 30, 100):
+            display("step 1", done, 100)
+            now += 30.0
+            (bar,) = display._progress.tasks
+            assert bar.completed == done
+            if done == 30:
+                assert bar.fields["rate"] == "1.0/s"
+
+
+def test_fits_side_by_side_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Methods may share a stage's name, and rows and refits train one method; a stage with the name keeps it."""
+    for name, stage in (("sft", "sft"), ("recall", "recall step 1"), ("recall_spec", "recall step 1")):
+        fit.Lines(name)(stage, 1, 2)
+    fit.Lines("sft/changed")("sft", 1, 2)
+    said = [json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["sft", "recall step 1", "recall_spec: recall step 1", "sft/changed: sft"]
