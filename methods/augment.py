@@ -35,6 +35,16 @@ FOLLOW_UPS: dict[Language, tuple[str, ...]] = {
     ),
     "zh": ("{variant}又怎样？", "换成{variant}呢？"),
 }
+AGAIN: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "{question}",
+        "I forgot. {question}",
+        "Again, please. {question}",
+        "{question} I have lost my notes.",
+        "Tell me one more time. {question}",
+    ),
+    "zh": ("{question}", "我忘了。{question}", "请再说一次。{question}", "{question}我的笔记丢了。"),
+}
 
 
 def augmented(
@@ -56,6 +66,29 @@ def augmented(
             question = claim.format(rival=rng.choice(example.rivals), question=question)
         messages = (*example.messages[:-1], Message("user", question))
     return replace(example, messages=talk_before(conversations, config, rng, exchanges) + messages)
+
+
+def later_turn(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> Example:
+    """The question where a conversation has come to it before: asked again, against a claim, or following on.
+
+    Asked again, its own exchange stands in the history, as often as not with other talk behind it. An example
+    without answer, rivals and leads stays as it is.
+    """
+    forms = ["again"] * bool(example.answer) + ["claim"] * bool(example.rivals) + ["follow"] * bool(example.leads)
+    form = rng.choice(forms) if forms else ""
+    if form != "again":
+        forced = replace(
+            config, claim_probability=float(form == "claim"), follow_up_probability=float(form == "follow")
+        )
+        return augmented(example, conversations, forced, rng)
+    question = example.messages[-1].content
+    language: Language = "zh" if is_chinese(question) else "en"
+    between = plain_messages(rng.choice(conversations)) if rng.random() < 0.5 else ()
+    asked = rng.choice(AGAIN[language]).format(question=_thinned(question, config, rng))
+    exchange = (*example.messages, Message("assistant", example.answer))
+    return replace(example, messages=(*exchange, *between, Message("user", asked)))
 
 
 def talk_before(

@@ -25,7 +25,7 @@ from pipelines.compare import ask_dialogues, say_too_long
 from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob, fit_missing
 from pipelines.fits import fit_or_load, load_fit
-from pipelines.gate import gated
+from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.passes import measure_ability
 from pipelines.progress import Display, quiet_libraries
@@ -40,12 +40,10 @@ from tasks.validate import check
 BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
 
 
-def fit_rows_apart(rows: Sequence[AblationRow], config: Resolved, run: Run, display: Display) -> None:
-    """The rows' fits that are missing, where they do not go one after the other; `fit_row` finds them."""
+def missing_fits(rows: Sequence[AblationRow], config: Resolved, run: Run) -> list[FitJob]:
     seeds = range(config.seed, config.seed + config.seeds)
     jobs = [FitJob(r.name, r.method, seed, r.overrides) for seed in seeds for r in rows if not r.fit_of]
-    missing = [job for job in jobs if load_fit(run.fit_folder(job.seed, job.name)) is None]
-    fit_missing(config, run, missing, display)
+    return [job for job in jobs if load_fit(job.folder_in(run)) is None]
 
 
 def fit_row(
@@ -76,9 +74,10 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
-        rows = gated(rows, lambda row: row.method, base, run, backbone, display)
+        sure = missing_fits([row for row in rows if row.method != SPEC], base, run)
+        rows = gated(rows, lambda row: row.method, base, run, backbone, display, beside=sure)
         triggers = read_json(run.folder / TRIGGERS) if (run.folder / TRIGGERS).exists() else {}
-        fit_rows_apart(rows, base, run, display)
+        fit_missing(base, run, missing_fits(rows, base, run), display)
         for seed, task in tasks.items():
             for row in rows:
                 method = fit_row(row, configs[row.name], run, task, seed, backbone, display)

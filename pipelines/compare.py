@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from pipelines.config import Resolved, resolve
 from pipelines.fit import FitJob, fit_missing
 from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
-from pipelines.gate import gated
+from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
@@ -50,8 +50,9 @@ def compare(config: Resolved, display: Display) -> Comparison:
     try:
         write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
+        names = fit_apart_first(config, run, tasks, backbone, display)
         for seed, task in tasks.items():
-            methods = fit_methods(config, run, task, seed, backbone, display)
+            methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
             ask_dialogues(config, run, methods, task, seed, display)
             methods = [method for method in methods if method.name in config.run_methods]
             time_answers(config, run, methods, task, seed, display)
@@ -91,9 +92,33 @@ def say_too_long(
             display.say(said)
 
 
+def fit_apart_first(
+    config: Resolved, run: Run, tasks: Mapping[int, TaskData], backbone: Backbone, display: Display
+) -> dict[int, list[str]]:
+    """Seed -> the methods and arms that run, those that fail their gate left out.
+
+    Where fits go side by side, those of all seeds are made here; `fit_methods` finds them.
+    """
+    asked = {
+        seed: [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
+        for seed, task in tasks.items()
+    }
+
+    def missing(names: Mapping[int, Sequence[str]]) -> list[FitJob]:
+        jobs = [FitJob(n, n, seed) for seed, own in names.items() for n in own if borrows_from(n, own) == n]
+        return [job for job in jobs if load_fit(job.folder_in(run)) is None]
+
+    sure = [job for job in missing(asked) if job.method != SPEC]
+    counting = gated(config.run_methods, lambda name: name, config, run, backbone, display, beside=sure)
+    names = {seed: [name for name in own if name in counting or name in ARMS] for seed, own in asked.items()}
+    fit_missing(config, run, missing(names), display)
+    return names
+
+
 def fit_methods(
     config: Resolved,
     run: Run,
+    names: Sequence[str],
     task: TaskData,
     seed: int,
     backbone: Backbone,
@@ -103,10 +128,6 @@ def fit_methods(
 
     A control arm borrows the fit of the method that it bounds, where that method runs too.
     """
-    asked = [*config.run_methods, *arms_that_fit(config, run, task, backbone, display)]
-    names = gated(asked, lambda name: name, config, run, backbone, display)
-    missing = [n for n in names if borrows_from(n, names) == n and load_fit(run.fit_folder(seed, n)) is None]
-    fit_missing(config, run, [FitJob(name, name, seed) for name in missing], display)
     methods: dict[str, Method] = {}
     for name in sorted(names, key=lambda name: borrows_from(name, names) != name):  # lenders come first
         folder, lender = run.fit_folder(seed, name), borrows_from(name, names)

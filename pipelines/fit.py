@@ -41,7 +41,7 @@ MEMORIES = "memories.json"  # in the folder of a refit: what it is fitted on in 
 class FitJob:
     """One fit: a method in the run's configuration, some words of which may be overridden.
 
-    refit: the name of a changed set of memories, which lies in the fit's folder as `MEMORIES`.
+    refit: the name of another set of memories than the task's, which lies in the fit's folder as `MEMORIES`.
     """
 
     name: str  # of the fit's folder

@@ -7,13 +7,14 @@ must find the think segments that it was trained on and recite the clauses from 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 from methods.backbone import Backbone
 from methods.base import MethodError
 from pipelines.config import Resolved
-from pipelines.fits import fit_and_save, load_fit
+from pipelines.fit import FitJob, fit_missing, write_memories
+from pipelines.fits import fit_or_load, load_fit
 from pipelines.making import make_method
 from pipelines.progress import Display
 from pipelines.run import GATE_FILE, Run, write_json
@@ -38,15 +39,24 @@ class GateError(MethodError):
     """`recall_spec` did not learn what it was trained on: its figures say nothing of the specification."""
 
 
-def gate(config: Resolved, run: Run, backbone: Backbone, display: Display) -> Passed:
-    """Fits `recall_spec` on a few clauses, with the budget of the run. Raises GateError with the figures."""
-    folder = run.fit_folder(config.seed, "gate")
+def gate(
+    config: Resolved, run: Run, backbone: Backbone, display: Display, beside: Sequence[FitJob] = ()
+) -> Passed:
+    """Fits `recall_spec` on a few clauses, with the budget of the run. Raises GateError with the figures.
+
+    beside: fits that are wanted whatever comes of it; as many as there are processes for go side by side with it.
+    """
+    job = FitJob(SPEC, SPEC, config.seed, refit="gate")
+    folder = job.folder_in(run)
     report = load_fit(folder)
     if report is None:
         display.say(f"gate: {SPEC} must learn what it is trained on")
         task = config.task.load(config.seed)
+        few = task.memories[:NUM_CLAUSES]
+        write_memories(folder, few)
+        fit_missing(config, run, [job, *beside[: config.fit_processes - 1]], display)
         method = make_method(config, SPEC, task, config.seed, backbone.clone(), display, folder)
-        report = fit_and_save(method, folder, task.memories[:NUM_CLAUSES], task.sft)
+        report = fit_or_load(method, run, folder, replace(task, memories=few), job.stage)
     found = Passed(report.notes["segment_hit_at_1"], report.notes["verbatim_from_true_vector"])
     if found.segment_hit_at_1 < LEAST_SEGMENTS or found.verbatim_from_true_vector < LEAST_VERBATIM:
         raise GateError(
@@ -64,16 +74,17 @@ def gated(
     run: Run,
     backbone: Backbone,
     display: Display,
+    beside: Sequence[FitJob] = (),
 ) -> list[T]:
     """What counts of `asked`: where `recall_spec` fails its gate, it is left out and the figures say why.
 
-    Raises GateError where nothing else was asked for.
+    beside: as in `gate`. Raises GateError where nothing else was asked for.
     """
     others = [item for item in asked if method_of(item) != SPEC]
     if len(others) == len(asked):
         return others
     try:
-        write_json(run.folder / GATE_FILE, asdict(gate(config, run, backbone, display)))
+        write_json(run.folder / GATE_FILE, asdict(gate(config, run, backbone, display, beside)))
         return list(asked)
     except GateError as error:
         if not others:

@@ -150,6 +150,17 @@ QUERIES = AblationRow(
     (*TALK.overrides, "methods.recall.mixture.queries=1.5"),
     TALK.name,
 )
+LATER = AblationRow(
+    "recall/later",
+    "recall",
+    "fewer openings, and questions on clauses cut behind <recall>, as first and as later turns",
+    (
+        "methods.recall.mixture.openings=0.75",
+        "methods.recall.mixture.queries=1.0",
+        "methods.recall.mixture.queries_later=0.67",
+    ),
+    "recall",
+)
 
 TIED = AblationRow(
     "recall/tied",
@@ -177,7 +188,7 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, *RECIPES)
+CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, LATER, *RECIPES)
 ALL = (*SECTION_4_4, *CHOICES)
 SETS = {
     "section_4_4": SECTION_4_4,

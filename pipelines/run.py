@@ -6,7 +6,7 @@ runs/<task>/<time>-<config hash>/
     environment.json   versions, git sha, device
     records.jsonl      one line a generated turn or timed answer, flushed as they come
     fits/<seed>/<method>/   adapter, bank or index, and fit.json
-    refits/<seed>/<method>/<set>/   the lifecycle's fits on a changed set of memories, and memories.json
+    refits/<seed>/<method>/<set>/   fits on other memories, the lifecycle's and the gate's, and memories.json
     gate.json          what the literal recipe did at its gate, where it passed
     task.json          the task's name, version, licence, source and clauses, as reports show them
     summary.json, report.html, report.md, tables/, figures/

@@ -19,7 +19,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from methods.augment import answered, augmented, talk_before
+from methods.augment import answered, augmented, later_turn, talk_before
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
@@ -43,6 +43,7 @@ class MixtureConfig:
     sft_only: float = 0.75
     openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
     queries: float = 0.0  # questions on clauses cut behind <recall>
+    queries_later: float = 0.0  # share of those put as later turns (methods.augment.later_turn)
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
@@ -56,7 +57,7 @@ class MixtureConfig:
         for name in ("memory_front", "memory_full", "sft_only", "openings", "queries", "reading", "unanswerable"):
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
-        for name in ("foreign_vector", "front_other_question"):
+        for name in ("foreign_vector", "front_other_question", "queries_later"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
         if self.recited_weight < 0.0:
@@ -174,6 +175,14 @@ class CalibratedDataset:
         target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
         return supervised(encode_prompt(self.backbone, messages), target[:OPENING_TOKENS], "sft_only")
 
+    def query(self, example: Example) -> Sample:
+        """A question as far as `<recall>`: that it is looked up, and where. As a later turn, `queries_later`."""
+        if self.mixture.queries_later and self.rng.random() < self.mixture.queries_later:
+            put = later_turn(example, self.conversations, self.augmentation, self.rng)
+        else:
+            put = self._augmented(example)
+        return query_sample(self.backbone, put, self.bank, trigger=True)
+
     def _asked(self, example: Example) -> Sample:
         share = 0.0 if self.mixture.silent or len(self.memories) < 2 else self.mixture.foreign_vector
         foreign = example.answer and self.rng.random() < share
@@ -212,8 +221,7 @@ class CalibratedDataset:
         samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
         samples += [self._asked(self._next_example(m.id)) for m in full]
         sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
-        examples = [self._augmented(self.rng.choice(self.examples[m.id])) for m in sought]
-        samples += [query_sample(self.backbone, e, self.bank, trigger=True) for e in examples]
+        samples += [self.query(self.rng.choice(self.examples[m.id])) for m in sought]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]

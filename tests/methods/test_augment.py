@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 from test_examples import TWO_TURNS
 
-from methods.augment import CLAIMS, FOLLOW_UPS, answered, augmented, talk_before
+from methods.augment import AGAIN, CLAIMS, FOLLOW_UPS, answered, augmented, later_turn, talk_before
 from methods.base import MethodError
 from methods.examples import Example, ExampleConfig, clause_examples, general, plain_messages, self_made_cues
 from tasks.base import QA, Memory, Message
-from tasks.dialogues import CONTRADICTIONS
+from tasks.dialogues import CONTRADICTIONS, RE_ASKS
 from tasks.registry import load_task
 
 ALL = load_task("regs")
@@ -141,14 +141,43 @@ def test_a_follow_up_stands_behind_a_siblings_exchange() -> None:
     assert all(replace(d, messages=example.messages) == example for d in drawn)
 
 
+def test_a_later_turn_asks_again_answers_a_claim_or_follows_on() -> None:
+    """All three come, the example stays what it is; asked again, its own exchange is where the talk began."""
+    example, rng = of("Cork"), random.Random(0)
+    drawn = [later_turn(example, [TWO_TURNS], BARE, rng) for _ in range(300)]
+    assert all(replace(d, messages=example.messages) == example for d in drawn)
+    own = (*example.messages, Message("assistant", example.answer))
+    again = [d for d in drawn if d.messages[:2] == own]
+    assert {d.messages[2:-1] for d in again} == {(), plain_messages(TWO_TURNS)}
+    asked = {form.format(question="How many days in Cork?") for form in AGAIN["en"]}
+    assert {d.messages[-1].content for d in again} == asked
+    claims = [d for d in drawn if len(d.messages) == 1]
+    assert all("4 days" in d.messages[0].content for d in claims)
+    follows = [d for d in drawn if d.messages[:-1] in example.leads]
+    assert all("the Cork site" in d.messages[-1].content for d in follows)
+    assert len(again) + len(claims) + len(follows) == 300
+    assert min(map(len, (again, claims, follows))) > 60
+
+
+def test_what_has_no_answer_cannot_come_again() -> None:
+    """A self-made question has neither answer nor rival; a lone clause's cue can only be asked again."""
+    made, rng = self_made_cues(LISBON, 1)[0], random.Random(0)
+    assert all(later_turn(made, [TWO_TURNS], BARE, rng) == made for _ in range(20))
+    alone = [later_turn(of("Porto"), [TWO_TURNS], BARE, rng) for _ in range(20)]
+    assert all(
+        d.messages[: len(of("Porto").messages)] == of("Porto").messages and len(d.messages) > 2 for d in alone
+    )
+
+
 def test_chinese_questions_are_put_in_chinese() -> None:
     zh = load_task("regs_zh")
     rng, config = random.Random(0), replace(BARE, claim_probability=1.0, follow_up_probability=0.5)
     examples = [e for found in clause_examples(zh.memories, ExampleConfig()).values() for e in found if e.leads]
     assert len(examples) > 50
     for example in examples:
-        said = augmented(example, [TWO_TURNS], config, rng).messages[-1].content
-        assert not re.search(r"[a-z]{4}", said), said
+        for put in (augmented, later_turn):
+            said = put(example, [TWO_TURNS], config, rng).messages[-1].content
+            assert not re.search(r"[a-z]{4}", said), said
 
 
 @pytest.mark.parametrize("name", ["regs", "manual", "regs_zh"])
@@ -160,10 +189,12 @@ def test_no_turn_of_a_held_out_dialogue_is_trained_on(name: str) -> None:
     for found in clause_examples(task.memories, ExampleConfig()).values():
         for example in found:
             for _ in range(12):
-                trained.add(augmented(example, general(task.sft), config, rng).messages[-1].content)
+                for put in (augmented, later_turn):
+                    trained.add(put(example, general(task.sft), config, rng).messages[-1].content)
     asked = {qa.question for qa in task.questions} | set(task.follow_ups.values())
     assert not trained & asked
     assert not set(CLAIMS["en"] + CLAIMS["zh"]) & set(CONTRADICTIONS["en"] + CONTRADICTIONS["zh"])
+    assert not set(AGAIN["en"] + AGAIN["zh"]) & set(RE_ASKS["en"] + RE_ASKS["zh"])
 
 
 def test_a_clause_without_a_name_in_its_family_is_not_asked_for_in_half_sentences() -> None:

@@ -171,6 +171,25 @@ def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
         assert sample.memory_index == full.memory_index
 
 
+def test_queries_put_as_later_turns_stand_behind_their_own_exchange_or_a_siblings(
+    pristine: Backbone, regs: TaskData
+) -> None:
+    """As many as asked; each looks for its clause all the same."""
+    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=8.0)
+    known = {
+        text_of(pristine, sample.input_ids) for sample in dataset_of(pristine, regs, mixture).refresh_epoch_data()
+    }
+    for share in (0.0, 1.0):
+        data = dataset_of(pristine, regs, replace(mixture, queries_later=share))
+        samples = data.refresh_epoch_data()
+        assert Counter(s.memory_index for s in samples) == {data.bank.index(m.id): 8 for m in regs.memories}
+        assert all(s.labels[-1] == pristine.ids.recall for s in samples)
+        put = [s for s in samples if text_of(pristine, s.input_ids) not in known]
+        answered_by = [e.answer for found in data.examples.values() for e in found if e.answer]
+        behind = [s for s in put if any(answer in text_of(pristine, s.input_ids) for answer in answered_by)]
+        assert (bool(put), bool(behind)) == (share == 1.0, share == 1.0)
+
+
 def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
     """No pad is learnt; the text begins behind the last one and counts as it was asked to."""
     data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))

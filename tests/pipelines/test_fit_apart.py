@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from eval.runner import Footprint
 from methods.base import MethodError
 from pipelines import compare, fit
 from pipelines.config import saved_config
+from pipelines.fits import load_fit
 from pipelines.fitted import saved_fits
 from pipelines.progress import Display
 from pipelines.run import Run
@@ -45,6 +47,23 @@ def test_fitted_apart_or_here_the_answers_are_the_same(monkeypatch: pytest.Monke
     here = turns_of(monkeypatch, tmp_path / "here", 1)
     assert [(r.id, r.answer.raw) for r in apart] == [(r.id, r.answer.raw) for r in here]
     assert {r.method for r in apart} == {"recall", "sft"}
+
+
+def test_the_fits_of_all_seeds_are_made_before_any_is_asked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else two processes would have one seed's single method to share."""
+    made: list[list[bool]] = []
+    ask = compare.ask_dialogues
+
+    def asked(config: Any, run: Run, *rest: Any) -> None:
+        made.append([load_fit(run.fit_folder(seed, "recall")) is not None for seed in (0, 1)])
+        ask(config, run, *rest)
+
+    monkeypatch.setattr(compare, "ask_dialogues", asked)
+    words = (*SMALL, "run_methods=[recall]", "mlflow=false", f"runs_dir={tmp_path}", "seeds=2")
+    run_command(monkeypatch, *words, "fit_processes=2")
+    assert made == [[True, True], [True, True]]
 
 
 def lifecycle_of(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import SMALL, run_command, run_folders, use
 
 from methods.backbone import Backbone
-from methods.base import FitReport
+from methods.base import FitReport, MethodError
 from pipelines import gate
 from pipelines.cli import compose_config
 from pipelines.config import resolve
+from pipelines.fit import FitJob, read_memories
 from pipelines.fits import save_fit
 from pipelines.progress import Display
 from pipelines.results import read_json
@@ -22,7 +24,7 @@ def gated(folder: Path, backbone: Backbone, names: list[str], segments: float, v
     """With the gate's fit already made."""
     run = Run(folder, {})
     notes = {"segment_hit_at_1": segments, "verbatim_from_true_vector": verbatim}
-    save_fit(run.fit_folder(0, "gate"), FitReport(1.0, 1, 1, notes=notes))
+    save_fit(run.refit_folder(0, "recall_spec", "gate"), FitReport(1.0, 1, 1, notes=notes))
     config = resolve(compose_config("compare", list(SMALL)))
     return gate.gated(names, str, config, run, backbone, Display())
 
@@ -47,6 +49,26 @@ def test_with_nothing_else_to_run_a_failure_is_an_error(tmp_path: Path, pristine
 def test_without_the_literal_recipe_there_is_no_gate(tmp_path: Path, pristine: Backbone) -> None:
     assert gated(tmp_path, pristine, ["recall", "rag"], 0.0, 0.0) == ["recall", "rag"]
     assert not (tmp_path / GATE_FILE).exists()
+
+
+@pytest.mark.parametrize(("processes", "beside"), [(1, []), (2, ["recall"]), (3, ["recall", "rag"])])
+def test_sure_fits_go_side_by_side_with_the_gates_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pristine: Backbone, processes: int, beside: list[str]
+) -> None:
+    """As many as there are processes for; the gate's is on a few clauses, in a folder of its own."""
+
+    def made(_config: Any, run: Run, jobs: list[FitJob], _display: Display) -> None:
+        assert [job.name for job in jobs[1:]] == beside
+        folder = jobs[0].folder_in(run)
+        assert len(read_memories(folder)) == gate.NUM_CLAUSES
+        assert folder not in [job.folder_in(run) for job in jobs[1:]] + [run.fit_folder(0, gate.SPEC)]
+        raise MethodError("seen")
+
+    monkeypatch.setattr(gate, "fit_missing", made)
+    config = resolve(compose_config("compare", [*SMALL, f"fit_processes={processes}"]))
+    sure = [FitJob(name, name, 0) for name in ("recall", "rag")]
+    with pytest.raises(MethodError, match="seen"):
+        gate.gated([gate.SPEC, "recall", "rag"], str, config, Run(tmp_path, {}), pristine, Display(), sure)
 
 
 def test_a_comparison_goes_on_without_it_and_says_why(
