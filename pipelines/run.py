@@ -21,6 +21,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,6 +113,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._writer = RecordWriter(self.folder / "records.jsonl")
+        self._state_lock = threading.Lock()  # fits side by side may end at the same moment
 
     @property
     def wall_s(self) -> float:
@@ -150,14 +152,19 @@ class Run:
         self.write_state()
 
     def finish_stage(self, name: str) -> None:
-        if name not in self.stages:
-            self.stages.append(name)
+        with self._state_lock:
+            if name not in self.stages:
+                self.stages.append(name)
         self.write_state()
 
     def write_state(self, status: str = "running") -> None:
-        self.status = status
-        state = {
-            "status": status,
+        with self._state_lock:
+            self.status = status
+            write_json(self.folder / "run.json", self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
             "pid": os.getpid(),
             "config_hash": config_hash(self.config),
             "stages_finished": self.stages,
@@ -167,7 +174,6 @@ class Run:
             "left_out": self.left_out,
             "wall_s": round(self.wall_s, 1),
         }
-        write_json(self.folder / "run.json", state)
 
     def close(self, status: str) -> None:
         self.write_state(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,16 @@ def test_earlier_attempts_count_as_wall_time(tmp_path: Path) -> None:
     again = open_run(config)
     assert again.wall_s >= 100
     again.close("finished")
+
+
+def test_fits_that_end_at_the_same_moment_are_all_kept(tmp_path: Path) -> None:
+    run = Run(tmp_path, {})
+    names = [f"fit {n}" for n in range(200)]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(run.finish_stage, names))  # raises what a worker raised
+    run.close("finished")
+    body = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert sorted(body["stages_finished"]) == sorted(names)
 
 
 def test_timings_are_not_mixed_with_turns(tmp_path: Path) -> None:
