@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from methods.augment import answered, augmented, later_turn, talk_before
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
+from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler, log_epoch
@@ -32,6 +32,19 @@ from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
 OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, what stands where <recall> would, and the next
+
+
+DECISION = 2  # place in a reply of <recall>, or of what stands there instead: behind <think> and a line break
+PARTS = (
+    "memory_front",
+    "memory_full",
+    "sft_only",
+    "openings",
+    "queries",
+    "queries_reading",
+    "reading",
+    "unanswerable",
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ class MixtureConfig:
     openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
     queries: float = 0.0  # questions on clauses cut behind <recall>
     queries_later: float = 0.0  # share of those put as later turns (methods.augment.later_turn)
+    queries_reading: float = 0.0  # as many again, as a share of them, on the corpus's reading passages
+    trigger_weight: float = 1.0  # of the token that decides whether to recall, in tokens of the loss
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
@@ -54,14 +69,15 @@ class MixtureConfig:
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
     def __post_init__(self) -> None:
-        for name in ("memory_front", "memory_full", "sft_only", "openings", "queries", "reading", "unanswerable"):
+        for name in PARTS:
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
         for name in ("foreign_vector", "front_other_question", "queries_later"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
-        if self.recited_weight < 0.0:
-            raise MethodError(f"mixture.recited_weight={self.recited_weight} would unlearn; choose 0 or more")
+        for name in ("recited_weight", "trigger_weight"):
+            if getattr(self, name) < 0.0:
+                raise MethodError(f"mixture.{name}={getattr(self, name)} would unlearn; choose 0 or more")
 
 
 class CalibratedDataset:
@@ -188,6 +204,15 @@ class CalibratedDataset:
         foreign = example.answer and self.rng.random() < share
         return self.memory_foreign(example) if foreign else self.memory_full(example)
 
+    def _decided(self, sample: Sample) -> Sample:
+        """The sample with the loss of its trigger's token weighted, where that is learnt."""
+        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+        if self.mixture.trigger_weight == 1.0 or sample.input_ids[learnt[0]] != self.backbone.ids.think:
+            return sample
+        weights = list(sample.loss_weights or (1.0,) * len(sample))
+        weights[learnt[0] + DECISION] *= self.mixture.trigger_weight
+        return replace(sample, loss_weights=tuple(weights))
+
     def _num(self, share: float) -> int:
         """Samples an epoch."""
         return round(len(self.memories) * share)
@@ -222,6 +247,8 @@ class CalibratedDataset:
         samples += [self._asked(self._next_example(m.id)) for m in full]
         sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
         samples += [self.query(self.rng.choice(self.examples[m.id])) for m in sought]
+        num_sought = self._num(self.mixture.queries * self.mixture.queries_reading)
+        samples += [self.query(e) for e in self.rng.sample(self.reading, min(len(self.reading), num_sought))]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
@@ -229,7 +256,7 @@ class CalibratedDataset:
         samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
         samples += [self.opening(self.conversations[i]) for i in opened]
         log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)
-        return samples
+        return [self._decided(sample) for sample in samples]
 
     def epochs(self) -> Iterator[list[list[Sample]]]:
         """Endless epochs of length-grouped batches."""

@@ -190,6 +190,35 @@ def test_queries_put_as_later_turns_stand_behind_their_own_exchange_or_a_sibling
         assert (bool(put), bool(behind)) == (share == 1.0, share == 1.0)
 
 
+def test_queries_are_also_on_passages_as_many_as_asked(pristine: Backbone, regs: TaskData) -> None:
+    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=2.0)
+    data = dataset_of(pristine, regs, replace(mixture, queries_reading=0.5, queries_later=1.0))
+    samples = data.refresh_epoch_data()
+    about_what = Counter(about(data, regs, s) for s in samples)
+    assert about_what == {"clause": 2 * len(regs.memories), "passage": len(regs.memories)}
+    passages = [s for s in samples if about(data, regs, s) == "passage"]
+    answers = {data.bank.index(e.memory_id): e.answer for e in data.reading}
+    assert all(answers[s.memory_index] in text_of(pristine, s.input_ids) for s in passages)  # asked before
+
+
+def test_what_decides_whether_to_recall_counts_as_asked(pristine: Backbone, regs: TaskData) -> None:
+    """One token a reply: <recall>, or what an ordinary reply has in its place. No other weight is changed."""
+    mixture = replace(MIXTURE, openings=1.0, queries=1.0)
+    plain = dataset_of(pristine, regs, mixture).refresh_epoch_data()
+    loud = dataset_of(pristine, regs, replace(mixture, trigger_weight=5.0)).refresh_epoch_data()
+    for before, after in zip(plain, loud, strict=True):
+        assert replace(after, loss_weights=before.loss_weights) == before
+        weights = before.loss_weights or (1.0,) * len(before)
+        louder = [i for i, (a, b) in enumerate(zip(weights, after.loss_weights or weights, strict=True)) if a != b]
+        if after.kind == "memory_front":  # what stands before a memory there decides nothing
+            assert louder == []
+            continue
+        (place,) = louder
+        assert after.loss_weights[place] == 5.0 * weights[place]
+        assert (after.labels[place] == pristine.ids.recall) == (after.kind != "sft_only")
+        assert after.labels[place - 2] == pristine.ids.think
+
+
 def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
     """No pad is learnt; the text begins behind the last one and counts as it was asked to."""
     data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))
@@ -401,7 +430,10 @@ def test_an_epoch_that_cannot_be_drawn_is_named_with_the_numbers(pristine: Backb
         dataset_of(pristine, regs, nothing).check()
 
 
-@pytest.mark.parametrize("values", [{"sft_only": -0.1}, {"front_other_question": 1.5}, {"foreign_vector": -1.0}])
+@pytest.mark.parametrize(
+    "values",
+    [{"sft_only": -0.1}, {"front_other_question": 1.5}, {"foreign_vector": -1.0}, {"trigger_weight": -1.0}],
+)
 def test_parts_that_mean_nothing_are_named(values: dict[str, float]) -> None:
     (name,) = values
     with pytest.raises(MethodError, match=f"mixture.{name}="):
