@@ -161,6 +161,25 @@ LATER = AblationRow(
     ),
     "recall",
 )
+_TRIGGER = (
+    "methods.recall.mixture.queries_later=0.67",
+    "methods.recall.mixture.queries_reading=0.5",
+    "methods.recall.mixture.trigger_weight=5.0",
+)
+TRIGGER = AblationRow(
+    "recall/trigger",
+    "recall",
+    "openings and queries, on passages too, and five times the loss where recalling is decided",
+    ("methods.recall.mixture.openings=1.0", "methods.recall.mixture.queries=1.0", *_TRIGGER),
+    "recall",
+)
+TRIGGER_LESS = AblationRow(
+    "recall/trigger_less",
+    "recall",
+    "the same with half of the openings and queries",
+    ("methods.recall.mixture.openings=0.5", "methods.recall.mixture.queries=0.5", *_TRIGGER),
+    "recall",
+)
 
 TIED = AblationRow(
     "recall/tied",
@@ -188,7 +207,7 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, LATER, *RECIPES)
+CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, LATER, TRIGGER, TRIGGER_LESS, *RECIPES)
 ALL = (*SECTION_4_4, *CHOICES)
 SETS = {
     "section_4_4": SECTION_4_4,
