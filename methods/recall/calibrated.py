@@ -31,25 +31,17 @@ from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
-OPENING_TOKENS = 4  # of an opening's reply: <think>, a line break, what stands where <recall> would, and the next
-
-
 DECISION = 2  # place in a reply of <recall>, or of what stands there instead: behind <think> and a line break
-PARTS = (
-    "memory_front",
-    "memory_full",
-    "sft_only",
-    "openings",
-    "queries",
-    "queries_reading",
-    "reading",
-    "unanswerable",
-)
+OPENING_TOKENS = DECISION + 2  # of an opening's reply: up to the token behind the one that decides
 
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Samples an epoch, as multiples of the number of memories."""
+    """Samples an epoch, as multiples of the number of memories.
+
+    The trigger is one token of a sample: `trigger_weight` makes it louder, `openings` and `queries` are short
+    samples that end behind it.
+    """
 
     memory_front: float = 0.75
     memory_full: float = 1.5
@@ -57,8 +49,8 @@ class MixtureConfig:
     openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
     queries: float = 0.0  # questions on clauses cut behind <recall>
     queries_later: float = 0.0  # share of those put as later turns (methods.augment.later_turn)
-    queries_reading: float = 0.0  # as many again, as a share of them, on the corpus's reading passages
-    trigger_weight: float = 1.0  # of the token that decides whether to recall, in tokens of the loss
+    queries_reading: float = 0.0  # queries on the corpus's passages, for each on a clause
+    trigger_weight: float = 1.0  # of the token that decides whether to recall: <recall>, or what stands instead
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question
@@ -69,7 +61,8 @@ class MixtureConfig:
     silent: bool = False  # memory_full without the recalled text: the answer follows from the vector alone
 
     def __post_init__(self) -> None:
-        for name in PARTS:
+        parts = ("memory_front", "memory_full", "sft_only", "openings", "queries", "reading", "unanswerable")
+        for name in (*parts, "queries_reading"):
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
         for name in ("foreign_vector", "front_other_question", "queries_later"):
@@ -217,6 +210,11 @@ class CalibratedDataset:
         """Samples an epoch."""
         return round(len(self.memories) * share)
 
+    @property
+    def _num_sought(self) -> int:
+        """Queries on reading passages an epoch."""
+        return self._num(self.mixture.queries * self.mixture.queries_reading)
+
     def check(self) -> None:
         """Raises MethodError where an epoch could not be drawn or would hold nothing."""
         mixture = self.mixture
@@ -225,7 +223,7 @@ class CalibratedDataset:
         self.sampler.check(max(num_front, num_pure, num_open))
         num_full = self._num(mixture.memory_full) + num_query if any(self.examples.values()) else 0
         num_null = min(self._num(mixture.unanswerable), len(self.unanswerable))
-        num_read = min(self._num(mixture.reading), len(self.reading))
+        num_read = min(self._num(mixture.reading) + self._num_sought, len(self.reading))
         if not num_front + num_pure + num_open + num_full + num_null + num_read:
             raise MethodError("mixture: an epoch would hold no sample; raise mixture.memory_front or another part")
 
@@ -247,8 +245,8 @@ class CalibratedDataset:
         samples += [self._asked(self._next_example(m.id)) for m in full]
         sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
         samples += [self.query(self.rng.choice(self.examples[m.id])) for m in sought]
-        num_sought = self._num(self.mixture.queries * self.mixture.queries_reading)
-        samples += [self.query(e) for e in self.rng.sample(self.reading, min(len(self.reading), num_sought))]
+        passages = self.rng.sample(self.reading, min(len(self.reading), self._num_sought))
+        samples += [self.query(e) for e in passages]
         samples += [self.memory_full(self._augmented(e)) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
