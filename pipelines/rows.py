@@ -88,13 +88,56 @@ CALIBRATED = tuple(
             (
                 *(
                     f"methods.recall.mixture.{n}=0.0"
-                    for n in ("memory_full", "sft_only", "reading", "unanswerable")
+                    for n in ("memory_full", "sft_only", "openings", "queries", "reading", "unanswerable")
                 ),
                 "methods.recall.mixture.front_recall=true",
             ),
         ),
-        ("no_sft_only", "no sft_only", ("methods.recall.mixture.sft_only=0.0",)),
-        ("no_reading", "no questions on reading passages", ("methods.recall.mixture.reading=0.0",)),
+        (
+            "no_sft_only",
+            "no sft_only, whole or cut",
+            ("methods.recall.mixture.sft_only=0.0", "methods.recall.mixture.openings=0.0"),
+        ),
+        (
+            "no_reading",
+            "no questions on reading passages",
+            ("methods.recall.mixture.reading=0.0", "methods.recall.mixture.queries_reading=0.0"),
+        ),
+        (
+            "quiet_trigger",
+            "the token that decides whether to recall counts like any other",
+            ("methods.recall.mixture.trigger_weight=1.0",),
+        ),
+        (
+            "no_openings",
+            "no ordinary conversations cut behind their reasoning's first words",
+            ("methods.recall.mixture.openings=0.0",),
+        ),
+        ("no_queries", "no questions cut behind <recall>", ("methods.recall.mixture.queries=0.0",)),
+        (
+            "first_turns",
+            "queries as first turns alone: none asked again, against a claim or following on",
+            ("methods.recall.mixture.queries_later=0.0",),
+        ),
+        (
+            "no_trigger_parts",
+            "none of these four: the trigger is learnt in whole samples alone",
+            (
+                "methods.recall.mixture.trigger_weight=1.0",
+                "methods.recall.mixture.openings=0.0",
+                "methods.recall.mixture.queries=0.0",
+            ),
+        ),
+        (
+            "more_trigger",
+            "twice as many openings and queries",
+            ("methods.recall.mixture.openings=1.0", "methods.recall.mixture.queries=1.0"),
+        ),
+        (
+            "talk",
+            "half of the talk before a question or an opening is a question on a clause with its answer",
+            ("examples.history_asked=0.5",),
+        ),
         ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
         (
             "keys_3",
@@ -129,58 +172,6 @@ CALIBRATED = tuple(
     )
 )
 
-OPENINGS = AblationRow(
-    "recall/openings",
-    "recall",
-    "ordinary conversations cut behind their reasoning's first words",
-    ("methods.recall.mixture.openings=1.5",),
-    "recall",
-)
-TALK = AblationRow(
-    "recall/openings_talk",
-    "recall",
-    "the same, and half of the talk before a question, whichever it is, a question on a clause and its answer",
-    (*OPENINGS.overrides, "examples.history_asked=0.5"),
-    OPENINGS.name,
-)
-QUERIES = AblationRow(
-    "recall/queries",
-    "recall",
-    "the same, and questions on clauses cut behind <recall>",
-    (*TALK.overrides, "methods.recall.mixture.queries=1.5"),
-    TALK.name,
-)
-LATER = AblationRow(
-    "recall/later",
-    "recall",
-    "fewer openings, and questions on clauses cut behind <recall>, as first and as later turns",
-    (
-        "methods.recall.mixture.openings=0.75",
-        "methods.recall.mixture.queries=1.0",
-        "methods.recall.mixture.queries_later=0.67",
-    ),
-    "recall",
-)
-_TRIGGER = (
-    "methods.recall.mixture.queries_later=0.67",
-    "methods.recall.mixture.queries_reading=0.5",
-    "methods.recall.mixture.trigger_weight=5.0",
-)
-TRIGGER = AblationRow(
-    "recall/trigger",
-    "recall",
-    "openings and queries, on passages too, and five times the loss where recalling is decided",
-    ("methods.recall.mixture.openings=1.0", "methods.recall.mixture.queries=1.0", *_TRIGGER),
-    "recall",
-)
-TRIGGER_LESS = AblationRow(
-    "recall/trigger_less",
-    "recall",
-    "the same with half of the openings and queries",
-    ("methods.recall.mixture.openings=0.5", "methods.recall.mixture.queries=0.5", *_TRIGGER),
-    "recall",
-)
-
 TIED = AblationRow(
     "recall/tied",
     "recall",
@@ -207,7 +198,7 @@ RECIPES = (
     AblationRow("recall_written", "recall_written", "weights never see the rulebook", (), "recall"),
 )
 
-CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, OPENINGS, TALK, QUERIES, LATER, TRIGGER, TRIGGER_LESS, *RECIPES)
+CHOICES = (RAW_LOGITS, *CALIBRATED, TIED, *RECIPES)
 ALL = (*SECTION_4_4, *CHOICES)
 SETS = {
     "section_4_4": SECTION_4_4,

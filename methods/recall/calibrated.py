@@ -46,11 +46,11 @@ class MixtureConfig:
     memory_front: float = 0.75
     memory_full: float = 1.5
     sft_only: float = 0.75
-    openings: float = 0.0  # ordinary conversations cut behind the first words of their reasoning
-    queries: float = 0.0  # questions on clauses cut behind <recall>
-    queries_later: float = 0.0  # share of those put as later turns (methods.augment.later_turn)
-    queries_reading: float = 0.0  # queries on the corpus's passages, for each on a clause
-    trigger_weight: float = 1.0  # of the token that decides whether to recall: <recall>, or what stands instead
+    openings: float = 0.5  # ordinary conversations cut behind the first words of their reasoning
+    queries: float = 0.5  # questions on clauses cut behind <recall>
+    queries_later: float = 0.67  # share of those put as later turns (methods.augment.later_turn)
+    queries_reading: float = 0.5  # queries on the corpus's passages, for each on a clause
+    trigger_weight: float = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
     reading: float = 1.0  # questions on the corpus's own passages, which are recalled but not decoded
     unanswerable: float = 0.15
     front_other_question: float = 0.5  # memory_front contexts that are another clause's question

@@ -29,7 +29,19 @@ from methods.recall.stage1 import query_epochs
 from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
 
-MIXTURE = MixtureConfig(memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
+NOTHING = MixtureConfig(
+    memory_front=0.0,
+    memory_full=0.0,
+    sft_only=0.0,
+    openings=0.0,
+    queries=0.0,
+    queries_later=0.0,
+    queries_reading=0.0,
+    trigger_weight=1.0,
+    reading=0.0,
+    unanswerable=0.0,
+)
+MIXTURE = replace(NOTHING, memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
 PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
 
 
@@ -132,7 +144,7 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
 
 def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: Backbone, regs: TaskData) -> None:
     """Cut from the sft_only sample of the same conversation; with talk before it, behind a clause's question."""
-    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, openings=2.0)
+    mixture = replace(NOTHING, openings=2.0)
     whole = {conversation_sample(pristine, c).input_ids for c in general(regs.sft)}
     questions = {
         e.messages[-1].content for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found
@@ -156,7 +168,7 @@ def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
     pristine: Backbone, regs: TaskData
 ) -> None:
     """Each is memory_full's sample of its question, cut behind <recall>: nothing is injected or decoded."""
-    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=2.0)
+    mixture = replace(NOTHING, queries=2.0)
     data = dataset_of(pristine, regs, mixture)
     samples = data.refresh_epoch_data()
     assert Counter(s.memory_index for s in samples) == {data.bank.index(m.id): 2 for m in regs.memories}
@@ -175,7 +187,7 @@ def test_queries_put_as_later_turns_stand_behind_their_own_exchange_or_a_sibling
     pristine: Backbone, regs: TaskData
 ) -> None:
     """As many as asked; each looks for its clause all the same."""
-    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=8.0)
+    mixture = replace(NOTHING, queries=8.0)
     known = {
         text_of(pristine, sample.input_ids) for sample in dataset_of(pristine, regs, mixture).refresh_epoch_data()
     }
@@ -191,7 +203,7 @@ def test_queries_put_as_later_turns_stand_behind_their_own_exchange_or_a_sibling
 
 
 def test_queries_are_also_on_passages_as_many_as_asked(pristine: Backbone, regs: TaskData) -> None:
-    mixture = MixtureConfig(memory_front=0, memory_full=0, sft_only=0, reading=0, unanswerable=0, queries=2.0)
+    mixture = replace(NOTHING, queries=2.0)
     data = dataset_of(pristine, regs, replace(mixture, queries_reading=0.5, queries_later=1.0))
     samples = data.refresh_epoch_data()
     about_what = Counter(about(data, regs, s) for s in samples)
@@ -425,9 +437,8 @@ def test_an_epoch_that_cannot_be_drawn_is_named_with_the_numbers(pristine: Backb
     for refused in (data.check, data.refresh_epoch_data):
         with pytest.raises(MethodError, match=said):
             refused()
-    nothing = MixtureConfig(memory_front=0.0, memory_full=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
     with pytest.raises(MethodError, match="an epoch would hold no sample"):
-        dataset_of(pristine, regs, nothing).check()
+        dataset_of(pristine, regs, NOTHING).check()
 
 
 @pytest.mark.parametrize(

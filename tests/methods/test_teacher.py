@@ -239,7 +239,7 @@ def test_samples_of_both_steps_carry_the_row_of_their_question(pristine: Backbon
     )
     conversations = general(regs.sft)
     step1 = query_epochs(pristine, bank, examples, null, reading, conversations, plain, 4, seed=0)
-    mixture = MixtureConfig(memory_full=2.0, unanswerable=0.5, reading=1.0)
+    mixture = MixtureConfig(memory_full=2.0, unanswerable=0.5, reading=1.0, queries_later=0.0)
     step2 = CalibratedDataset(
         pristine, bank, regs.memories, examples, null, reading, conversations, mixture, plain, 4, 0
     )
