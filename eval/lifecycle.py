@@ -160,6 +160,8 @@ def plan_lifecycle(
     def drawn(questions: Sequence[QA], most: int) -> tuple[QA, ...]:
         return tuple(rng.sample(list(questions), min(most, len(questions))))
 
+    changed = {memory.id for memory in (*written, *task.revisions)}
+    untouched = [memory for memory in task.memories if memory.id not in changed]
     return LifecyclePlan(
         memories=task.memories,
         written=tuple(written),
@@ -176,7 +178,8 @@ def plan_lifecycle(
             "growth": drawn(singles, options.num_growth_questions if growth else 0),
         },
         neighbours={
-            "write": drawn([qa for qa in singles if qa not in about(written, singles)], options.num_neighbours),
+            # A refit that learns what is written learns the revisions too, and answers by them.
+            "write": drawn(about(untouched, singles), options.num_neighbours),
             "update": drawn(about(beside(task.revisions), singles), options.num_neighbours),
             "forget": drawn(about(beside(forgotten), singles), options.num_neighbours),
         },
@@ -299,8 +302,8 @@ class _Pass:
         before = self._answers_before([qa for _, qa in known])
         changed, edits = self._changed(step)
         refit = edits[0].refit
-        new_texts = old_texts | {m.id: m for m in (*self.plan.written, *self.plan.revisions)}
-        texts = old_texts if step == "forget" else new_texts
+        new = {"write": self.plan.written, "update": self.plan.revisions}.get(step, ())
+        texts = old_texts | {memory.id: memory for memory in new}
         records: list[EditRecord | LifecycleRecord] = [*edits]
         records += [
             self._record(step, "before", role, qa, answer, old_texts, refit)

@@ -277,6 +277,14 @@ def test_neighbours_are_siblings_that_stay_as_they_are() -> None:
         assert {families[i] for i in ids} <= {m.family for m in changed}
 
 
+def test_what_a_write_must_not_harm_is_neither_written_nor_revised() -> None:
+    """A refit learns the revisions with what is written: the values that it then gives are no harm."""
+    ids = {qa.memory_ids[0] for qa in PLAN.neighbours["write"]}
+    assert ids and ids <= {m.id for m in TASK.memories} - {m.id for m in PLAN.revisions}
+    for method in (Planted(), Weights()):
+        assert metrics_of(run(method)[0])["lifecycle/write_neighbour_change"].value == 0.0
+
+
 def test_a_plan_is_seeded() -> None:
     options = LifecycleOptions()
     assert plan_lifecycle(TASK, WHOLE, 3, options) == plan_lifecycle(TASK, WHOLE, 3, options)
@@ -606,6 +614,9 @@ def test_the_text_of_a_record_is_what_held_at_the_time() -> None:
     new = {m.id: m.text for m in PLAN.revisions}
     assert all(turn.memory_text == new[turn.cluster] for turn in turns_of(answers, "update"))
     assert all(turn.memory_text != new[turn.cluster] for turn in turns_of(answers, "update", "before"))
+    old = {m.id: m.text for m in TASK.memories}
+    beside = [record.turn for record in answers if (record.step, record.role) == ("write", "neighbour")]
+    assert beside and all(turn.memory_text == old[turn.cluster] for turn in beside)
 
 
 # Where there is little to change.
