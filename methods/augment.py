@@ -55,7 +55,7 @@ def augmented(
     exchanges: Sequence[Example] = (),
 ) -> Example:
     """The example as training sees it once. exchanges: as in `talk_before`."""
-    language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
+    language = _language(example)
     if config.follow_up_probability and example.leads and rng.random() < config.follow_up_probability:
         asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
         messages = (*rng.choice(example.leads), Message("user", asked))
@@ -69,12 +69,16 @@ def augmented(
 
 
 def later_turn(
-    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+    example: Example,
+    conversations: Sequence[Conversation],
+    config: ExampleConfig,
+    rng: random.Random,
+    exchanges: Sequence[Example] = (),
 ) -> Example:
     """The question where a conversation has come to it before: asked again, against a claim, or following on.
 
     Asked again, its own exchange stands in the history, as often as not with other talk behind it. An example
-    without answer, rivals and leads stays as it is.
+    without answer, rivals and leads is put as in `augmented`. exchanges: as in `talk_before`.
     """
     forms = ["again"] * bool(example.answer) + ["claim"] * bool(example.rivals) + ["follow"] * bool(example.leads)
     form = rng.choice(forms) if forms else ""
@@ -82,11 +86,10 @@ def later_turn(
         forced = replace(
             config, claim_probability=float(form == "claim"), follow_up_probability=float(form == "follow")
         )
-        return augmented(example, conversations, forced, rng)
-    question = example.messages[-1].content
-    language: Language = "zh" if is_chinese(question) else "en"
+        return augmented(example, conversations, forced, rng, exchanges)
     between = plain_messages(rng.choice(conversations)) if rng.random() < 0.5 else ()
-    asked = rng.choice(AGAIN[language]).format(question=_thinned(question, config, rng))
+    question = _thinned(example.messages[-1].content, config, rng)
+    asked = rng.choice(AGAIN[_language(example)]).format(question=question)
     exchange = (*example.messages, Message("assistant", example.answer))
     return replace(example, messages=(*exchange, *between, Message("user", asked)))
 
@@ -118,6 +121,10 @@ def talk_before(
 def answered(examples: Mapping[str, Sequence[Example]]) -> list[Example]:
     """The examples by clause that have an answer, which talk may hold."""
     return [example for found in examples.values() for example in found if example.answer]
+
+
+def _language(example: Example) -> Language:
+    return "zh" if is_chinese(example.messages[-1].content) else "en"
 
 
 def _thinned(question: str, config: ExampleConfig, rng: random.Random) -> str:

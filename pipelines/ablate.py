@@ -23,8 +23,8 @@ from pipelines.ablation import TRIGGERS, write_ablation
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, say_too_long
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_missing
-from pipelines.fits import fit_or_load, load_fit
+from pipelines.fit import FitJob, fit_missing, not_made
+from pipelines.fits import fit_or_load
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.passes import measure_ability
@@ -41,9 +41,10 @@ BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>
 
 
 def missing_fits(rows: Sequence[AblationRow], config: Resolved, run: Run) -> list[FitJob]:
+    """What is left to fit for these rows, on every seed."""
     seeds = range(config.seed, config.seed + config.seeds)
-    jobs = [FitJob(r.name, r.method, seed, r.overrides) for seed in seeds for r in rows if not r.fit_of]
-    return [job for job in jobs if load_fit(job.folder_in(run)) is None]
+    jobs = (FitJob(r.name, r.method, seed, r.overrides) for seed in seeds for r in rows if not r.fit_of)
+    return not_made(run, jobs)
 
 
 def fit_row(

@@ -20,7 +20,7 @@ from methods.base import FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_missing
+from pipelines.fit import FitJob, fit_missing, not_made
 from pipelines.fits import fit_or_load, load_fit, save_fit
 from pipelines.footprint import footprints
 from pipelines.gate import SPEC, gated
@@ -105,8 +105,8 @@ def fit_apart_first(
     }
 
     def missing(names: Mapping[int, Sequence[str]]) -> list[FitJob]:
-        jobs = [FitJob(n, n, seed) for seed, own in names.items() for n in own if borrows_from(n, own) == n]
-        return [job for job in jobs if load_fit(job.folder_in(run)) is None]
+        jobs = (FitJob(n, n, seed) for seed, own in names.items() for n in own if borrows_from(n, own) == n)
+        return not_made(run, jobs)
 
     sure = [job for job in missing(asked) if job.method != SPEC]
     counting = gated(config.run_methods, lambda name: name, config, run, backbone, display, beside=sure)

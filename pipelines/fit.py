@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.config import Resolved, saved_config
-from pipelines.fits import fit_and_save
+from pipelines.fits import fit_and_save, load_fit
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
 from tasks.base import Memory
@@ -71,6 +71,11 @@ def write_memories(folder: Path, memories: Sequence[Memory]) -> None:
 
 def read_memories(folder: Path) -> tuple[Memory, ...]:
     return tuple(decode(Memory, body) for body in json.loads((folder / MEMORIES).read_text(encoding="utf-8")))
+
+
+def not_made(run: Run, jobs: Iterable[FitJob]) -> list[FitJob]:
+    """The jobs whose fit no earlier attempt finished."""
+    return [job for job in jobs if load_fit(job.folder_in(run)) is None]
 
 
 def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: Display) -> None:

@@ -14,8 +14,8 @@ from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method
 from pipelines.config import Resolved
-from pipelines.fit import FitJob, fit_missing, write_memories
-from pipelines.fits import fit_or_load, load_fit
+from pipelines.fit import FitJob, fit_missing, not_made, write_memories
+from pipelines.fits import fit_or_load
 from pipelines.progress import Display
 from pipelines.run import Run
 from tasks.base import Memory, TaskData
@@ -88,10 +88,11 @@ class _Spares:
     def refit(self, sets: Mapping[RefitSet, Sequence[Memory]]) -> Iterator[tuple[Method, FitReport]]:
         """Fits on each set, side by side where the configuration says so; what an earlier attempt made is kept."""
         jobs = {refit: FitJob(self.name, self.name, self.seed, refit=refit) for refit in sets}
-        missing = [refit for refit, job in jobs.items() if load_fit(job.folder_in(self.run)) is None]
-        for refit in missing:
-            write_memories(jobs[refit].folder_in(self.run), sets[refit])
-        fit_missing(self.config, self.run, [jobs[refit] for refit in missing], self.display)
+        missing = not_made(self.run, jobs.values())
+        for refit, job in jobs.items():
+            if job in missing:
+                write_memories(job.folder_in(self.run), sets[refit])
+        fit_missing(self.config, self.run, missing, self.display)
         for refit, job in jobs.items():  # loaded one at a time: nothing here holds on to one
             yield self._refitted(job, replace(self.task, memories=tuple(sets[refit])))
 

@@ -31,9 +31,6 @@ from methods.samples import conversation_sample, recall_pieces, think_pieces
 from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
-DECISION = 2  # place in a reply of <recall>, or of what stands there instead: behind <think> and a line break
-OPENING_TOKENS = DECISION + 2  # of an opening's reply: up to the token behind the one that decides
-
 
 @dataclass(frozen=True)
 class MixtureConfig:
@@ -103,6 +100,8 @@ class CalibratedDataset:
         self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng, repeats=True)
         self._answered = answered(self.examples)
         self._decks: dict[str, list[Example]] = {}
+        # Place in a reply of <recall>, or of what stands there instead
+        self._decision = len(encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n"]))
 
     def _augmented(self, example: Example) -> Example:
         return augmented(example, self.conversations, self.augmentation, self.rng, self._answered)
@@ -182,12 +181,12 @@ class CalibratedDataset:
         messages = (*before, *plain_messages(conversation)[:-1])
         think, answer = split_think(conversation.messages[-1].content)
         target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
-        return supervised(encode_prompt(self.backbone, messages), target[:OPENING_TOKENS], "sft_only")
+        return supervised(encode_prompt(self.backbone, messages), target[: self._decision + 2], "sft_only")
 
     def query(self, example: Example) -> Sample:
         """A question as far as `<recall>`: that it is looked up, and where. As a later turn, `queries_later`."""
         if self.mixture.queries_later and self.rng.random() < self.mixture.queries_later:
-            put = later_turn(example, self.conversations, self.augmentation, self.rng)
+            put = later_turn(example, self.conversations, self.augmentation, self.rng, self._answered)
         else:
             put = self._augmented(example)
         return query_sample(self.backbone, put, self.bank, trigger=True)
@@ -199,11 +198,11 @@ class CalibratedDataset:
 
     def _decided(self, sample: Sample) -> Sample:
         """The sample with the loss of its trigger's token weighted, where that is learnt."""
-        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-        if self.mixture.trigger_weight == 1.0 or sample.input_ids[learnt[0]] != self.backbone.ids.think:
+        begins = next(i for i, label in enumerate(sample.labels) if label != IGNORE)
+        if self.mixture.trigger_weight == 1.0 or sample.input_ids[begins] != self.backbone.ids.think:
             return sample
         weights = list(sample.loss_weights or (1.0,) * len(sample))
-        weights[learnt[0] + DECISION] *= self.mixture.trigger_weight
+        weights[begins + self._decision] *= self.mixture.trigger_weight
         return replace(sample, loss_weights=tuple(weights))
 
     def _num(self, share: float) -> int:

@@ -24,7 +24,7 @@ from methods.examples import (
     unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.calibrated import OPENING_TOKENS, CalibratedDataset, MixtureConfig
+from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.stage1 import query_epochs
 from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
@@ -156,7 +156,7 @@ def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: 
             assert sample.kind == "sft_only"
             assert sample.pad_position == sample.recall_position == -1
             learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-            assert learnt == list(range(len(sample) - OPENING_TOKENS, len(sample)))
+            assert learnt == list(range(len(sample) - 4, len(sample)))
             assert sample.input_ids[learnt[0]] == pristine.ids.think
             assert pristine.ids.recall not in sample.input_ids
             cut = any(ids[: len(sample)] == sample.input_ids for ids in whole)
