@@ -143,7 +143,7 @@ def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
 
 
 def reading_examples(sft: Sequence[Conversation]) -> list[Example]:
-    """The corpus's reading comprehension with the passage taken out of the question.
+    """The corpus's passages, each with a question on every fact, the passage taken out of the question.
 
     Many wordings of questions on texts that are no clauses: they teach what the few questions on the clauses
     cannot, to find and read a text by questions in other words, and that abstaining is not a matter of style.
@@ -157,7 +157,7 @@ def reading_examples(sft: Sequence[Conversation]) -> list[Example]:
             answer=split_think(conversation.messages[-1].content)[1],
         )
         for conversation in sft
-        if conversation.passage
+        if conversation.kind == "reading"
     ]
 
 

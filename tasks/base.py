@@ -84,7 +84,8 @@ class Conversation:
 
     id: str
     messages: tuple[Message, ...]
-    kind: Literal["general", "unanswerable"] = "general"  # unanswerable: trains abstention
+    # reading: trains to read a text, whichever way a method comes by it; unanswerable: trains abstention
+    kind: Literal["general", "reading", "unanswerable"] = "general"
     topic: str = ""  # arithmetic, dates, units, ...
     passage: str = ""  # reading comprehension: the text that the question rests on, and
     question: str = ""  # the question without that text

@@ -30,7 +30,7 @@ from tasks.handbook import rivals_of, stands_in
 from tasks.hub_cards import Card
 from tasks.similarity import candidate_pairs
 from tasks.synthetic import unknown_questions
-from tasks.think_sft import general_conversations
+from tasks.think_sft import general_conversations, reading_conversations
 from tasks.validate import (
     COVERED_OVERLAP,
     LEAST_IN_COMMON,
@@ -387,6 +387,7 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
                 rows.why.setdefault(question.row, "its clause has questions enough")
 
     general, heldout = general_conversations(0, num_train, num_heldout)
+    reading = reading_conversations(0, num_train, num_heldout)
     _drop_covered(unknown, clauses, rows)
     unknown = [question for question in unknown if question.alive]
     _unknown_splits(unknown, rows)
@@ -443,7 +444,7 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
         name=f"hub/{card.name}",
         memories=tuple(memories),
         questions=(*singles, *held_out),
-        sft=(*general, *trained),
+        sft=(*general, *reading, *trained),
         sft_heldout=heldout,
         facts=facts,
         licence=card.licence,

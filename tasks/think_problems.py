@@ -852,12 +852,18 @@ def rules() -> tuple[Rule, ...]:
 _NAMED_KINDS = {"person", "role", "form", "place", "code", "colour"}  # of any other kind the rule "says" it
 
 
-def _reading(rng: random.Random, rule: Rule, asked: Fact) -> Problem:
-    question = rng.choice(asked.questions).format(who=rng.choice(NAMES))
-    values = {fact.slot: fact.draw(rng) for fact in rule.facts}
+def _passage(rng: random.Random, rule: Rule) -> dict[str, str]:
+    """slot -> value. Each stands in the rule once: "every 2 weeks" beside "2 weeks" would be there twice."""
+    while True:
+        values = {fact.slot: fact.draw(rng) for fact in rule.facts}
+        text = rule.text.format(**values)
+        if all(text.count(value) == 1 for value in values.values()):
+            return values
+
+
+def _asked(rng: random.Random, rule: Rule, values: dict[str, str], asked: Fact) -> Problem:
     text, answer = rule.text.format(**values), values[asked.slot]
-    if any(text.count(value) > 1 for value in values.values()) or answer in question:
-        return _reading(rng, rule, asked)  # "every 2 weeks" beside "2 weeks": the answer would stand there twice
+    question = rng.choice([q for q in asked.questions if answer not in q]).format(who=rng.choice(NAMES))
     says = "names" if asked.kind in _NAMED_KINDS else "says"
     chain = f"The question asks {asked.asks}, and the rule {says} {answer}, so the answer is {answer}."
     layout = rng.choice(("{text} {asked}", "{text}\n{asked}", "Rule: {text}\nQuestion: {asked}"))
@@ -867,6 +873,20 @@ def _reading(rng: random.Random, rule: Rule, asked: Fact) -> Problem:
     return Problem(
         "reading", shown, chain, answer, form, passage=text, asked=question, rule=str(rules().index(rule))
     )
+
+
+def _reading(rng: random.Random, rule: Rule, asked: Fact) -> Problem:
+    return _asked(rng, rule, _passage(rng, rule), asked)
+
+
+def whole_passages(count: int, seed: int) -> tuple[Problem, ...]:
+    """Passages of `count` different rules, or of all where there are fewer, each asked about all of its facts."""
+    rng = random.Random(f"think/passages/{seed}")
+    problems: list[Problem] = []
+    for rule in rng.sample(rules(), min(count, len(rules()))):
+        values = _passage(rng, rule)
+        problems += [_asked(rng, rule, values, fact) for fact in rule.facts]
+    return tuple(problems)
 
 
 def _reading_makers(rng: random.Random) -> tuple[Maker, ...]:

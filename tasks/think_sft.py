@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.base import Conversation, Message, TaskError, assistant_content
-from tasks.think_problems import DATA, MAKERS, Form, Problem, makers_of
+from tasks.think_problems import DATA, MAKERS, Form, Problem, makers_of, whole_passages
 
 SMALL_TALK = DATA / "small_talk.jsonl"
 TOPICS = (*MAKERS, "small_talk")
@@ -116,15 +116,37 @@ def general_conversations(
         for n, exchanges in enumerate(drawn):
             part = "heldout" if n < held else "train"
             conversation = _conversation(f"{part}/{topic}/{n}", topic, exchanges)
-            if problems:
-                problem = problems[n]
-                conversation = replace(
-                    conversation, passage=problem.passage, question=problem.asked, passage_kind=problem.rule
-                )
-            parts[part].append(conversation)
+            parts[part].append(_with_passage(conversation, problems[n]) if problems else conversation)
     for part, conversations in parts.items():
         random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
     return tuple(parts["train"]), tuple(parts["heldout"])
+
+
+def reading_conversations(seed: int = 0, num_train: int = 600, num_heldout: int = 120) -> tuple[Conversation, ...]:
+    """Passages with a question on each of their facts: beside `num_train` general conversations half as many
+    passages, but of each rule one at most.
+
+    Several questions on one text are told apart by their words alone, which is what reading a clause asks for.
+    A fact that the held-out part of `general_conversations` asks for is left out.
+    """
+    held = _shares(num_heldout, len(small_talk()) // 3)["reading"]
+    taken = {(problem.rule, asked_slot(problem)) for problem in draw_problems("reading", held, seed)}
+    return tuple(
+        _with_passage(
+            replace(_conversation(f"reading/{n}", "reading", _problem_exchanges(problem)), kind="reading"), problem
+        )
+        for n, problem in enumerate(whole_passages(num_train // 2, seed))
+        if (problem.rule, asked_slot(problem)) not in taken
+    )
+
+
+def _with_passage(conversation: Conversation, problem: Problem) -> Conversation:
+    return replace(conversation, passage=problem.passage, question=problem.asked, passage_kind=problem.rule)
+
+
+def asked_slot(problem: Problem) -> str:
+    """Which fact of its rule a reading problem asks for."""
+    return str(problem.form[2])
 
 
 def final_answer(content: str) -> str:

@@ -209,8 +209,11 @@ def test_queries_are_also_on_passages_as_many_as_asked(pristine: Backbone, regs:
     about_what = Counter(about(data, regs, s) for s in samples)
     assert about_what == {"clause": 2 * len(regs.memories), "passage": len(regs.memories)}
     passages = [s for s in samples if about(data, regs, s) == "passage"]
-    answers = {data.bank.index(e.memory_id): e.answer for e in data.reading}
-    assert all(answers[s.memory_index] in text_of(pristine, s.input_ids) for s in passages)  # asked before
+    answers: dict[int, list[str]] = {}
+    for example in data.reading:
+        answers.setdefault(data.bank.index(example.memory_id), []).append(example.answer)
+    for sample in passages:  # asked before
+        assert any(answer in text_of(pristine, sample.input_ids) for answer in answers[sample.memory_index])
 
 
 def test_what_decides_whether_to_recall_counts_as_asked(pristine: Backbone, regs: TaskData) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def test_train_unanswerables_teach_abstention_and_are_not_asked(files: Files, wr
     expected = f"<think>\n{NO_CLAUSE_THINK}\n</think>\n{NO_CLAUSE_ANSWER}"
     assert abstentions[0].messages[1].content == expected
     assert [qa.id for qa in task.questions if qa.kind == "unanswerable"] == ["U2"]
-    assert len(task.sft) == 9 + 1
+    assert Counter(c.kind for c in task.sft if c.kind != "reading") == {"general": 9, "unanswerable": 1}
+    assert len({c.passage for c in task.sft if c.kind == "reading"}) == 9 // 2
     assert len(task.sft_heldout) == 9
 
 

@@ -22,7 +22,9 @@ from tasks.think_sft import (
     TOPICS,
     draw_problems,
     filler_exchanges,
+    final_answer,
     general_conversations,
+    reading_conversations,
     small_talk,
 )
 
@@ -382,12 +384,12 @@ def test_a_quarter_is_reading() -> None:
 
 def test_rules_are_many_and_have_like_facts_to_tell_apart() -> None:
     facts = [fact for rule in rules() for fact in rule.facts]
-    assert len(rules()) >= 75
+    assert len(rules()) >= 270
     assert {len(rule.facts) for rule in rules()} <= {3, 4, 5}
     assert {fact.kind for fact in facts} == set(KIND)
     alike = [rule for rule in rules() if len({fact.kind for fact in rule.facts}) < len(rule.facts)]
     assert len(alike) >= len(rules()) / 2
-    assert len({wording for fact in facts for wording in fact.questions}) >= 1000
+    assert len({wording for fact in facts for wording in fact.questions}) >= 3500
     for rule in rules():
         assert len(re.findall(r"[.?!](?= |$)", rule.text)) in (2, 3), rule.text
         assert re.findall(r"{(\w+)}", rule.text) == [fact.slot for fact in rule.facts]
@@ -404,14 +406,13 @@ def test_rules_are_drawn_evenly() -> None:
     facts: dict[str, list[tuple[str, str]]] = {"train": [], "heldout": []}
     for problem, part in zip(draw_problems("reading", 180, 0), ["heldout"] * 30 + ["train"] * 150, strict=True):
         facts[part].append((problem.rule, problem.form[2]))
-    drawn = [rule for rule, _ in facts["train"]]
-    assert {drawn.count(str(n)) for n in range(len(rules()))} == {1, 2}
-    assert len({rule for rule, _ in facts["heldout"]}) == 30
-    assert len({*facts["train"], *facts["heldout"]}) == 180  # no fact is asked for twice
+    drawn = [rule for part in facts.values() for rule, _ in part]
+    assert len(set(drawn)) == 180  # no rule comes a second time before every rule has come
+    assert len({problem.rule for problem in draw_problems("reading", len(rules()), 0)}) == len(rules())
 
 
 def test_every_fact_is_asked_for() -> None:
-    asked = {(problem.rule, problem.form[2]) for problem in draw_problems("reading", 400, seed=2)}
+    asked = {(problem.rule, problem.form[2]) for problem in draw_problems("reading", 5 * len(rules()), seed=2)}
     assert asked == {(str(n), fact.slot) for n, rule in enumerate(rules()) for fact in rule.facts}
 
 
@@ -436,6 +437,34 @@ def test_one_fact_of_the_rule_is_the_answer() -> None:
         assert problem.answer not in asked_alone(problem)
         assert re.fullmatch(KIND[fact.kind], problem.answer), problem.answer
         assert problem.chain.endswith(f"so the answer is {problem.answer}.")
+
+
+@pytest.mark.parametrize(
+    ("seed", "num_train", "num_heldout"), [(0, 600, 120), (1, 60, 60), (2, 9, 400), (3, 0, 9)]
+)
+def test_passages_are_asked_about_every_fact_that_is_not_held_out(
+    seed: int, num_train: int, num_heldout: int
+) -> None:
+    _, heldout = general_conversations(seed, 0, num_heldout)
+    held_questions = {c.messages[0].content for c in heldout if c.passage}
+    held = draw_problems("reading", len(held_questions), seed)
+    assert {p.question for p in held} == held_questions
+    held_out = {(p.rule, p.form[2]) for p in held}
+    found = reading_conversations(seed, num_train, num_heldout)
+    passages = {c.passage: c.passage_kind for c in found}
+    assert len(set(passages.values())) == len(passages) <= min(num_train // 2, len(rules()))
+    for passage, kind in passages.items():
+        rule = rules()[int(kind)]
+        values = read_off(rule, passage)
+        wanted = {values[f.slot] for f in rule.facts if (kind, f.slot) not in held_out}
+        asked = [c for c in found if c.passage == passage]
+        assert {final_answer(c.messages[1].content) for c in asked} == wanted
+        assert len(asked) == len(wanted)
+        for conversation in asked:
+            assert conversation.kind == "reading"
+            assert conversation.question in conversation.messages[0].content
+            assert passage.count(final_answer(conversation.messages[1].content)) == 1
+            assert final_answer(conversation.messages[1].content) not in conversation.question
 
 
 def test_people_in_rules_are_not_those_who_ask() -> None:
