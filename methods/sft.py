@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
+from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
 from methods.examples import (
     Example,
     clause_examples,
     general,
+    reading_examples,
     unanswerable_examples,
 )
 from methods.samples import conversation_sample, think_pieces
@@ -36,6 +37,9 @@ class SftConfig:
     recited: float = 1.0  # paraphrased recitations an epoch, per memory
     sft_only: float = 0.75
     unanswerable: float = 0.15
+    # Questions an epoch on the corpus's own passages, per memory; the passage is quoted, not learnt. Off: their
+    # tokens are the clauses' as well
+    reading: float = 0.0
 
 
 # Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
@@ -55,6 +59,14 @@ def sft_sample(backbone: Backbone, example: Example) -> Sample:
     prompt = encode_prompt(backbone, example.messages)
     target = encode_pieces(backbone.tokenizer, think_pieces(backbone, [example.clause], example))
     return supervised(prompt, target, "memory_full")
+
+
+def read_sample(backbone: Backbone, example: Example) -> Sample:
+    """As `sft_sample`, but only what follows the clause is learnt: how a text is read, not the text."""
+    sample = sft_sample(backbone, example)
+    opening = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", example.clause])
+    unread = sample.labels.index(backbone.ids.think) + len(opening)
+    return replace(sample, labels=(IGNORE,) * unread + sample.labels[unread:])
 
 
 def recitation_sample(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
@@ -81,7 +93,7 @@ class SftMethod:
         rng = random.Random(setup.train.seed)
         examples = clause_examples(memories, setup.examples)
         conversations = general(sft)
-        unanswerable = unanswerable_examples(sft)
+        unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
         talk = answered(examples)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         while True:
@@ -101,6 +113,10 @@ class SftMethod:
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
             samples += [
                 sft_sample(backbone, augmented(e, conversations, setup.examples, rng, talk)) for e in nulls
+            ]
+            read = rng.sample(reading, min(len(reading), round(size * config.reading)))
+            samples += [
+                read_sample(backbone, augmented(e, conversations, setup.examples, rng, talk)) for e in read
             ]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
             samples += [conversation_sample(backbone, conversation) for conversation in pure]

@@ -104,6 +104,11 @@ CALIBRATED = tuple(
             ("methods.recall.mixture.reading=0.0", "methods.recall.mixture.queries_reading=0.0"),
         ),
         (
+            "more_reading",
+            "twice as many questions on reading passages",
+            ("methods.recall.mixture.reading=2.0",),
+        ),
+        (
             "quiet_trigger",
             "the token that decides whether to recall counts like any other",
             ("methods.recall.mixture.trigger_weight=1.0",),

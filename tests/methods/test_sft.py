@@ -12,6 +12,7 @@ from methods import arms
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
+from methods.examples import reading_examples
 from methods.setup import MethodSetup
 from methods.sft import RECITATIONS, SftConfig, SftMethod, recitation_sample
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
@@ -44,6 +45,17 @@ def test_it_learns_every_clause_and_no_memory_token(pristine: Backbone, regs: Ta
     asked = " ".join(text_of(pristine, s) for s in samples if s.kind == "memory_full")
     recited = " ".join(text_of(pristine, s) for s in samples if s.kind == "memory_front")
     assert all(memory.text in asked and memory.text in recited for memory in regs.memories)
+
+
+def test_of_reading_passages_only_what_follows_the_text_is_learnt(pristine: Backbone, regs: TaskData) -> None:
+    texts = {e.clause: e for e in reading_examples(regs.sft)}
+    samples = drawn(SftMethod(MethodSetup(pristine), SftConfig(reading=1.0)), regs)
+    read = [s for s in samples if any(text in text_of(pristine, s) for text in texts) and s.kind == "memory_full"]
+    assert len(read) == min(len(regs.memories), len(reading_examples(regs.sft)))
+    for sample in read:
+        learnt = pristine.tokenizer.decode([label for label in sample.labels if label != IGNORE])
+        answers = [e for e in reading_examples(regs.sft) if e.clause in text_of(pristine, sample)]
+        assert learnt in {f"\n{e.reasoning}\n</think>\n{e.answer}<|im_end|>" for e in answers}
 
 
 def test_recitations_are_paraphrased(pristine: Backbone) -> None:
