@@ -143,6 +143,11 @@ CALIBRATED = tuple(
             "half of the talk before a question or an opening is a question on a clause with its answer",
             ("examples.history_asked=0.5",),
         ),
+        (
+            "more_talk",
+            "every other question comes after talk, of up to three conversations; was one in five, of one",
+            ("examples.history_probability=0.5", "examples.history_conversations=3"),
+        ),
         ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
         (
             "keys_3",
