@@ -28,7 +28,7 @@ from tasks.base import (
     assistant_content,
 )
 from tasks.chinese import joined
-from tasks.think_sft import general_conversations, reading_conversations
+from tasks.think_sft import sft_corpus
 
 DATA_FILES = ("card.json", "clauses.jsonl", "unanswerable.jsonl", "two_clause.jsonl", "revisions.jsonl")
 _JSON_NAMES: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
@@ -373,13 +373,12 @@ def read_handbook(folder: Path, num_train: int = 600, num_heldout: int = 120, sf
     two_clause = [_two_clause(row, clauses) for row in two_clause_rows]
     revised = {clause.id: clause for clause in (_revision(row, clauses) for row in revision_rows)}
 
-    general, heldout = general_conversations(sft_seed, num_train, num_heldout)
-    reading = reading_conversations(sft_seed, num_train, num_heldout)
+    general, heldout = sft_corpus(sft_seed, num_train, num_heldout)
     return TaskData(
         name=card.text("name"),
         memories=tuple(memories),
         questions=tuple(qa for qa in (*singles, *two_clause, *unanswerable) if qa.split != "train"),
-        sft=(*general, *reading, *(abstention(qa, language) for qa in unanswerable if qa.split == "train")),
+        sft=(*general, *(abstention(qa, language) for qa in unanswerable if qa.split == "train")),
         sft_heldout=heldout,
         revisions=tuple(
             Memory(c.id, c.text, c.title, family=c.family, variant=c.variant) for c in revised.values()

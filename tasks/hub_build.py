@@ -30,7 +30,7 @@ from tasks.handbook import rivals_of, stands_in
 from tasks.hub_cards import Card
 from tasks.similarity import candidate_pairs
 from tasks.synthetic import unknown_questions
-from tasks.think_sft import general_conversations, reading_conversations
+from tasks.think_sft import sft_corpus
 from tasks.validate import (
     COVERED_OVERLAP,
     LEAST_IN_COMMON,
@@ -386,8 +386,7 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
             if id(question) not in kept:
                 rows.why.setdefault(question.row, "its clause has questions enough")
 
-    general, heldout = general_conversations(0, num_train, num_heldout)
-    reading = reading_conversations(0, num_train, num_heldout)
+    general, heldout = sft_corpus(0, num_train, num_heldout)
     _drop_covered(unknown, clauses, rows)
     unknown = [question for question in unknown if question.alive]
     _unknown_splits(unknown, rows)
@@ -444,7 +443,7 @@ def build(card: Card, outcomes: Iterable[Outcome], num_train: int = 600, num_hel
         name=f"hub/{card.name}",
         memories=tuple(memories),
         questions=(*singles, *held_out),
-        sft=(*general, *reading, *trained),
+        sft=(*general, *trained),
         sft_heldout=heldout,
         facts=facts,
         licence=card.licence,

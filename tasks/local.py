@@ -39,7 +39,7 @@ from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
 from tasks.think_problems import DATA
-from tasks.think_sft import IN_ENGLISH, general_conversations, reading_conversations
+from tasks.think_sft import IN_ENGLISH, sft_corpus
 from tasks.validate import (
     COVERED_OVERLAP,
     LEAST_IN_COMMON,
@@ -117,15 +117,14 @@ def read(path: str, num_train: int = 600, num_heldout: int = 120) -> Local:
     for qa in questions.used:
         if qa.split == "train" and qa.kind == "single":
             cues[qa.memory_ids[0]].append(qa)
-    general, heldout = general_conversations(0, num_train, num_heldout)
-    reading = reading_conversations(0, num_train, num_heldout)
+    general, heldout = sft_corpus(0, num_train, num_heldout)
     follow_ups, known = _facts(questions.used, clauses, language)
     made = "questions made by rule" if folder.questions is None else f"questions of {folder.questions.name}"
     task = TaskData(
         name="local",
         memories=tuple(_memory(clause, cues[clause.id]) for clause in clauses.values()),
         questions=tuple(qa for qa in questions.used if qa.split != "train"),
-        sft=(*general, *reading, *abstentions),
+        sft=(*general, *abstentions),
         sft_heldout=heldout,
         follow_ups=follow_ups,
         facts=known,

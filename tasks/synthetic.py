@@ -27,7 +27,7 @@ from tasks.base import (
     TaskError,
     assistant_content,
 )
-from tasks.think_sft import general_conversations, reading_conversations
+from tasks.think_sft import sft_corpus
 
 DATA = Path(__file__).parent / "data" / "synthetic"
 MIN_CLAUSES, MAX_CLAUSES = 3, 100_000
@@ -381,14 +381,13 @@ def load(
     revised = [(family, family.number % FAMILY) for family in asked[::REVISED_EVERY]]
     two_clause = [qa for family in asked if (qa := _two_clause(family))]
     unanswerable, abstentions = _unanswerable(asked, seed)
-    general, heldout = general_conversations(0, num_train, num_heldout)
-    reading = reading_conversations(0, num_train, num_heldout)
+    general, heldout = sft_corpus(0, num_train, num_heldout)
     keys = [(family, k, slot.name) for family in asked for k in range(FAMILY) for slot in family.rule.slots]
     return TaskData(
         name="synthetic",
         memories=tuple(clauses(FAMILY * num_families, seed)),
         questions=(*(qa for family in asked for qa in _held_out(family)), *two_clause, *unanswerable),
-        sft=(*general, *reading, *abstentions),
+        sft=(*general, *abstentions),
         sft_heldout=heldout,
         revisions=tuple(_revision(family, k) for family, k in revised),
         revised_questions=tuple(qa for family, k in revised for qa in _revised_questions(family, k)),

@@ -129,24 +129,31 @@ def reading_conversations(seed: int = 0, num_train: int = 600, num_heldout: int 
     Several questions on one text are told apart by their words alone, which is what reading a clause asks for.
     A fact that the held-out part of `general_conversations` asks for is left out.
     """
-    held = _shares(num_heldout, len(small_talk()) // 3)["reading"]
-    taken = {(problem.rule, asked_slot(problem)) for problem in draw_problems("reading", held, seed)}
+    taken = {_fact_of(problem) for problem in draw_problems("reading", num_heldout // READING_SHARE, seed)}
     return tuple(
         _with_passage(
             replace(_conversation(f"reading/{n}", "reading", _problem_exchanges(problem)), kind="reading"), problem
         )
         for n, problem in enumerate(whole_passages(num_train // 2, seed))
-        if (problem.rule, asked_slot(problem)) not in taken
+        if _fact_of(problem) not in taken
     )
+
+
+def sft_corpus(
+    seed: int = 0, num_train: int = 600, num_heldout: int = 120
+) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
+    """(what every task trains on beside its own, held-out): general conversations and, for training, reading."""
+    train, heldout = general_conversations(seed, num_train, num_heldout)
+    return (*train, *reading_conversations(seed, num_train, num_heldout)), heldout
 
 
 def _with_passage(conversation: Conversation, problem: Problem) -> Conversation:
     return replace(conversation, passage=problem.passage, question=problem.asked, passage_kind=problem.rule)
 
 
-def asked_slot(problem: Problem) -> str:
-    """Which fact of its rule a reading problem asks for."""
-    return str(problem.form[2])
+def _fact_of(problem: Problem) -> tuple[str, object]:
+    """Rule and slot that a reading problem asks for."""
+    return problem.rule, problem.form[2]
 
 
 def final_answer(content: str) -> str:

@@ -48,7 +48,7 @@ def test_it_learns_every_clause_and_no_memory_token(pristine: Backbone, regs: Ta
 
 
 def test_of_reading_passages_only_what_follows_the_text_is_learnt(pristine: Backbone, regs: TaskData) -> None:
-    texts = {e.clause: e for e in reading_examples(regs.sft)}
+    texts = {e.clause for e in reading_examples(regs.sft)}
     samples = drawn(SftMethod(MethodSetup(pristine), SftConfig(reading=1.0)), regs)
     read = [s for s in samples if any(text in text_of(pristine, s) for text in texts) and s.kind == "memory_full"]
     assert len(read) == min(len(regs.memories), len(reading_examples(regs.sft)))
