@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+GENERAL_CORPUS = ROOT / "tasks" / "data" / "general"
 PACKAGES = [
     "torch",
     "transformers",
@@ -56,11 +57,11 @@ NOT_HASHED = ("runs_dir", "mlflow", "log_level")
 
 
 def code_version() -> str:
-    """12 hex digits over the sources that decide results: tasks, methods and eval."""
+    """12 hex digits over what decides results beside the task's own data: sources, and the general corpus."""
     digest = hashlib.sha256()
-    for package in ("tasks", "methods", "eval"):
-        for file in sorted((ROOT / package).rglob("*.py")):
-            digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
+    sources = [file for package in ("tasks", "methods", "eval") for file in (ROOT / package).rglob("*.py")]
+    for file in sorted([*sources, *GENERAL_CORPUS.iterdir()]):
+        digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 
 

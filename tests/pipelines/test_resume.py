@@ -16,6 +16,7 @@ from eval.records import CostRecord, RecordError, TurnRecord, read_records
 from methods.backbone import Backbone
 from methods.recall.method import RecallMethod
 from methods.sft import SftMethod
+from pipelines import run as runs
 from pipelines.run import Run, config_hash, open_run
 
 WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
@@ -231,3 +232,17 @@ def test_timings_are_not_mixed_with_turns(tmp_path: Path) -> None:
     again = open_run({**CONFIG, "runs_dir": str(tmp_path)})
     assert (again.turns, len(again.costs)) == ([], 1)
     again.close("finished")
+
+
+def test_another_general_corpus_is_another_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every method trains on it: a run is not continued, and no fit reused, after it has changed."""
+    before = runs.code_version()
+    assert before == runs.code_version()
+    (corpus := tmp_path / "general").mkdir()
+    for file in runs.GENERAL_CORPUS.iterdir():
+        (corpus / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "GENERAL_CORPUS", corpus)
+    copied = runs.code_version()
+    (corpus / "reading_rules.txt").write_text("Other rules.", encoding="utf-8")
+    assert runs.code_version() != copied
