@@ -19,10 +19,11 @@ import torch
 
 from methods import control_rows
 from methods.backbone import Backbone, load_backbone
+from methods.batches import length_grouped
 from methods.chat import Sample
 from methods.examples import ExampleConfig, clause_examples
 from methods.sft import sft_sample
-from methods.train import LoraTrainConfig, length_grouped, train_lora
+from methods.train import LoraTrainConfig, train_lora
 from pipelines.progress import quiet_libraries
 from tasks.registry import load_task
 

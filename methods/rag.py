@@ -22,6 +22,7 @@ from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
+from methods.batches import length_grouped
 from methods.chat import Sample, encode_prompt
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -36,7 +37,7 @@ from methods.samples import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
-from methods.train import length_grouped, merge_adapters, train_lora
+from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
 

@@ -12,6 +12,7 @@ from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
+from methods.batches import length_grouped
 from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -24,7 +25,7 @@ from methods.examples import (
 from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
-from methods.train import length_grouped, merge_adapters, train_lora
+from methods.train import merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
 
 

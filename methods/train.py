@@ -8,11 +8,10 @@ Shapes: B batch, T tokens, D hidden, V vocabulary, M memories, K keys a memory.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 from methods import control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import Batch, can_share, padding_multiple, round_up, share_of
 from methods.chat import IGNORE, Sample
 from methods.recall.bank import best_cosines
 
@@ -68,94 +68,6 @@ class TrainLog:
     def add(self, **losses: float) -> None:
         for name, value in losses.items():
             self.losses.setdefault(name, []).append(value)
-
-
-@dataclass
-class Batch:
-    """Right-padded samples on the device."""
-
-    input_ids_BT: Tensor
-    attention_mask_BT: Tensor
-    labels_BT: Tensor
-    weights_BT: Tensor
-    recall_position_B: Tensor  # -1: none
-    pad_position_B: Tensor  # -1: none
-    memory_index_B: Tensor  # -1: none
-    fed_index_B: Tensor  # of the vectors that are fed
-    teacher_row_B: Tensor  # -1: none
-    num_tokens: int
-    lm_weight: float  # what the token losses' weighted sum is divided by
-    num_asked: float  # what the retrieval losses' sum is divided by
-
-
-COARSE, FINE = 32, 8  # tokens: what widths are padded to
-
-
-def _round_up(size: int, multiple: int = COARSE) -> int:
-    return -(-size // multiple) * multiple
-
-
-def padding_multiple(dtype: torch.dtype, device: torch.device) -> int:
-    """A CPU compiles its bf16 kernels anew for every shape, so few shapes are faster; others pay padding alone."""
-    return COARSE if device.type == "cpu" and dtype is torch.bfloat16 else FINE
-
-
-def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
-    """multiple: of tokens, that the widest sample is padded to. It changes no loss."""
-    width = _round_up(max(len(s) for s in samples), multiple)
-    num_tokens, lm_weight, num_asked = _totals(samples)
-
-    def rows(values: Iterable[Sequence[float]], fill: float) -> Tensor:
-        return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
-
-    def column(values: Iterable[int]) -> Tensor:
-        return torch.tensor(list(values), device=device)
-
-    return Batch(
-        input_ids_BT=rows((s.input_ids for s in samples), pad_token_id),
-        attention_mask_BT=rows(([1] * len(s) for s in samples), 0),
-        labels_BT=rows((s.labels for s in samples), IGNORE),
-        weights_BT=rows((s.loss_weights or [1.0] * len(s) for s in samples), 0.0),
-        recall_position_B=column(s.recall_position for s in samples),
-        pad_position_B=column(s.pad_position for s in samples),
-        memory_index_B=column(s.memory_index for s in samples),
-        fed_index_B=column(s.memory_index if s.fed_index < 0 else s.fed_index for s in samples),
-        teacher_row_B=column(s.teacher_row for s in samples),
-        num_tokens=num_tokens,
-        lm_weight=lm_weight,
-        num_asked=num_asked,
-    )
-
-
-def _totals(samples: Sequence[Sample]) -> tuple[int, float, int]:
-    """Tokens, weight of all token losses, and questions with a memory to find."""
-    num_asked = sum(s.recall_position >= 0 and s.memory_index >= 0 for s in samples)
-    return sum(map(len, samples)), sum(map(_lm_weight, samples)), num_asked
-
-
-def _lm_weight(sample: Sample) -> float:
-    """Of all token losses of a sample; its first token is never predicted."""
-    weights = sample.loss_weights or (1.0,) * len(sample)
-    return sum(w for w, label in zip(weights[1:], sample.labels[1:], strict=True) if label != IGNORE)
-
-
-def share_of(
-    samples: Sequence[Sample], rank: int, world: int, pad_token_id: int, device: torch.device, multiple: int
-) -> Batch:
-    """What one of `world` processes computes of a batch, so that the mean of their gradients is the batch's own.
-
-    Every process draws the same batch and takes each world-th sample. Its sums are divided as if it had a
-    world-th of the whole, since gradients are averaged over the processes. A process that gets nothing computes a
-    sample without loss: the others wait for it.
-    """
-    mine = list(samples[rank::world]) or [
-        replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
-    ]
-    batch = collate(mine, pad_token_id, device, multiple)
-    if world == 1:
-        return batch
-    num_tokens, lm_weight, num_asked = _totals(samples)
-    return replace(batch, num_tokens=num_tokens, lm_weight=lm_weight / world, num_asked=num_asked / world)
 
 
 @dataclass(frozen=True)
@@ -241,57 +153,48 @@ class MemoryLM(nn.Module):
     def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
         """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        embeds_BTD = control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT)
-        injected = (batch.pad_position_B >= 0).nonzero().squeeze(-1)
-        if len(injected):
-            assert self.memory is not None
-            vectors = self.memory.vectors(batch.fed_index_B[injected]).to(embeds_BTD)
-            if vector_noise:
-                rms = vectors.pow(2).mean(-1, keepdim=True).sqrt()
-                vectors = vectors + torch.randn_like(vectors) * rms * vector_noise
-            embeds_BTD = embeds_BTD.clone()
-            places = batch.pad_position_B[injected, None] + torch.arange(vectors.shape[1], device=vectors.device)
-            embeds_BTD[injected[:, None], places] = vectors
+        embeds_BTD = self._injected(
+            control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT), batch, vector_noise
+        )
+        mask = batch.attention_mask
+        if mask.dim() == 3:
+            mask = torch.zeros_like(mask, dtype=embeds_BTD.dtype).masked_fill(
+                ~mask, torch.finfo(embeds_BTD.dtype).min
+            )
+            mask = mask[:, None]  # for all heads
         decoder = getattr(base, base.base_model_prefix)
+        positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
         hidden_BTD = decoder(
-            inputs_embeds=embeds_BTD, attention_mask=batch.attention_mask_BT, use_cache=False
+            inputs_embeds=embeds_BTD, attention_mask=mask, use_cache=False, **positions
         ).last_hidden_state
         losses: dict[str, Tensor] = {}
-        targets = batch.labels_BT[:, 1:]
-        rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-        if len(rows):  # the head runs on labelled positions only
-            spare = _round_up(len(rows)) - len(rows)
-            labels = F.pad(targets[rows, columns], (0, spare), value=IGNORE)
-            weights = F.pad(batch.weights_BT[:, 1:][rows, columns], (0, spare))
-            states = hidden_BTD[F.pad(rows, (0, spare)), F.pad(columns, (0, spare))]
-            logits = control_rows.head(base.get_output_embeddings(), states).float()
+        if len(batch.labels_N):  # the head runs on the states that predict a label only
+            spare = round_up(len(batch.labels_N)) - len(batch.labels_N)
+            labels = F.pad(batch.labels_N, (0, spare), value=IGNORE)
+            weights = F.pad(batch.weights_N, (0, spare))
+            rows, places = (F.pad(index, (0, spare)) for index in batch.predicting)
+            logits = control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]).float()
             token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             losses["lm"] = (token_losses * weights).sum() / batch.lm_weight
-        asked = ((batch.recall_position_B >= 0) & (batch.memory_index_B >= 0)).nonzero().squeeze(-1)
-        if len(asked) and self.memory is not None:
-            query_QD = hidden_BTD[asked, batch.recall_position_B[asked]].float()
-            index_Q, teacher_row_Q = batch.memory_index_B[asked], batch.teacher_row_B[asked]
-            mean = self.memory.retrieval_loss(query_QD, index_Q, teacher_row_Q)
-            losses["retrieval"] = mean * (len(asked) / batch.num_asked)
+        num_here = len(batch.memory_index_Q)
+        if num_here and self.memory is not None:
+            query_QD = hidden_BTD[batch.asking].float()
+            mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q, batch.teacher_row_Q)
+            losses["retrieval"] = mean * (num_here / batch.num_asked)
         return losses or {"lm": hidden_BTD.sum() * 0.0}  # other processes wait for this one's gradient
 
-
-def length_grouped(samples: Sequence[Sample], batch_tokens: int, rng: random.Random) -> list[list[Sample]]:
-    """Shuffled batches of samples of similar length, each of at most `batch_tokens` with its padding.
-
-    Batches are cut by tokens, not by samples, so that methods with long prompts take as many optimiser steps
-    as the others. A single sample over the limit is a batch of its own.
-    """
-    order = sorted(rng.sample(list(samples), len(samples)), key=lambda s: -len(s) - rng.uniform(0, 12))
-    batches: list[list[Sample]] = []
-    start = 0
-    while start < len(order):
-        width = _round_up(max(len(s) for s in order[start : start + 8]))
-        size = max(1, batch_tokens // width)
-        batches.append(order[start : start + size])
-        start += size
-    rng.shuffle(batches)
-    return batches
+    def _injected(self, embeds_BTD: Tensor, batch: Batch, vector_noise: float) -> Tensor:
+        """The embeddings with memory vectors under their pads."""
+        if not len(batch.fed_index_I):
+            return embeds_BTD
+        assert self.memory is not None
+        vectors_IPD = self.memory.vectors(batch.fed_index_I).to(embeds_BTD)
+        if vector_noise:
+            rms = vectors_IPD.pow(2).mean(-1, keepdim=True).sqrt()
+            vectors_IPD = vectors_IPD + torch.randn_like(vectors_IPD) * rms * vector_noise
+        rows, first = batch.injected
+        places = first[:, None] + torch.arange(vectors_IPD.shape[1], device=first.device)
+        return embeds_BTD.index_put((rows[:, None], places), vectors_IPD)
 
 
 def _schedule(share: float, warmup: float) -> float:
@@ -355,6 +258,7 @@ def train_lora(
     wrapped.train()
     result = TrainLog()
     multiple = padding_multiple(backbone.dtype, accelerator.device)
+    sharing = can_share(backbone.model)
     pad_token_id = int(backbone.tokenizer.pad_token_id)
     epoch = 0
     with _fast_forward(peft_model, backbone):
@@ -363,7 +267,7 @@ def train_lora(
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
             for samples in batches:
-                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
+                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple, sharing)
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
                         share = (result.forward_tokens + batch.num_tokens / 2) / config.max_tokens

@@ -16,20 +16,21 @@ mixed in. Silent: no TEXT in memory_full, the answer follows from the vector.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from methods.augment import answered, augmented, later_turn, talk_before
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import can_share, dialogues_grouped
 from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import Example, ExampleConfig, plain_messages
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler, log_epoch
 from methods.recall.stage1 import query_sample
 from methods.samples import conversation_sample, recall_pieces, think_pieces
-from methods.train import length_grouped
-from tasks.base import Conversation, Memory
+from methods.turns import Turn, as_dialogues
+from tasks.base import Conversation, Memory, Message
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class CalibratedDataset:
         self.rng = random.Random(seed)
         self.sampler = SftSampler(backbone, self.conversations, mixture.sft_max_tokens, self.rng, repeats=True)
         self._answered = answered(self.examples)
+        self._sharing = can_share(backbone.model)
         self._decks: dict[str, list[Example]] = {}
         # Place in a reply of <recall>, or of what stands there instead
         self._decision = len(encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n"]))
@@ -146,17 +148,19 @@ class CalibratedDataset:
         sample = self.memory_full(example, decode=False)
         return replace(sample, fed_index=self.bank.index(self.rng.choice(others)))
 
-    def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
-        """Another clause's question, or an unrelated conversation, then this memory.
+    def _front_context(self, memory: Memory, conversation: Conversation) -> tuple[Message, ...]:
+        """Another clause's question, or the unrelated conversation."""
+        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
+        if others and self.rng.random() < self.mixture.front_other_question:
+            return self.rng.choice(self.examples[self.rng.choice(others).id]).messages
+        return plain_messages(conversation)[:-1]
+
+    def memory_front(self, memory: Memory, messages: Sequence[Message]) -> Sample:
+        """A context that is not about it, then this memory.
 
         Whatever stands before, the vector decides what is recited. Nothing before it is learnt unless
         `front_recall`: where no other sample type is trained, that alone makes the model recall.
         """
-        others = [m for m in self.memories if m.id != memory.id and self.examples[m.id]]
-        if others and self.rng.random() < self.mixture.front_other_question:
-            messages = self.rng.choice(self.examples[self.rng.choice(others).id]).messages
-        else:
-            messages = plain_messages(conversation)[:-1]
         pads = self.bank.num_vectors
         pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)]
         target = encode_pieces(self.backbone.tokenizer, pieces)
@@ -177,19 +181,47 @@ class CalibratedDataset:
         Whether to recall is decided at one token of a conversation; cut behind it, several conversations cost as
         much as a whole one.
         """
-        before = talk_before(self.conversations, self.augmentation, self.rng, self._answered)
-        messages = (*before, *plain_messages(conversation)[:-1])
+        messages = plain_messages(conversation)[:-1]
         think, answer = split_think(conversation.messages[-1].content)
         target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
         return supervised(encode_prompt(self.backbone, messages), target[: self._decision + 2], "sft_only")
 
     def query(self, example: Example) -> Sample:
-        """A question as far as `<recall>`: that it is looked up, and where. As a later turn, `queries_later`."""
+        """A question as far as `<recall>`: that it is looked up, and where."""
+        return query_sample(self.backbone, example, self.bank, trigger=True)
+
+    def _queried(self, example: Example) -> Example:
+        """The question of a query, as a later turn `queries_later`."""
         if self.mixture.queries_later and self.rng.random() < self.mixture.queries_later:
-            put = later_turn(example, self.conversations, self.augmentation, self.rng, self._answered)
-        else:
-            put = self._augmented(example)
-        return query_sample(self.backbone, put, self.bank, trigger=True)
+            return later_turn(example, self.conversations, self.augmentation, self.rng, self._answered)
+        return self._augmented(example)
+
+    def _turn(self, example: Example, make: Callable[[Example], Sample]) -> Turn:
+        """A question; later turns see its answer."""
+        return Turn(example.messages, example.answer, lambda said: make(replace(example, messages=said)))
+
+    def _front_turn(self, memory: Memory, conversation: Conversation) -> Turn:
+        """memory_front; later turns see nothing of it."""
+        return Turn(self._front_context(memory, conversation), "", lambda said: self.memory_front(memory, said))
+
+    def _talk_turn(self, conversation: Conversation, make: Callable[[Conversation], Sample]) -> Turn:
+        """A conversation that recalls nothing."""
+        *said, reply = plain_messages(conversation)
+        spoken = conversation.messages[-1]
+        return Turn(tuple(said), reply.content, lambda said: make(replace(conversation, messages=(*said, spoken))))
+
+    def _read(self, example: Example) -> Sample:
+        """A question on a passage, which is recalled and not decoded."""
+        return self.memory_full(example, decode=False)
+
+    def _whole(self, conversation: Conversation) -> Sample:
+        """An ordinary conversation."""
+        return conversation_sample(self.backbone, conversation)
+
+    def _behind_talk(self, conversation: Conversation) -> Conversation:
+        """An opening stands behind such talk as a question does."""
+        before = talk_before(self.conversations, self.augmentation, self.rng, self._answered)
+        return replace(conversation, messages=(*before, *conversation.messages))
 
     def _asked(self, example: Example) -> Sample:
         share = 0.0 if self.mixture.silent or len(self.memories) < 2 else self.mixture.foreign_vector
@@ -227,7 +259,11 @@ class CalibratedDataset:
             raise MethodError("mixture: an epoch would hold no sample; raise mixture.memory_front or another part")
 
     def refresh_epoch_data(self) -> list[Sample]:
-        """One epoch's samples, logged by `log_epoch`."""
+        """One epoch's samples."""
+        return [sample for dialogue in self.refresh_dialogues() for sample in dialogue]
+
+    def refresh_dialogues(self) -> list[list[Sample]]:
+        """One epoch's samples by the dialogues that they are turns of, logged by `log_epoch`."""
         size = len(self.memories)
         num_front = self._num(self.mixture.memory_front)
         num_full = self._num(self.mixture.memory_full)
@@ -240,22 +276,24 @@ class CalibratedDataset:
         asked = [m for m in self.rng.sample(self.memories, size) if self.examples[m.id]]
         full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
-        samples = [self.memory_front(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
-        samples += [self._asked(self._next_example(m.id)) for m in full]
+        turns = [self._front_turn(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
+        turns += [self._turn(self._next_example(m.id), self._asked) for m in full]
         sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
-        samples += [self.query(self.rng.choice(self.examples[m.id])) for m in sought]
+        turns += [self._turn(self._queried(self.rng.choice(self.examples[m.id])), self.query) for m in sought]
         passages = self.rng.sample(self.reading, min(len(self.reading), self._num_sought))
-        samples += [self.query(e) for e in passages]
-        samples += [self.memory_full(self._augmented(e)) for e in nulls]
+        turns += [self._turn(self._queried(e), self.query) for e in passages]
+        turns += [self._turn(self._augmented(e), self.memory_full) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
-        samples += [self.memory_full(e, decode=False) for e in read]
-        samples += [conversation_sample(self.backbone, self.conversations[i]) for i in pure]
-        samples += [self.opening(self.conversations[i]) for i in opened]
+        turns += [self._turn(e, self._read) for e in read]
+        turns += [self._talk_turn(self.conversations[i], self._whole) for i in pure]
+        turns += [self._talk_turn(self._behind_talk(self.conversations[i]), self.opening) for i in opened]
+        dialogues = as_dialogues(turns, self.augmentation.dialogue_turns, self.batch_tokens, self.rng)
+        samples = [sample for dialogue in dialogues for sample in dialogue]
         log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)
-        return [self._decided(sample) for sample in samples]
+        return [[self._decided(sample) for sample in dialogue] for dialogue in dialogues]
 
     def epochs(self) -> Iterator[list[list[Sample]]]:
         """Endless epochs of length-grouped batches."""
         while True:
-            yield length_grouped(self.refresh_epoch_data(), self.batch_tokens, self.rng)
+            yield dialogues_grouped(self.refresh_dialogues(), self.batch_tokens, self.rng, self._sharing)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import collate
 from methods.chat import encode_text, supervised
 from methods.examples import titled
-from methods.train import collate
 from tasks.base import Memory
 
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
@@ -71,9 +71,9 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
         samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
         hidden_BTD = decoder(
-            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
+            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask, use_cache=False
         ).last_hidden_state
-        last_B = batch.attention_mask_BT.sum(dim=1) - 1
+        last_B = batch.attention_mask.sum(dim=1) - 1
         found.append(hidden_BTD[torch.arange(len(samples), device=hidden_BTD.device), last_B])
     return torch.cat(found)
 

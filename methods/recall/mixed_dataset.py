@@ -20,11 +20,11 @@ from typing import get_args
 
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import length_grouped
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples import plain_messages
 from methods.recall.bank import MemoryBank
 from methods.samples import MemorySampleKind, conversation_sample, recall_pieces
-from methods.train import length_grouped
 from tasks.base import Conversation, Memory
 
 log = logging.getLogger(__name__)

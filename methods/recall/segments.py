@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from methods.backbone import THINK, THINK_END, Backbone
 from methods.base import MethodError
+from methods.batches import length_grouped
 from methods.chat import Sample, encode_pieces, encode_prompt, encode_text, supervised
 from methods.examples import plain_messages
 from methods.recall.bank import MemoryBank
-from methods.train import length_grouped
 from tasks.base import Conversation
 
 log = logging.getLogger(__name__)

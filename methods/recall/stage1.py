@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,11 +20,13 @@ from torch.nn import functional as F
 
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
+from methods.batches import can_share, dialogues_grouped
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import READING_ID, Example, ExampleConfig
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, length_grouped, train_lora
-from tasks.base import Conversation
+from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, train_lora
+from methods.turns import Turn, as_dialogues
+from tasks.base import Conversation, Message
 
 
 def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger: bool = False) -> Sample:
@@ -55,13 +59,20 @@ def query_epochs(
     seed: int,
 ) -> Iterator[list[list[Sample]]]:
     """Each epoch: every clause's questions once, as many on the corpus's passages, some for the null memory."""
-    rng = random.Random(seed)
+    rng, sharing = random.Random(seed), can_share(backbone.model)
     pool, talk = [example for found in examples.values() for example in found], answered(examples)
     while True:
         nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
         read = rng.sample(list(reading), min(len(reading), len(pool)))
         drawn = [augmented(e, conversations, augmentation, rng, talk) for e in [*pool, *read, *nulls]]
-        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
+        turns = [Turn(e.messages, e.answer, partial(_query_behind, backbone, bank, e)) for e in drawn]
+        dialogues = as_dialogues(turns, augmentation.dialogue_turns, batch_tokens, rng)
+        yield dialogues_grouped(dialogues, batch_tokens, rng, sharing)
+
+
+def _query_behind(backbone: Backbone, bank: MemoryBank, example: Example, said: tuple[Message, ...]) -> Sample:
+    """The query of a question that stands at the end of a conversation."""
+    return query_sample(backbone, replace(example, messages=said), bank)
 
 
 def train_recall_token(

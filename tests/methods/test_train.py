@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import collate, lay_out, length_grouped, share_of
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
 from methods.examples import READING_ID
 from methods.recall.bank import MemoryBank
@@ -27,11 +28,8 @@ from methods.train import (
     MemoryTerm,
     TrainLog,
     _schedule,
-    collate,
-    length_grouped,
     merge_adapters,
     no_progress,
-    share_of,
     train_lora,
 )
 from tasks.base import Message
@@ -172,7 +170,7 @@ def test_tokens_are_counted_without_padding_up_to_the_budget(lively: Backbone, b
         stage="one stage",
         progress=lambda *step: shown.append(step),
     )
-    sizes = [sum(map(len, batch)) for batch in drawn]
+    sizes = [sum(map(len, lay_out(batch))) for batch in drawn]
     assert log.forward_tokens == sum(sizes)
     assert sum(sizes[:-1]) < budget <= sum(sizes)  # over by less than the last batch
     assert log.optimizer_steps == len(drawn) == len(log.losses["lm"])
@@ -180,7 +178,7 @@ def test_tokens_are_counted_without_padding_up_to_the_budget(lively: Backbone, b
 
 
 def test_steps_under_gradient_accumulation(lively: Backbone) -> None:
-    size = sum(sum(map(len, batch)) for batch in batches_of(lively))
+    size = sum(sum(map(len, lay_out(batch))) for batch in batches_of(lively))
     log = fit(lively, replace(CONFIG, max_tokens=4 * size, gradient_accumulation_steps=4))
     assert len(log.losses["lm"]) == 8
     assert log.optimizer_steps == 2
@@ -192,7 +190,11 @@ def test_training_ends_with_the_data(lively: Backbone) -> None:
     log = train_lora(
         lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=lambda _, epoch: seen.append(epoch)
     )
-    assert log.forward_tokens == 2 * sum(sum(map(len, batch)) for batch in batches_of(lively)) < CONFIG.max_tokens
+    assert (
+        log.forward_tokens
+        == 2 * sum(sum(map(len, lay_out(batch))) for batch in batches_of(lively))
+        < CONFIG.max_tokens
+    )
     assert seen == [1, 2]
 
 
@@ -363,11 +365,12 @@ def test_collate_pads_without_loss(lively: Backbone) -> None:
     for row, sample in enumerate(samples):
         size = len(sample)
         assert batch.input_ids_BT[row, :size].tolist() == list(sample.input_ids)
-        assert batch.labels_BT[row, :size].tolist() == list(sample.labels)
-        assert set(batch.labels_BT[row, size:].tolist()) <= {IGNORE}
-        assert batch.attention_mask_BT[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
+        rows, places = batch.predicting
+        learnt = dict(zip((places[rows == row] + 1).tolist(), batch.labels_N[rows == row].tolist(), strict=True))
+        assert learnt == {n: label for n, label in enumerate(sample.labels) if label != IGNORE}
+        assert batch.attention_mask[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
     assert batch.num_tokens == sum(map(len, samples))
-    assert batch.memory_index_B.tolist() == [-1, -1, 1, 4]
+    assert batch.memory_index_Q.tolist() == batch.fed_index_I.tolist() == [1, 4]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
