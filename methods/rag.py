@@ -13,6 +13,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
-from methods.batches import length_grouped
+from methods.batches import can_share, dialogues_grouped
 from methods.chat import Sample, encode_prompt
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -38,6 +39,7 @@ from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.train import merge_adapters, train_lora
+from methods.turns import Turn, as_dialogues, conversation_turn, example_turn
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
 
@@ -270,15 +272,20 @@ class RagMethod:
                 cache[messages] = self.retriever.retrieve([messages], self.top_k + 1)[0][0]
             return cache[messages]
 
-        def open_example(example: Example) -> Sample:
+        def open_turn(example: Example) -> Turn:
+            """A question with its clause among what is found, or not: then nothing here answers it."""
+            has_gold = bool(example.memory_id) and rng.random() >= config.gold_missing
+            if not has_gold:
+                example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
+            return example_turn(example, partial(open_example, has_gold))
+
+        def open_example(has_gold: bool, example: Example) -> Sample:
             found_here = retrieve(example.messages)
             others = [p for p in found_here if p.memory_id != example.memory_id]
-            if example.memory_id and rng.random() >= config.gold_missing:
+            shown = others[: self.top_k]
+            if has_gold:
                 gold = Passage(example.memory_id, example.clause, 1.0)
                 shown = [gold, *others[: self.top_k - 1]]
-            else:  # nothing here answers it
-                shown = others[: self.top_k]
-                example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
             rng.shuffle(shown)
             if self.whole_book:  # as at answering; a passage from outside stands anywhere
                 place = {p.memory_id: float(i) for i, p in enumerate(found_here)}
@@ -292,25 +299,26 @@ class RagMethod:
                 backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
             )
 
-        talk = answered(found)
+        talk, sharing = answered(found), can_share(backbone.model)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         while True:
             size = len(memories)
             order = [m for m in rng.sample(list(memories), size) if found[m.id]]
-            samples: list[Sample] = []
+            turns: list[Turn] = []
             for i in range(round(size * config.asked) if order else 0):
                 memory = order[i % len(order)]
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(found[memory.id], len(found[memory.id]))
                 example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
-                samples.append(open_example(example))
+                turns.append(open_turn(example))
             read = rng.sample(reading, min(len(reading), round(size * config.reading)))
-            samples += [open_example(augmented(e, conversations, setup.examples, rng, talk)) for e in read]
+            turns += [open_turn(augmented(e, conversations, setup.examples, rng, talk)) for e in read]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [open_example(augmented(e, conversations, setup.examples, rng, talk)) for e in nulls]
+            turns += [open_turn(augmented(e, conversations, setup.examples, rng, talk)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
-            samples += [open_conversation(c) for c in pure]
-            yield length_grouped(samples, setup.train.batch_tokens, rng)
+            turns += [conversation_turn(c, open_conversation) for c in pure]
+            dialogues = as_dialogues(turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
+            yield dialogues_grouped(dialogues, setup.train.batch_tokens, rng, sharing)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         if not memories:

@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
-from methods.batches import length_grouped
+from methods.batches import can_share, dialogues_grouped
 from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -26,6 +27,7 @@ from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
 from methods.train import merge_adapters, train_lora
+from methods.turns import Turn, as_dialogues, conversation_turn, example_turn
 from tasks.base import Conversation, Memory, Message
 
 
@@ -70,14 +72,17 @@ def read_sample(backbone: Backbone, example: Example) -> Sample:
     return replace(sample, labels=(IGNORE,) * unread + sample.labels[unread:])
 
 
-def recitation_sample(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
-    """A paraphrased request for the clause -> its text."""
+def recitation_turn(backbone: Backbone, memory: Memory, rng: random.Random) -> Turn:
+    """A paraphrased request for the clause -> its text; too long to stand before later turns."""
     subject = memory.title or " ".join(memory.text.split()[:6])
     question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
     think = "The user asks for the wording of one clause."
-    prompt = encode_prompt(backbone, (Message("user", question),))
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
-    return supervised(prompt, target, "memory_front")
+
+    def sample(said: tuple[Message, ...]) -> Sample:
+        return supervised(encode_prompt(backbone, said), target, "memory_front")
+
+    return Turn((Message("user", question),), "", sample)
 
 
 class SftMethod:
@@ -97,10 +102,12 @@ class SftMethod:
         unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
         talk = answered(examples)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
+        learnt, passage = partial(sft_sample, backbone), partial(read_sample, backbone)
+        sharing = can_share(backbone.model)
         while True:
             size = len(memories)
             order = rng.sample(list(memories), size)
-            samples: list[Sample] = []
+            turns: list[Turn] = []
             for i in range(round(size * config.asked)):
                 memory = order[i % size]
                 if not examples[memory.id]:
@@ -108,20 +115,17 @@ class SftMethod:
                 if not decks[memory.id]:
                     decks[memory.id] = rng.sample(examples[memory.id], len(examples[memory.id]))
                 example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
-                samples.append(sft_sample(backbone, example))
+                turns.append(example_turn(example, learnt))
             recited = (order[i % size] for i in range(round(size * config.recited)))
-            samples += [recitation_sample(backbone, memory, rng) for memory in recited]
+            turns += [recitation_turn(backbone, memory, rng) for memory in recited]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            samples += [
-                sft_sample(backbone, augmented(e, conversations, setup.examples, rng, talk)) for e in nulls
-            ]
+            turns += [example_turn(augmented(e, conversations, setup.examples, rng, talk), learnt) for e in nulls]
             read = rng.sample(reading, min(len(reading), round(size * config.reading)))
-            samples += [
-                read_sample(backbone, augmented(e, conversations, setup.examples, rng, talk)) for e in read
-            ]
+            turns += [example_turn(augmented(e, conversations, setup.examples, rng, talk), passage) for e in read]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
-            samples += [conversation_sample(backbone, conversation) for conversation in pure]
-            yield length_grouped(samples, setup.train.batch_tokens, rng)
+            turns += [conversation_turn(c, partial(conversation_sample, backbone)) for c in pure]
+            dialogues = as_dialogues(turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
+            yield dialogues_grouped(dialogues, setup.train.batch_tokens, rng, sharing)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()

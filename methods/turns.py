@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from methods.batches import Row
 from methods.chat import Sample
-from tasks.base import Message
+from methods.examples import Example, plain_messages
+from tasks.base import Conversation, Message
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,18 @@ class Turn:
     @property
     def exchange(self) -> tuple[Message, ...]:
         return (*self.messages, Message("assistant", self.reply)) if self.reply else ()
+
+
+def example_turn(example: Example, sample: Callable[[Example], Sample]) -> Turn:
+    """A question; later turns see its answer."""
+    return Turn(example.messages, example.answer, lambda said: sample(replace(example, messages=said)))
+
+
+def conversation_turn(conversation: Conversation, sample: Callable[[Conversation], Sample]) -> Turn:
+    """A whole conversation, whose last reply is learnt."""
+    *said, reply = plain_messages(conversation)
+    spoken = conversation.messages[-1]
+    return Turn(tuple(said), reply.content, lambda said: sample(replace(conversation, messages=(*said, spoken))))
 
 
 def as_dialogues(turns: Sequence[Turn], max_turns: int, max_tokens: int, rng: random.Random) -> list[list[Sample]]:

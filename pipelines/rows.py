@@ -148,6 +148,11 @@ CALIBRATED = tuple(
             "every other question comes after talk, of up to three conversations; was one in five, of one",
             ("examples.history_probability=0.5", "examples.history_conversations=3"),
         ),
+        (
+            "dialogues",
+            "samples are turns of dialogues of up to six, which share what was said before; was each alone",
+            ("examples.dialogue_turns=6",),
+        ),
         ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
         (
             "keys_3",

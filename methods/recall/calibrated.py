@@ -16,7 +16,7 @@ mixed in. Silent: no TEXT in memory_full, the answer follows from the vector.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from methods.augment import answered, augmented, later_turn, talk_before
@@ -29,7 +29,7 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixed_dataset import SftSampler, log_epoch
 from methods.recall.stage1 import query_sample
 from methods.samples import conversation_sample, recall_pieces, think_pieces
-from methods.turns import Turn, as_dialogues
+from methods.turns import Turn, as_dialogues, conversation_turn, example_turn
 from tasks.base import Conversation, Memory, Message
 
 
@@ -196,19 +196,9 @@ class CalibratedDataset:
             return later_turn(example, self.conversations, self.augmentation, self.rng, self._answered)
         return self._augmented(example)
 
-    def _turn(self, example: Example, make: Callable[[Example], Sample]) -> Turn:
-        """A question; later turns see its answer."""
-        return Turn(example.messages, example.answer, lambda said: make(replace(example, messages=said)))
-
     def _front_turn(self, memory: Memory, conversation: Conversation) -> Turn:
         """memory_front; later turns see nothing of it."""
         return Turn(self._front_context(memory, conversation), "", lambda said: self.memory_front(memory, said))
-
-    def _talk_turn(self, conversation: Conversation, make: Callable[[Conversation], Sample]) -> Turn:
-        """A conversation that recalls nothing."""
-        *said, reply = plain_messages(conversation)
-        spoken = conversation.messages[-1]
-        return Turn(tuple(said), reply.content, lambda said: make(replace(conversation, messages=(*said, spoken))))
 
     def _read(self, example: Example) -> Sample:
         """A question on a passage, which is recalled and not decoded."""
@@ -277,17 +267,17 @@ class CalibratedDataset:
         full = [asked[i % len(asked)] for i in range(num_full)] if asked else []
         nulls = self.rng.sample(self.unanswerable, min(num_null, len(self.unanswerable)))
         turns = [self._front_turn(m, self.conversations[prefix[i]]) for i, m in enumerate(front)]
-        turns += [self._turn(self._next_example(m.id), self._asked) for m in full]
+        turns += [example_turn(self._next_example(m.id), self._asked) for m in full]
         sought = [asked[i % len(asked)] for i in range(self._num(self.mixture.queries))] if asked else []
-        turns += [self._turn(self._queried(self.rng.choice(self.examples[m.id])), self.query) for m in sought]
+        turns += [example_turn(self._queried(self.rng.choice(self.examples[m.id])), self.query) for m in sought]
         passages = self.rng.sample(self.reading, min(len(self.reading), self._num_sought))
-        turns += [self._turn(self._queried(e), self.query) for e in passages]
-        turns += [self._turn(self._augmented(e), self.memory_full) for e in nulls]
+        turns += [example_turn(self._queried(e), self.query) for e in passages]
+        turns += [example_turn(self._augmented(e), self.memory_full) for e in nulls]
         num_read = min(len(self.reading), self._num(self.mixture.reading))
         read = [self._augmented(e) for e in self.rng.sample(self.reading, num_read)]
-        turns += [self._turn(e, self._read) for e in read]
-        turns += [self._talk_turn(self.conversations[i], self._whole) for i in pure]
-        turns += [self._talk_turn(self._behind_talk(self.conversations[i]), self.opening) for i in opened]
+        turns += [example_turn(e, self._read) for e in read]
+        turns += [conversation_turn(self.conversations[i], self._whole) for i in pure]
+        turns += [conversation_turn(self._behind_talk(self.conversations[i]), self.opening) for i in opened]
         dialogues = as_dialogues(turns, self.augmentation.dialogue_turns, self.batch_tokens, self.rng)
         samples = [sample for dialogue in dialogues for sample in dialogue]
         log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,8 +23,8 @@ from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import READING_ID, Example, ExampleConfig
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, train_lora
-from methods.turns import Turn, as_dialogues
-from tasks.base import Conversation, Message
+from methods.turns import as_dialogues, example_turn
+from tasks.base import Conversation
 
 
 def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger: bool = False) -> Sample:
@@ -65,14 +63,9 @@ def query_epochs(
         nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
         read = rng.sample(list(reading), min(len(reading), len(pool)))
         drawn = [augmented(e, conversations, augmentation, rng, talk) for e in [*pool, *read, *nulls]]
-        turns = [Turn(e.messages, e.answer, partial(_query_behind, backbone, bank, e)) for e in drawn]
+        turns = [example_turn(e, lambda behind: query_sample(backbone, behind, bank)) for e in drawn]
         dialogues = as_dialogues(turns, augmentation.dialogue_turns, batch_tokens, rng)
         yield dialogues_grouped(dialogues, batch_tokens, rng, sharing)
-
-
-def _query_behind(backbone: Backbone, bank: MemoryBank, example: Example, said: tuple[Message, ...]) -> Sample:
-    """The query of a question that stands at the end of a conversation."""
-    return query_sample(backbone, replace(example, messages=said), bank)
 
 
 def train_recall_token(

@@ -14,7 +14,7 @@ from methods.base import MethodError
 from methods.chat import IGNORE, Sample
 from methods.examples import reading_examples
 from methods.setup import MethodSetup
-from methods.sft import RECITATIONS, SftConfig, SftMethod, recitation_sample
+from methods.sft import RECITATIONS, SftConfig, SftMethod, recitation_turn
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
 
 
@@ -60,11 +60,16 @@ def test_of_reading_passages_only_what_follows_the_text_is_learnt(pristine: Back
 
 def test_recitations_are_paraphrased(pristine: Backbone) -> None:
     rng = random.Random(0)
+
+    def recited(memory: Memory, rng: random.Random) -> Sample:
+        turn = recitation_turn(pristine, memory, rng)
+        return turn.sample(turn.messages)
+
     memory = Memory("1", "Guests sign in at the gate.", "Guests, Lisbon")
-    found = {text_of(pristine, recitation_sample(pristine, memory, rng)) for _ in range(60)}
+    found = {text_of(pristine, recited(memory, rng)) for _ in range(60)}
     assert len(found) == len(RECITATIONS)
     assert all("guests, Lisbon" in text and f"</think>\n{memory.text}<|im_end|>" in text for text in found)
-    untitled = text_of(pristine, recitation_sample(pristine, Memory("2", "Guests sign in at the gate."), rng))
+    untitled = text_of(pristine, recited(Memory("2", "Guests sign in at the gate."), rng))
     assert "guests sign in at the gate" in untitled
 
 
