@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import Context, Indexer, MethodError
+from methods.batches import lay_out
 from methods.chat import encode_pieces, encode_prompt, supervised
 from methods.decode import generate
 from methods.examples import Example
@@ -64,7 +65,8 @@ def decoder(pristine_lively: Backbone) -> Backbone:
             samples.append(
                 supervised(prompt, target, "memory_front", pad=pad, memory_index=index, target_loss_from=pad)
             )
-    config = LoraTrainConfig(max_tokens=120_000, learning_rate=1e-2, batch_tokens=512)
+    tokens = 300 * sum(map(len, lay_out(samples)))
+    config = LoraTrainConfig(max_tokens=tokens, learning_rate=1e-2, batch_tokens=512)
     train_memory_decoding(lively, bank, itertools.repeat([samples]), config, no_progress)
     return lively
 
