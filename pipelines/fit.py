@@ -3,8 +3,8 @@
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
 side, each on fewer threads. `python -m pipelines.fit RUN FOLDER JOB` is one such process, its job in JSON; it
 saves the fit in FOLDER and prints its progress as JSON lines. Where several devices share a fit, `torchrun` starts
-as many of them: all compute the same fit, each its share of every batch (`methods.batches.share_of`); the first one
-prints and saves.
+as many of them: all compute the same fit, each its share of every batch (`methods.batches.share_of`); the first
+one prints and saves.
 """
 
 from __future__ import annotations
