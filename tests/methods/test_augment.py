@@ -104,6 +104,7 @@ def test_talk_before_holds_as_many_answered_questions_as_asked() -> None:
     [
         ({"self_cues": -1}, "examples.self_cues=-1 is below 0"),
         ({"history_conversations": 0}, "examples.history_conversations=0 is no talk"),
+        ({"dialogue_turns": 0}, "examples.dialogue_turns=0 holds no sample"),
         ({"history_asked": 1.5}, "examples.history_asked=1.5 is not a share"),
         ({"word_dropout": -0.1}, "examples.word_dropout=-0.1 is not a share"),
     ],

@@ -13,6 +13,7 @@ import torch
 
 from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.batches import lay_out
 from methods.chat import IGNORE, Sample
 from methods.examples import (
     NULL_TEXT,
@@ -385,6 +386,23 @@ def test_one_seed_one_draw(pristine: Backbone, regs: TaskData) -> None:
 
     assert draw(3) == draw(3)
     assert draw(3) != draw(4)
+
+
+def test_dialogues_hold_the_epochs_samples_one_behind_the_other(pristine: Backbone, regs: TaskData) -> None:
+    """As many of each kind as alone; what stands before is other turns, with no talk of their own."""
+    alone = dataset_of(pristine, regs).refresh_epoch_data()
+    data = dataset_of(pristine, regs)
+    data.augmentation = replace(PLAIN, dialogue_turns=4, history_probability=1.0)
+    data.batch_tokens = 2000
+    dialogues = data.refresh_dialogues()
+    samples = [sample for dialogue in dialogues for sample in dialogue]
+    assert Counter(s.kind for s in samples) == Counter(s.kind for s in alone)
+    assert 1 < max(map(len, dialogues)) <= 4
+    assert sum(map(len, lay_out(samples))) < sum(map(len, samples))
+    for dialogue in dialogues:
+        said = [text_of(pristine, s.input_ids).partition("<think>")[0] for s in dialogue]
+        assert all(later.startswith(said[0].split("<|im_end|>")[0]) for later in said)
+        assert all("<recall>" not in text for text in said)
 
 
 def test_history_stands_before_the_question(pristine: Backbone, regs: TaskData) -> None:

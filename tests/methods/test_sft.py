@@ -12,9 +12,10 @@ from methods import arms
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
-from methods.examples import reading_examples
+from methods.examples import ExampleConfig, reading_examples
 from methods.setup import MethodSetup
 from methods.sft import RECITATIONS, SftConfig, SftMethod, recitation_turn
+from methods.train import LoraTrainConfig
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
 
 
@@ -45,6 +46,17 @@ def test_it_learns_every_clause_and_no_memory_token(pristine: Backbone, regs: Ta
     asked = " ".join(text_of(pristine, s) for s in samples if s.kind == "memory_full")
     recited = " ".join(text_of(pristine, s) for s in samples if s.kind == "memory_front")
     assert all(memory.text in asked and memory.text in recited for memory in regs.memories)
+
+
+def test_turns_of_dialogues_are_the_same_samples_behind_others(pristine: Backbone, regs: TaskData) -> None:
+    alone = drawn(SftMethod(MethodSetup(pristine)), regs)
+    setup = MethodSetup(
+        pristine, train=LoraTrainConfig(batch_tokens=4000), examples=ExampleConfig(dialogue_turns=4)
+    )
+    turns = drawn(SftMethod(setup), regs)
+    assert Counter(s.kind for s in turns) == Counter(s.kind for s in alone)
+    behind = [text_of(pristine, s).count("<|im_start|>user") > 1 for s in turns]
+    assert sum(behind) > len(turns) / 4
 
 
 def test_of_reading_passages_only_what_follows_the_text_is_learnt(pristine: Backbone, regs: TaskData) -> None:
