@@ -118,9 +118,11 @@ def lay_out(samples: Sequence[Sample], sharing: bool = True) -> list[Row]:
     for sample in samples:
         shares = [row.shared(sample)[0] for row in rows] if sharing else []
         most = max(shares, default=0)
-        if most < MIN_SHARED:
+        if most >= MIN_SHARED:
+            rows[shares.index(most)].add(sample)
+        else:
             rows.append(Row())
-        (rows[shares.index(most)] if most >= MIN_SHARED else rows[-1]).add(sample)
+            rows[-1].add(sample)
     return rows
 
 
@@ -173,7 +175,7 @@ def collate(
         injected=(fed_row, fed_place),
         fed_index_I=fed_index_I,
         num_tokens=sum(map(len, rows)),
-        lm_weight=_lm_weight(samples),
+        lm_weight=sum(weights),
         num_asked=len(asked),
     )
 
