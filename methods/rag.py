@@ -23,7 +23,6 @@ from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
-from methods.batches import can_share, dialogues_grouped
 from methods.chat import Sample, encode_prompt
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -39,7 +38,7 @@ from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.train import merge_adapters, train_lora
-from methods.turns import Turn, as_dialogues, conversation_turn, example_turn
+from methods.turns import Turn, conversation_turn, example_turn, turn_batches
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
 
@@ -299,7 +298,7 @@ class RagMethod:
                 backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
             )
 
-        talk, sharing = answered(found), can_share(backbone.model)
+        talk = answered(found)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         while True:
             size = len(memories)
@@ -317,8 +316,7 @@ class RagMethod:
             turns += [open_turn(augmented(e, conversations, setup.examples, rng, talk)) for e in nulls]
             pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
             turns += [conversation_turn(c, open_conversation) for c in pure]
-            dialogues = as_dialogues(turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
-            yield dialogues_grouped(dialogues, setup.train.batch_tokens, rng, sharing)
+            yield turn_batches(backbone, turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         if not memories:

@@ -13,7 +13,6 @@ from methods.answering import answer_from, prompts_for
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
-from methods.batches import can_share, dialogues_grouped
 from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
 from methods.examples import (
@@ -27,7 +26,7 @@ from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
 from methods.train import merge_adapters, train_lora
-from methods.turns import Turn, as_dialogues, conversation_turn, example_turn
+from methods.turns import Turn, conversation_turn, example_turn, turn_batches
 from tasks.base import Conversation, Memory, Message
 
 
@@ -103,7 +102,6 @@ class SftMethod:
         talk = answered(examples)
         decks: dict[str, list[Example]] = {m.id: [] for m in memories}
         learnt, passage = partial(sft_sample, backbone), partial(read_sample, backbone)
-        sharing = can_share(backbone.model)
         while True:
             size = len(memories)
             order = rng.sample(list(memories), size)
@@ -124,8 +122,7 @@ class SftMethod:
             turns += [example_turn(augmented(e, conversations, setup.examples, rng, talk), passage) for e in read]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
             turns += [conversation_turn(c, partial(conversation_sample, backbone)) for c in pure]
-            dialogues = as_dialogues(turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
-            yield dialogues_grouped(dialogues, setup.train.batch_tokens, rng, sharing)
+            yield turn_batches(backbone, turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()

@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from methods.batches import Row
+from methods.backbone import Backbone
+from methods.batches import Row, can_share, dialogues_grouped
 from methods.chat import Sample
 from methods.examples import Example, plain_messages
 from tasks.base import Conversation, Message
@@ -61,3 +62,11 @@ def as_dialogues(turns: Sequence[Turn], max_turns: int, max_tokens: int, rng: ra
         dialogues.append(row.samples)
         waiting = waiting[len(row.samples) :]
     return dialogues
+
+
+def turn_batches(
+    backbone: Backbone, turns: Sequence[Turn], max_turns: int, batch_tokens: int, rng: random.Random
+) -> list[list[Sample]]:
+    """An epoch's batches: the turns as dialogues, each of which stays in one batch."""
+    dialogues = as_dialogues(turns, max_turns, batch_tokens, rng)
+    return dialogues_grouped(dialogues, batch_tokens, rng, can_share(backbone.model))

@@ -18,12 +18,11 @@ from torch.nn import functional as F
 
 from methods.augment import answered, augmented
 from methods.backbone import Backbone
-from methods.batches import can_share, dialogues_grouped
 from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import READING_ID, Example, ExampleConfig
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.train import LoraTrainConfig, MemoryTerm, Progress, Teacher, TrainLog, train_lora
-from methods.turns import as_dialogues, example_turn
+from methods.turns import example_turn, turn_batches
 from tasks.base import Conversation
 
 
@@ -57,15 +56,14 @@ def query_epochs(
     seed: int,
 ) -> Iterator[list[list[Sample]]]:
     """Each epoch: every clause's questions once, as many on the corpus's passages, some for the null memory."""
-    rng, sharing = random.Random(seed), can_share(backbone.model)
+    rng = random.Random(seed)
     pool, talk = [example for found in examples.values() for example in found], answered(examples)
     while True:
         nulls = rng.sample(list(unanswerable), min(len(unanswerable), max(2, len(pool) // 10)))
         read = rng.sample(list(reading), min(len(reading), len(pool)))
         drawn = [augmented(e, conversations, augmentation, rng, talk) for e in [*pool, *read, *nulls]]
         turns = [example_turn(e, lambda behind: query_sample(backbone, behind, bank)) for e in drawn]
-        dialogues = as_dialogues(turns, augmentation.dialogue_turns, batch_tokens, rng)
-        yield dialogues_grouped(dialogues, batch_tokens, rng, sharing)
+        yield turn_batches(backbone, turns, augmentation.dialogue_turns, batch_tokens, rng)
 
 
 def train_recall_token(
