@@ -103,9 +103,9 @@ def talk_before(
     """What is said before a question, mostly nothing: conversations, and `exchanges`, questions answered.
 
     Drawn alike before questions on clauses and before openings (`methods.recall.calibrated`), so that it does not
-    tell which comes. In dialogues the turns before are the talk.
+    tell which comes. In a dialogue (`methods.turns`) it stands between a turn and those before it.
     """
-    if config.dialogue_turns > 1 or rng.random() >= config.history_probability:
+    if rng.random() >= config.history_probability:
         return ()
     most = config.history_conversations
     talk: tuple[Message, ...] = ()

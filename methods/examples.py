@@ -42,9 +42,9 @@ class ExampleConfig:
 
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
     self_cues_beside: int = 1  # self-made questions of a clause that has cues
-    # Samples are turns of dialogues of 1 to so many (methods.turns); 1: each alone, or behind talk of its own
+    # Samples are turns of dialogues of 1 to so many (methods.turns); 1: each alone
     dialogue_turns: int = 1
-    history_probability: float = 0.2  # share of examples that come after other talk, where each stands alone
+    history_probability: float = 0.2  # share of examples that come after talk of their own
     history_conversations: int = 1  # of the general corpus, at most, that make up such talk
     history_asked: float = 0.0  # share of them that are instead a question on a clause, with its answer
     # Off: at equal tokens they cost more than they taught (docs/EXPERIMENTS.md)

@@ -150,8 +150,8 @@ CALIBRATED = tuple(
         ),
         (
             "dialogues",
-            "samples are turns of dialogues of up to six, which share what was said before; was each alone",
-            ("examples.dialogue_turns=6",),
+            "turns of dialogues of up to six, eight in ten behind a conversation of their own; was each alone",
+            ("examples.dialogue_turns=6", "examples.history_probability=0.8"),
         ),
         ("not_centred", "vectors not centred", ("methods.recall.centre=false",)),
         (

@@ -389,10 +389,10 @@ def test_one_seed_one_draw(pristine: Backbone, regs: TaskData) -> None:
 
 
 def test_dialogues_hold_the_epochs_samples_one_behind_the_other(pristine: Backbone, regs: TaskData) -> None:
-    """As many of each kind as alone; what stands before is other turns, with no talk of their own."""
+    """As many of each kind as alone."""
     alone = dataset_of(pristine, regs).refresh_epoch_data()
     data = dataset_of(pristine, regs)
-    data.augmentation = replace(PLAIN, dialogue_turns=4, history_probability=1.0)
+    data.augmentation = replace(PLAIN, dialogue_turns=4)
     data.batch_tokens = 2000
     dialogues = data.refresh_dialogues()
     samples = [sample for dialogue in dialogues for sample in dialogue]
@@ -403,6 +403,25 @@ def test_dialogues_hold_the_epochs_samples_one_behind_the_other(pristine: Backbo
         said = [text_of(pristine, s.input_ids).partition("<think>")[0] for s in dialogue]
         assert all(later.startswith(said[0].split("<|im_end|>")[0]) for later in said)
         assert all("<recall>" not in text for text in said)
+
+
+def test_a_dialogues_turns_may_have_talk_of_their_own(pristine: Backbone, regs: TaskData) -> None:
+    """A general conversation right before the question, behind whatever the dialogue has said so far."""
+    data = dataset_of(pristine, regs, replace(MIXTURE, memory_front=0.0, sft_only=0.0, memory_full=4.0))
+    data.augmentation = replace(PLAIN, dialogue_turns=4, history_probability=1.0)
+    data.batch_tokens = 2000
+    talk = {m.content for c in data.conversations for m in c.messages[:-1] if m.role == "user"}
+    dialogues = data.refresh_dialogues()
+    questions = []
+    for dialogue in dialogues:
+        for sample in dialogue:
+            asked = [
+                turn.partition("<|im_end|>")[0]
+                for turn in text_of(pristine, sample.input_ids).split("<|im_start|>user\n")[1:]
+            ]
+            assert asked[-2] in talk and asked[-1] not in talk
+            questions.append(sum(text not in talk for text in asked))
+    assert 1 == min(questions) < max(questions) <= 4
 
 
 def test_history_stands_before_the_question(pristine: Backbone, regs: TaskData) -> None:
