@@ -123,10 +123,11 @@ def text_of(ablation: Ablation) -> str:
     shown = table(ablation)
     config, counts = ablation.saved.config, next(iter(ablation.metrics.values()))
     last = config["seed"] + config["seeds"] - 1
+    tokens = [fit.forward_tokens for fits in ablation.saved.fits.values() for fit in fits]
     note = (
         f"{ablation.saved.task.name}, dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
         f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {config['seed']} to {last}; "
-        f"{config['train']['max_tokens']} training tokens a fit; intervals: bootstrap over clauses."
+        f"{min(tokens)} to {max(tokens)} forward tokens a fit; intervals: bootstrap over clauses."
     )
     header = "| " + " | ".join(shown.columns) + " |"
     rule = "|" + "---|" * len(shown.columns)

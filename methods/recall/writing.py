@@ -288,6 +288,8 @@ def optimise_values(
     waiting = list(range(len(jobs)))
     lanes: dict[int, _Lane] = {}
     written: dict[int, WrittenValue] = {}
+    if progress is not None:
+        progress(0, len(jobs))
     while len(written) < len(jobs):
         for number in list(waiting):
             if len(lanes) == config.batch_size:
