@@ -124,10 +124,11 @@ def text_of(ablation: Ablation) -> str:
     config, counts = ablation.saved.config, next(iter(ablation.metrics.values()))
     last = config["seed"] + config["seeds"] - 1
     tokens = [fit.forward_tokens for fits in ablation.saved.fits.values() for fit in fits]
+    single = " and tell of these fits alone; seeds=3 tells of others" if config["seeds"] == 1 else ""
     note = (
         f"{ablation.saved.task.name}, dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
         f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {config['seed']} to {last}; "
-        f"{min(tokens)} to {max(tokens)} forward tokens a fit; intervals: bootstrap over clauses."
+        f"{min(tokens)} to {max(tokens)} forward tokens a fit; intervals are over clauses{single}."
     )
     header = "| " + " | ".join(shown.columns) + " |"
     rule = "|" + "---|" * len(shown.columns)
