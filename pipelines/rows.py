@@ -168,6 +168,11 @@ CALIBRATED = tuple(
         ("fixed_keys", "keys stay their texts' vectors", ("methods.recall.train_keys=false",)),
         ("fixed_values", "injected vectors stay where they start", ("methods.recall.train_values=false",)),
         ("no_contrast", "no contrastive loss in Step 2", ("methods.recall.step2_retrieval_weight=0.0",)),
+        (
+            "full_contrast",
+            "the contrastive loss of Step 2 at its full weight, was 0.1",
+            ("methods.recall.step2_retrieval_weight=1.0",),
+        ),
         ("no_self_cues", "no self-made questions", ("examples.self_cues=0", "examples.self_cues_beside=0")),
         (
             "turns",

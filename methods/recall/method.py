@@ -74,7 +74,9 @@ class RecallConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
-    step2_retrieval_weight: float = 1.0  # of the contrastive loss, kept on in Step 2
+    # Of the contrastive loss, kept on in Step 2. At 1 its gradient is several times that of the token losses, and
+    # the clause is recited and read worse (docs/EXPERIMENTS.md)
+    step2_retrieval_weight: float = 0.1
     # Retrieval learnt from the sentence encoder's ranking (methods.recall.teacher); encoder: methods.rag.encoder
     distil_weight: float = 0.5  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
     distil_temperature: float = 0.05  # its ranking is softmax(cosine / temperature)
