@@ -282,13 +282,13 @@ def optimise_values(
     At most `batch_size` jobs run side by side, and one that is done leaves its place to the first that need not
     wait for another's result. Vectors missing at the start are copies of its first one, spread. Nothing but the
     vectors is changed, and no gradient is left behind. gain: of the bank, which max_norm counts in. progress is
-    told how many of how many are done.
+    told how many of how many are done, from none on.
     """
     longest = config.max_norm * gain if config.max_norm else float("inf")
     waiting = list(range(len(jobs)))
     lanes: dict[int, _Lane] = {}
     written: dict[int, WrittenValue] = {}
-    if progress is not None:
+    if jobs and progress is not None:
         progress(0, len(jobs))
     while len(written) < len(jobs):
         for number in list(waiting):
