@@ -121,6 +121,7 @@ def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
     for column in ("hit@1", "verbatim", "stopped after recall", "false recall", "well-formed"):
         assert column in shown
     assert "| recall/sampled |" in shown
+    assert "tell of these fits alone" in " ".join(shown.split())
 
 
 def test_an_ablation_is_one_run_in_mlflow_and_its_rows_are_its_children(
