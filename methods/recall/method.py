@@ -75,7 +75,7 @@ class RecallConfig:
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
     # Of the contrastive loss, kept on in Step 2. At 1 its gradient is several times that of the token losses, and
-    # the clause is recited and read worse (docs/EXPERIMENTS.md)
+    # fewer clauses are recited word for word (docs/EXPERIMENTS.md)
     step2_retrieval_weight: float = 0.1
     # Retrieval learnt from the sentence encoder's ranking (methods.recall.teacher); encoder: methods.rag.encoder
     distil_weight: float = 0.5  # w: cross-entropy with its ranking, 1 - w: with the gold memory; 0: no teacher
