@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods import control_rows
+from methods.averaging import WeightAverage
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, can_share, padding_multiple, round_up, share_of
@@ -50,10 +51,15 @@ class LoraTrainConfig:
     warmup: float = 0.1  # share of the budget
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
+    average_from: float = 1.0  # share of the budget behind which the weights are averaged; 1: the last ones stand
     retrieval_weight: float = 1.0
     retrieval_temperature: float = 0.05  # tau: memory logits are cosine / tau
     vector_noise: float = 0.0  # std of noise on injected vectors, relative to the vector's RMS
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.average_from <= 1.0:
+            raise MethodError(f"train.average_from={self.average_from} is not a share; choose from 0 to 1")
 
 
 @dataclass
@@ -219,7 +225,8 @@ def train_lora(
     the weights later for a few per cent of their size.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
-    rows are trained in the embedding and the tied head; every other weight stays as it is.
+    rows are trained in the embedding and the tied head; every other weight stays as it is. What is saved and
+    merged is the mean over the budget's last part (`average_from`), memory vectors included.
 
     Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
     Each must be given the same `epochs`; the first one alone saves.
@@ -256,6 +263,7 @@ def train_lora(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     wrapped.train()
+    average = WeightAverage([*weights, *vectors])
     result = TrainLog()
     multiple = padding_multiple(backbone.dtype, accelerator.device)
     sharing = can_share(backbone.model)
@@ -285,6 +293,8 @@ def train_lora(
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 result.forward_tokens += batch.num_tokens
+                if accelerator.sync_gradients and result.forward_tokens >= config.average_from * config.max_tokens:
+                    average.add()
                 result.add(**_whole_losses(accelerator, losses, batch))
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
@@ -294,6 +304,7 @@ def train_lora(
                 wrapped.eval()
                 on_epoch_end(peft_model, epoch)
                 wrapped.train()
+    average.take()
     accelerator.free_memory()
     peft_model.eval()
     if adapter_to is not None and accelerator.is_main_process:

@@ -238,11 +238,11 @@ class RecallMethod:
         )
 
     def _budgets(self, step1_share: float) -> tuple[LoraTrainConfig, LoraTrainConfig]:
-        """The token budget of both steps; Step 1 trains Q and V only (specification 4.2)."""
+        """The token budget of both steps. Step 1 trains Q and V only (specification 4.2), never averaged."""
         train = self.setup.train
         tokens = round(train.max_tokens * step1_share)
         return (
-            replace(train, target_modules=QUERY_VALUE, max_tokens=tokens),
+            replace(train, target_modules=QUERY_VALUE, max_tokens=tokens, average_from=1.0),
             replace(train, max_tokens=train.max_tokens - tokens),
         )
 

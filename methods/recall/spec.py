@@ -29,7 +29,7 @@ from methods.recall.stage1 import train_recall_token
 from methods.recall.stage2 import test_memory_recall, train_memory_decoding
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import TrainLog
+from methods.train import LoraTrainConfig, TrainLog
 from tasks.base import Conversation, Memory
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,11 @@ class SpecRecallMethod(RecallMethod):
         self.recall = self.spec.recall
         self.test_context = self.spec.test_context
         self.write_config = WriteConfig(max_steps=0, query_weight=0.0)  # the text's vector, as specified
+
+    def _budgets(self, step1_share: float) -> tuple[LoraTrainConfig, LoraTrainConfig]:
+        """The token budget of both steps; the weights are the last ones, never a mean."""
+        step1, step2 = super()._budgets(step1_share)
+        return step1, replace(step2, average_from=1.0)
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text."""
