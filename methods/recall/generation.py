@@ -41,7 +41,7 @@ class AutoregressiveRecall:
     # Memory logits are cosines times this. 1: raw cosines; 0: what the recipe has, 1 / tau of training in the
     # calibrated ones, 1 in recall_spec. Only a draw and a penalty can tell
     logit_scale: float = 0.0
-    recall_bias: float = 0.0  # added to the logit of <recall> at every step: above 0 recalls more often
+    recall_bias: float = 0.0  # added to the logit of <recall> at every step, where enabled; above 0: more recalls
     debug_top_k: int = 0  # log that many candidates at each recall
 
     def __post_init__(self) -> None:
@@ -55,6 +55,11 @@ class AutoregressiveRecall:
         for name in ("logit_scale", "debug_top_k"):
             if getattr(self, name) < 0:
                 raise MethodError(f"recall.{name}={getattr(self, name)} is below 0; choose 0 or more")
+
+    @property
+    def biased(self) -> bool:
+        """Is the logit of `<recall>` changed? Never with recall off: the output is then that of `generate`."""
+        return self.enabled and self.recall_bias != 0.0
 
 
 @dataclass(frozen=True)

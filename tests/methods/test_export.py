@@ -95,7 +95,7 @@ def here(
     backbone: Backbone, bank: MemoryBank, recall: AutoregressiveRecall, sampling: Sampling
 ) -> tuple[list[Generated], RecallInterceptor]:
     interceptor = RecallInterceptor(bank, backbone.ids, recall)
-    bias = {backbone.ids.recall: recall.recall_bias} if recall.recall_bias else None
+    bias = {backbone.ids.recall: recall.recall_bias} if recall.biased else None
     prompts = prompts_of(backbone)
     return generate(
         backbone, prompts, NEW, interceptor=interceptor, sampling=sampling, token_bias=bias
@@ -112,8 +112,9 @@ def here(
         (AutoregressiveRecall(logit_scale=20.0, repetition_penalty=5.0, recall_bias=FORCED), Sampling()),
         (AutoregressiveRecall(**{**vars(MEMORIES_SAMPLED), "recall_bias": FORCED}), SAMPLED),
         (AutoregressiveRecall(logit_scale=1.0, enabled=False), SAMPLED),
+        (AutoregressiveRecall(logit_scale=1.0, enabled=False, recall_bias=FORCED), Sampling()),
     ],
-    ids=["greedy", "memories sampled", "tokens sampled", "penalty", "both sampled", "off"],
+    ids=["greedy", "memories sampled", "tokens sampled", "penalty", "both sampled", "off", "off and biased"],
 )
 def test_the_folder_generates_what_the_method_generates(
     lively: Backbone, folder: Path, num_keys: int, vectors: int, recall: AutoregressiveRecall, sampling: Sampling
@@ -132,7 +133,7 @@ def test_the_folder_generates_what_the_method_generates(
     assert [[i for i, _ in row] for row in events] == [[i for i, _ in row] for row in wanted]
     assert [c for row in events for _, c in row] == pytest.approx([c for row in wanted for _, c in row], abs=1e-5)
     assert bool(events[0]) == recall.enabled
-    if recall.recall_bias:
+    if recall.biased:
         assert min(map(len, events)) > 2
         assert len({i for row in events for i, _ in row}) > 1
     if recall.enabled:

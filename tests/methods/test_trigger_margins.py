@@ -44,3 +44,14 @@ def test_the_method_decodes_with_its_bias(lively: Backbone, bias: float, recalls
     method = RecallMethod(MethodSetup(lively), config)
     method.bank = random_bank(lively)
     assert bool(method.answer(Context(ASKED[0], 6)).lookups) == recalls
+
+
+def test_with_recall_off_a_bias_changes_nothing(lively: Backbone) -> None:
+    """The output is stock `generate`'s, in which <recall> is a token like others."""
+    said = []
+    for bias in (0.0, 1e4):
+        method = RecallMethod(MethodSetup(lively), RecallConfig(recall=AutoregressiveRecall(recall_bias=bias)))
+        method.bank = random_bank(lively)
+        method.enable_recall(False)
+        said.append(method.answer(Context(ASKED[0], 6)).raw)
+    assert said[0] == said[1]

@@ -221,7 +221,7 @@ def generate(
         given = kwargs.get("generation_config") or model.generation_config
         suppressed = kwargs.pop("suppress_tokens", None) or given.suppress_tokens or []
         kwargs["suppress_tokens"] = [*suppressed, bank.pad_id]  # it stands where it is forced and nowhere else
-        if settings["recall_bias"]:
+        if settings["enabled"] and settings["recall_bias"]:
             biases = kwargs.pop("sequence_bias", None) or given.sequence_bias or []
             if isinstance(biases, dict):
                 biases = [[list(tokens), bias] for tokens, bias in biases.items()]
