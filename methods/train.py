@@ -53,7 +53,7 @@ class LoraTrainConfig:
     weight_decay: float = 0.0
     # Share of the budget behind which weights are averaged (methods.averaging); never in recall's Step 1, nor in
     # recall_spec. 1: the last weights stand
-    average_from: float = 0.6
+    average_from: float = 1.0
     retrieval_weight: float = 1.0
     retrieval_temperature: float = 0.05  # tau: memory logits are cosine / tau
     vector_noise: float = 0.0  # std of noise on injected vectors, relative to the vector's RMS

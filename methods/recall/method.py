@@ -72,8 +72,7 @@ class RecallConfig:
     """The calibrated recipe."""
 
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    # Averaged weights recall a little too readily; the bias takes that back (docs/EXPERIMENTS.md)
-    recall: AutoregressiveRecall = field(default_factory=lambda: AutoregressiveRecall(recall_bias=-2.0))
+    recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
     # Of the contrastive loss, kept on in Step 2. At 1 its gradient is several times that of the token losses, and
     # fewer clauses are recited word for word (docs/EXPERIMENTS.md)
@@ -137,7 +136,6 @@ class SilentRecallConfig(RecallConfig):
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(silent=True, reading=0.0, memory_front=1.25)
     )
-    recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     write: WriteConfig = field(default_factory=lambda: WriteConfig(read_targets=False))  # no text is read from
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from methods.base import MethodError
 from methods.examples import reading_examples
 from methods.recall.calibrated import MixtureConfig
-from methods.recall.generation import AutoregressiveRecall
 from methods.recall.method import RecallConfig, RecallMethod, StageLogs
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
@@ -26,7 +25,6 @@ class WrittenRecallConfig(RecallConfig):
     """The calibrated recipe on general passages, then writing."""
 
     mixture: MixtureConfig = field(default_factory=lambda: MixtureConfig(memory_front=1.25))
-    recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     num_general: int = 36  # passages that the adapter is trained on
     write: WriteConfig = field(default_factory=lambda: WriteConfig(max_steps=300))
 
