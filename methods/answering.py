@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from torch import Tensor
-
 from methods.backbone import CONTROL_TOKENS, MEMORY_PAD, RECALL, RECALL_END, THINK_END, Backbone, ControlIds
 from methods.base import Answer, Context, Lookup, Method, Usage
 from methods.chat import fit_history, history_room, parse_answer
@@ -91,9 +89,9 @@ class TextStream:
         self._ids: list[int] = []
         self._sent = ""
 
-    def add(self, ids_B: Tensor) -> None:
-        """One step of a batch of one."""
-        self._ids.append(int(ids_B[0]))
+    def add(self, token: int) -> None:
+        """The next token."""
+        self._ids.append(token)
         self.send(self._tokenizer.decode(self._ids, skip_special_tokens=False).rstrip("\ufffd"))
 
     def send(self, text: str) -> None:

@@ -23,7 +23,8 @@ from methods.base import Context, MethodError
 from methods.chat import encode_prompt
 from methods.rag import Passage, RagConfig, RagMethod, open_book
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall.method import RecallMethod
+from methods.recall.recipe import RecallConfig
 from methods.setup import MethodSetup
 from methods.sft import SftConfig, SftMethod
 from tasks.base import Memory, Message
@@ -53,7 +54,7 @@ def _gold_of(gold: Gold, messages: Sequence[Message]) -> Sequence[str]:
 
 def none(setup: MethodSetup) -> SftMethod:
     """SFT on the general corpus only: same budget, same format, no clause ever seen."""
-    return SftMethod(setup, SftConfig(knowledge=False), "none")
+    return SftMethod(setup, SftConfig(), "none", knowledge=False)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ def oracle_vector(setup: MethodSetup, gold: Gold, config: RecallConfig | None) -
     """
 
     def choose(ctx: Context, bank: MemoryBank) -> list[int]:
-        ids = [i for i in _gold_of(gold, ctx.messages) if i in bank.ids] or [NULL_ID]
+        ids = [i for i in _gold_of(gold, ctx.messages) if i in bank] or [NULL_ID]
         return [bank.index(memory_id) for memory_id in ids]
 
     return RecallMethod(setup, config, "oracle_vector", choose)

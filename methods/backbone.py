@@ -80,6 +80,11 @@ class Backbone:
         return str(self.dtype).removeprefix("torch.")
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end an answer."""
+        return (self.ids.eos,)
+
+    @property
     def hidden_size(self) -> int:
         return int(self.model.config.hidden_size)
 

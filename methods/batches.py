@@ -1,16 +1,4 @@
-"""Samples -> batches. Samples that begin alike stand in one row as a tree: what they share is computed once.
-
-The turns of a dialogue are such samples: each prompt begins with the one before it, and what the model thinks is
-in no history. In one row there is a trunk, the dialogue as its user sees it, and at each turn a branch with the
-model's think and answer:
-
-    system user1 header answer1 user2 header answer2 user3 header ...
-                 |              |                 `- <think> ...
-                 |              `- <think> ... </think> answer2
-                 `- <think> ... </think> answer1
-
-A token attends to its own sample's tokens alone and has its place in that sample as its position, so losses and
-gradients are those of the samples one by one (tree attention; Miao et al. 2023, arXiv:2305.09781).
+"""Samples -> batches of right-padded rows, grouped by length.
 
 Shapes: B rows, T tokens, N labelled tokens, Q queries, I injections.
 """
@@ -19,17 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from methods.chat import IGNORE, Sample
-from methods.prefixes import common_length, keeps_every_token
 
 COARSE, FINE = 32, 8  # tokens: what widths are padded to
-MIN_SHARED = 24  # tokens that a sample must share with a row to stand in it: more than a short system message
 
 Spots = tuple[Tensor, Tensor]  # rows and places of some tokens: an index of a (B, T, ...) tensor
 
@@ -39,8 +24,7 @@ class Batch:
     """Right-padded rows on the device."""
 
     input_ids_BT: Tensor
-    attention_mask: Tensor  # (B, T), or (B, T, T) of who attends to whom where samples share rows
-    position_ids_BT: Tensor | None  # None: a token's position is its place
+    attention_mask_BT: Tensor
     predicting: Spots  # the states that predict the N labels
     labels_N: Tensor
     weights_N: Tensor
@@ -63,92 +47,13 @@ def padding_multiple(dtype: torch.dtype, device: torch.device) -> int:
     return COARSE if device.type == "cpu" and dtype is torch.bfloat16 else FINE
 
 
-def can_share(model: Any) -> bool:
-    """Whether a model takes positions and a mask of who attends to whom; a running state, for one, does not."""
-    return model.config._attn_implementation in ("eager", "sdpa") and keeps_every_token(model)
-
-
-@dataclass
-class Row:
-    """Samples as a tree of tokens."""
-
-    input_ids: list[int] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
-    places: list[list[int]] = field(default_factory=list)  # of each sample's tokens
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    def shared(self, sample: Sample) -> tuple[int, int]:
-        """(how many first tokens the sample has in common with one of the row's, which one)."""
-        room = _bare(sample)
-        lengths = [
-            min(room, _bare(other), common_length(sample.input_ids, other.input_ids)) for other in self.samples
-        ]
-        most = max(lengths, default=0)
-        return most, lengths.index(most) if most else -1
-
-    def add(self, sample: Sample) -> None:
-        most, branch = self.shared(sample)
-        new = range(len(self), len(self) + len(sample) - most)
-        self.places.append([*(self.places[branch][:most] if most else ()), *new])
-        self.input_ids += sample.input_ids[most:]
-        self.positions += range(most, len(sample))
-        self.samples.append(sample)
-
-    def mask(self, width: int) -> Tensor:
-        """(width, width): which tokens a token attends to; padding attends to itself, or nothing would."""
-        sees_TT = torch.eye(width, dtype=torch.bool)
-        for places in self.places:
-            at = torch.tensor(places)
-            sees_TT[at[:, None], at] = torch.ones(len(at), len(at), dtype=torch.bool).tril()
-        return sees_TT
-
-
-def _bare(sample: Sample) -> int:
-    """Tokens at a sample's beginning that are read alone: nothing is learnt or fed there."""
-    first = next((n for n, label in enumerate(sample.labels) if label != IGNORE), len(sample))
-    return first if sample.pad_position < 0 else min(first, sample.pad_position)
-
-
-def lay_out(samples: Sequence[Sample], sharing: bool = True) -> list[Row]:
-    """Rows that hold every sample: each where it shares most, if that is at least MIN_SHARED tokens."""
-    rows: list[Row] = []
-    for sample in samples:
-        shares = [row.shared(sample)[0] for row in rows] if sharing else []
-        most = max(shares, default=0)
-        if most >= MIN_SHARED:
-            rows[shares.index(most)].add(sample)
-        else:
-            rows.append(Row())
-            rows[-1].add(sample)
-    return rows
-
-
-def collate(
-    samples: Sequence[Sample],
-    pad_token_id: int,
-    device: torch.device,
-    multiple: int = COARSE,
-    sharing: bool = False,
-) -> Batch:
-    """multiple: of tokens, that the widest row is padded to. sharing: rows may hold several samples. Neither
-    changes a loss.
-    """
-    rows = lay_out(samples, sharing)
-    width = round_up(max(map(len, rows)), multiple)
-    placed = [
-        (b, s, places) for b, row in enumerate(rows) for s, places in zip(row.samples, row.places, strict=True)
-    ]
-    learnt = [(b, places[n - 1], s.labels[n]) for b, s, places in placed for n in _learnt(s)]
-    weights = [w for _, s, _ in placed for w in _weights(s)]
-    asked = [(b, places[s.recall_position], s.memory_index, s.teacher_row) for b, s, places in placed if _asks(s)]
-    fed = [
-        (b, places[s.pad_position], s.memory_index if s.fed_index < 0 else s.fed_index)
-        for b, s, places in placed
-        if s.pad_position >= 0
-    ]
+def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
+    """multiple: of tokens, that the widest row is padded to; it changes no loss."""
+    width = round_up(max(map(len, samples)), multiple)
+    learnt = [(b, n - 1, s.labels[n]) for b, s in enumerate(samples) for n in _learnt(s)]
+    weights = [w for s in samples for w in _weights(s)]
+    asked = [(b, s.recall_position, s.memory_index, s.teacher_row) for b, s in enumerate(samples) if _asks(s)]
+    fed = [(b, s.pad_position, s.memory_index) for b, s in enumerate(samples) if s.pad_position >= 0]
 
     def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
         return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
@@ -159,13 +64,9 @@ def collate(
     learnt_row, learnt_place, labels_N = columns(learnt, 3)
     asked_row, asked_place, memory_index_Q, teacher_row_Q = columns(asked, 4)
     fed_row, fed_place, fed_index_I = columns(fed, 3)
-    tree = any(len(row.samples) > 1 for row in rows)
     return Batch(
-        input_ids_BT=padded((row.input_ids for row in rows), pad_token_id),
-        attention_mask=torch.stack([row.mask(width) for row in rows]).to(device)
-        if tree
-        else padded(([1] * len(row) for row in rows), 0),
-        position_ids_BT=padded((row.positions for row in rows), 0) if tree else None,
+        input_ids_BT=padded((s.input_ids for s in samples), pad_token_id),
+        attention_mask_BT=padded(([1] * len(s) for s in samples), 0),
         predicting=(learnt_row, learnt_place),
         labels_N=labels_N,
         weights_N=torch.tensor(weights, dtype=torch.float, device=device),
@@ -174,7 +75,7 @@ def collate(
         teacher_row_Q=teacher_row_Q,
         injected=(fed_row, fed_place),
         fed_index_I=fed_index_I,
-        num_tokens=sum(map(len, rows)),
+        num_tokens=sum(map(len, samples)),
         lm_weight=sum(weights),
         num_asked=len(asked),
     )
@@ -195,18 +96,8 @@ def _weights(sample: Sample) -> list[float]:
     return [sample.loss_weights[n] if sample.loss_weights else 1.0 for n in _learnt(sample)]
 
 
-def _lm_weight(samples: Sequence[Sample]) -> float:
-    return sum(weight for sample in samples for weight in _weights(sample))
-
-
 def share_of(
-    samples: Sequence[Sample],
-    rank: int,
-    world: int,
-    pad_token_id: int,
-    device: torch.device,
-    multiple: int,
-    sharing: bool = False,
+    samples: Sequence[Sample], rank: int, world: int, pad_token_id: int, device: torch.device, multiple: int
 ) -> Batch:
     """What one of `world` processes computes of a batch, so that the mean of their gradients is the batch's own.
 
@@ -217,13 +108,13 @@ def share_of(
     mine = list(samples[rank::world]) or [
         replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
     ]
-    batch = collate(mine, pad_token_id, device, multiple, sharing)
+    batch = collate(mine, pad_token_id, device, multiple)
     if world == 1:
         return batch
     return replace(
         batch,
-        num_tokens=sum(map(len, lay_out(samples, sharing))),
-        lm_weight=_lm_weight(samples) / world,
+        num_tokens=sum(map(len, samples)),
+        lm_weight=sum(weight for sample in samples for weight in _weights(sample)) / world,
         num_asked=sum(map(_asks, samples)) / world,
     )
 
@@ -234,22 +125,14 @@ def length_grouped(samples: Sequence[Sample], batch_tokens: int, rng: random.Ran
     Batches are cut by tokens, not by samples, so that methods with long prompts take as many optimiser steps
     as the others. A single sample over the limit is a batch of its own.
     """
-    return dialogues_grouped([[sample] for sample in samples], batch_tokens, rng)
-
-
-def dialogues_grouped(
-    dialogues: Sequence[Sequence[Sample]], batch_tokens: int, rng: random.Random, sharing: bool = True
-) -> list[list[Sample]]:
-    """`length_grouped` of dialogues, whose samples stay in one batch."""
-    widths = [sum(map(len, lay_out(dialogue, sharing))) for dialogue in dialogues]
-    shuffled = rng.sample(range(len(dialogues)), len(dialogues))
-    order = sorted(shuffled, key=lambda n: -widths[n] - rng.uniform(0, 12))
+    shuffled = rng.sample(range(len(samples)), len(samples))
+    order = sorted(shuffled, key=lambda n: -len(samples[n]) - rng.uniform(0, 12))
     batches: list[list[Sample]] = []
     start = 0
     while start < len(order):
-        width = round_up(max(widths[n] for n in order[start : start + 8]))
+        width = round_up(max(len(samples[n]) for n in order[start : start + 8]))
         size = max(1, batch_tokens // width)
-        batches.append([sample for n in order[start : start + size] for sample in dialogues[n]])
+        batches.append([samples[n] for n in order[start : start + size]])
         start += size
     rng.shuffle(batches)
     return batches

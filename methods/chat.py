@@ -38,7 +38,6 @@ class Sample:
     recall_position: int = -1  # of <recall>; its state is the query (-1: none)
     pad_position: int = -1  # of the first <|memory_pad|>; memory vectors are fed from there on (-1: none)
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
-    fed_index: int = -1  # row of the bank whose vectors are fed (-1: memory_index)
     loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
     teacher_row: int = -1  # row of the teacher's rankings for this question (-1: none)
 

@@ -1,16 +1,23 @@
 """The one generation loop, for every method, so that a latency difference is the memory mechanism's.
 
-`decode_loop` is a callable for `model.generate(..., custom_generate=...)`. It mirrors the stock sampling
-loop step by step and opens two seats for an `Interceptor`: it may force the next token of a row after a
-forward, and it may replace the next input embedding of a row before one. Without an interceptor, or with
-one that never acts, the output is token-identical to stock `generate`.
+It calls the model through its public interface alone (token ids or embeddings, mask, positions, cache), so one
+forward may take several tokens of a row. Each step:
 
-Shapes: B batch, R rows of it that are computed, T tokens, D hidden, V vocabulary.
+    1. feed    what the row said last: its own choice, or what a mechanism gave it; behind that its draft
+    2. choose  the next token behind every place that was fed
+    3. keep    the draft's longest beginning that the model chose itself; the rest leaves the cache
+    4. give    where the last token is the mechanism's trigger, what must stand behind it, as tokens or as vectors
+
+A draft is text at hand that the model is likely to say: greedy output is the same with and without it, up to
+rounding (Yang et al. 2023, arXiv:2304.04487). Where nothing is given or drafted, tokens are those of the library's
+`generate`, greedy, or sampled with one seed.
+
+Shapes: R rows that are computed, S places fed in one step, T tokens, P vectors, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-import functools
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +29,13 @@ import torch
 from torch import Tensor
 
 from methods.backbone import Backbone
-from methods.prefixes import current_prefixes, join_prefixes, lay_out
+from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache
 
-FREE = -1  # in forced tokens: this row chooses its own token
+MAX_LOGIT_BYTES = 2**30  # of one step's logits: what a step may feed at once
 
-OnToken = Callable[[Tensor], None]  # receives the (B,) ids of each new step
+OnToken = Callable[[int], None]  # receives each new token of a batch of one
 _listener: ContextVar[OnToken | None] = ContextVar("listener", default=None)
+_serial: ContextVar[bool] = ContextVar("serial", default=False)
 
 
 @contextmanager
@@ -40,34 +48,54 @@ def listening(on_token: OnToken) -> Iterator[None]:
         _listener.reset(before)
 
 
-class TokenStreamer(Protocol):
-    """What the loop asks of a streamer of the library (`TextStreamer`, `TextIteratorStreamer`)."""
+@contextmanager
+def serially() -> Iterator[None]:
+    """Every generation that this thread starts in the block feeds one token at a time and drafts nothing."""
+    before = _serial.set(True)
+    try:
+        yield
+    finally:
+        _serial.reset(before)
 
-    def put(self, value: Tensor) -> None:
-        """The (B, T) prompt, then the (B,) ids of each new step."""
 
-    def end(self) -> None:
-        """No token comes any more."""
+@dataclass(frozen=True)
+class Given:
+    """What stands behind a trigger, whatever the model would say."""
+
+    token_ids: Sequence[int]  # as they stand in the output
+    vectors_PD: Tensor  # fed in place of the embeddings of the first P of them
+    draft: Sequence[int] = ()  # what the model is likely to say next
 
 
-class Interceptor(Protocol):
-    """What a memory mechanism may do inside the loop."""
+class Mechanism(Protocol):
+    """A memory mechanism inside the loop."""
+
+    trigger: int  # token id
 
     def begin(self, batch_size: int, clock: Clock) -> None:
         """A new batch starts: forget everything."""
 
-    def next_inputs_embeds(self, input_ids_B1: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Before a forward: (B, 1, D) to feed in place of the last tokens, or None."""
+    def give(self, rows: Sequence[int], hidden_RD: Tensor) -> Sequence[Given]:
+        """Rows of the batch whose last token is the trigger, and their last hidden states there."""
 
-    def after_forward(self, input_ids_BT: Tensor, hidden_BD: Tensor) -> Tensor | None:
-        """After a forward: (B,) forced next token ids with -1 where free, or None.
 
-        hidden: last state; 0 for a row that has stopped.
-        """
+Drafter = Callable[
+    [Sequence[int]], Sequence[int]
+]  # a row's new tokens -> what it is likely to say next; () if unknown
+
+
+def quoting(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> Drafter:
+    """Drafts the first of the texts that continues what was said, where an answer opens with one of them."""
+    wholes = [[*opening, *text] for text in texts]
+
+    def propose(said: Sequence[int]) -> Sequence[int]:
+        return next((whole[len(said) :] for whole in wholes if whole[: len(said)] == list(said)), ())
+
+    return propose
 
 
 class Clock:
-    """Wall times of one answer: each new token, and named stages. Synchronises CUDA.
+    """Wall times of one answer: since its start, and of named stages. Synchronises CUDA.
 
     It runs from when it is made: a method makes it before anything else, so that look-up, template and
     tokenisation are in every time.
@@ -77,7 +105,6 @@ class Clock:
         self.enabled = enabled
         self._sync = device.type == "cuda"
         self.start_s = self.now()
-        self.token_s: list[float] = []  # seconds from the start to each new token
         self.stage_s: dict[str, float] = {}
 
     def now(self) -> float:
@@ -85,9 +112,9 @@ class Clock:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def token(self) -> None:
-        if self.enabled:
-            self.token_s.append(self.now() - self.start_s)
+    def passed(self) -> float:
+        """Seconds since the start; 0 where the clock is off."""
+        return self.now() - self.start_s if self.enabled else 0.0
 
     def took(self, stage_s: Mapping[str, float]) -> None:
         """Stages that were timed elsewhere while this clock ran."""
@@ -104,129 +131,18 @@ class Clock:
 
 
 @contextmanager
-def _last_hidden_state(model: Any) -> Iterator[dict[str, Tensor]]:
-    """Catches what enters the output head: the last hidden state, at no cost and for any architecture."""
+def _last_hidden_states(model: Any) -> Iterator[dict[str, Tensor]]:
+    """Catches what enters the output head: last hidden states (R, S, D), at no cost and for any architecture."""
     seen: dict[str, Tensor] = {}
 
     def keep(_module: Any, args: tuple[Tensor, ...]) -> None:
-        seen["hidden"] = args[0][:, -1, :]
+        seen["hidden"] = args[0]
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
         yield seen
     finally:
         handle.remove()
-
-
-@contextmanager
-def _streaming(streamer: TokenStreamer | None, prompt_BT: Tensor) -> Iterator[OnToken]:
-    """Puts the prompt; in the block, what puts a step. Ends after an error too: a reader waits for it."""
-    if streamer is None:
-        yield lambda _next_B: None
-        return
-    try:
-        streamer.put(prompt_BT.cpu())
-        yield lambda next_B: streamer.put(next_B.cpu())
-    finally:
-        streamer.end()
-
-
-def _spread(values_R: Tensor, rows_R: Tensor, batch_size: int, fill: int) -> Tensor:
-    """(R, ...) -> (B, ...), with `fill` in the rows that are computed no more."""
-    if len(rows_R) == batch_size:
-        return values_R
-    return values_R.new_full((batch_size, *values_R.shape[1:]), fill).index_copy(0, rows_R, values_R)
-
-
-def _only_rows(kept: Tensor, model_kwargs: dict[str, Any], num_rows: int) -> None:
-    """Takes rows that have stopped out of the cache and of what goes with it: nothing is computed for them."""
-    for name, value in model_kwargs.items():
-        if isinstance(value, Tensor) and value.dim() and len(value) == num_rows:
-            model_kwargs[name] = value[kept]
-    model_kwargs["past_key_values"].reorder_cache(kept)  # of every kind of layer, running states too
-
-
-@torch.no_grad()
-def decode_loop(
-    model: Any,
-    input_ids: Tensor,
-    logits_processor: Any,
-    stopping_criteria: Any,
-    generation_config: Any,
-    interceptor: Interceptor | None = None,
-    clock: Clock | None = None,
-    on_token: OnToken | None = None,
-    final_cache: dict[str, Any] | None = None,
-    token_streamer: TokenStreamer | None = None,
-    **model_kwargs: Any,
-) -> Tensor:
-    """Greedy or sampled decoding. input_ids: (B, T) left-padded -> (B, T + new).
-
-    on_token receives the (B,) ids of each new step (streaming); final_cache, a dict, the cache of the rows that
-    spoke to the end.
-    token_streamer: a streamer of the library, to be given under this name: `model.generate` hands `streamer=` to
-    no callable, gives it the prompt and never ends it.
-    """
-    from transformers import Cache
-
-    model_kwargs.pop("synced_gpus", None)
-    batch_size = input_ids.shape[0]
-    clock = clock or Clock(input_ids.device, enabled=False)
-    has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)  # else all stop together
-    pad_token_id = int(generation_config._pad_token_tensor) if has_eos else 0
-    embed = model.get_input_embeddings()
-    rows_R = torch.arange(batch_size, device=input_ids.device)  # of the batch, those that are computed
-    speaking_R = torch.ones_like(rows_R, dtype=torch.bool)
-    ids_RT = input_ids
-    if interceptor is not None:
-        interceptor.begin(batch_size, clock)
-    with _streaming(token_streamer, input_ids) as put, _last_hidden_state(model) as seen:
-        with clock.stage("prefill"):
-            outputs = model._prefill(input_ids, generation_config, model_kwargs)
-        # Sampling draws for every row, as in stock; a state outside a cache has ways of its own.
-        in_cache = isinstance(model_kwargs.get("past_key_values"), Cache)
-        may_leave = has_eos and in_cache and not generation_config.do_sample
-        while True:
-            model_kwargs = model._update_model_kwargs_for_generation(outputs, model_kwargs)
-            logits_RV = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
-            scores_RV = logits_processor(ids_RT, logits_RV)
-            if generation_config.do_sample:
-                next_R = torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1).squeeze(1)
-            else:
-                next_R = scores_RV.argmax(dim=-1)
-            if interceptor is not None:
-                hidden_BD = _spread(seen["hidden"], rows_R, batch_size, 0)
-                forced_B = interceptor.after_forward(input_ids, hidden_BD)
-                if forced_B is not None:
-                    forced_R = forced_B[rows_R]
-                    next_R = torch.where(forced_R == FREE, next_R, forced_R)
-            if has_eos:
-                next_R = torch.where(speaking_R, next_R, pad_token_id)
-            next_B = _spread(next_R, rows_R, batch_size, pad_token_id)
-            input_ids = torch.cat([input_ids, next_B[:, None]], dim=-1)
-            clock.token()
-            put(next_B)
-            if on_token is not None:
-                on_token(next_B)
-            ids_RT = torch.cat([ids_RT, next_R[:, None]], dim=-1)
-            speaking_R = speaking_R & ~stopping_criteria(ids_RT, None)
-            num_speaking = int(speaking_R.sum())
-            if num_speaking == 0:
-                break
-            if may_leave and num_speaking < len(rows_R):
-                kept = speaking_R.nonzero().squeeze(1)
-                _only_rows(kept, model_kwargs, len(rows_R))
-                rows_R, speaking_R, ids_RT = rows_R[kept], speaking_R[kept], ids_RT[kept]
-            step_kwargs = dict(model_kwargs)
-            if interceptor is not None:
-                inputs_embeds = interceptor.next_inputs_embeds(input_ids[:, -1:], embed)
-                if inputs_embeds is not None:  # otherwise the library would ignore inputs_embeds here
-                    step_kwargs |= {"inputs_embeds": inputs_embeds[rows_R], "is_first_iteration": True}
-            inputs = model.prepare_inputs_for_generation(ids_RT, next_sequence_length=1, **step_kwargs)
-            outputs = model(**inputs, return_dict=True)
-    if final_cache is not None:
-        final_cache["past_key_values"] = model_kwargs.get("past_key_values")
-    return input_ids
 
 
 @dataclass(frozen=True)
@@ -237,7 +153,23 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 20
     top_p: float = 0.95
-    repetition_penalty: float = 1.0
+
+    def processors(self, never: Sequence[int]) -> Any:
+        """The library's own, in its order. never: token ids that are not chosen."""
+        from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
+
+        return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never)), *self.warpers()])
+
+    def warpers(self) -> list[Any]:
+        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+        if not self.do_sample:
+            return []
+        return [
+            TemperatureLogitsWarper(self.temperature),
+            TopKLogitsWarper(self.top_k),
+            TopPLogitsWarper(self.top_p),
+        ]
 
 
 @dataclass(frozen=True)
@@ -250,81 +182,250 @@ class Generated:
     token_s: tuple[float, ...] = ()  # from the clock's start to each new token
     stage_s: dict[str, float] = field(default_factory=dict)
     kv_bytes: int = 0  # at batch 1
+    forwards: int = 0  # of the batch
 
 
-def _cache_bytes(cache: Any) -> int:
-    """Exact bytes of keys and values."""
-    total = 0
-    for layer in getattr(cache, "layers", []):
-        for tensor in (layer.keys, layer.values):
-            if tensor is not None:
-                total += tensor.numel() * tensor.element_size()
-    return total
+@dataclass
+class _Row:
+    """One answer on its way. `given` and `draft` are not fed yet; of the two only the first is said already."""
+
+    number: int  # in the batch as it was given
+    cap: int
+    drafter: Drafter | None
+    said: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    given: list[tuple[int, Tensor | None]] = field(default_factory=list)
+    draft: list[int] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.finished or len(self.said) >= self.cap
+
+    def say(
+        self, token_ids: Sequence[int], stop_ids: Sequence[int], clock: Clock, on_token: OnToken | None
+    ) -> None:
+        for token in token_ids[: self.cap - len(self.said)]:
+            self.said.append(token)
+            self.times.append(clock.passed())
+            self.finished = token in stop_ids
+            if on_token is not None:
+                on_token(token)
+
+    def expect(self) -> None:
+        """The draft goes on with what was said, or another is looked for."""
+        if not self.draft and self.drafter is not None:
+            self.draft = list(self.drafter(self.said))
+
+    def feed(self, several: bool, pad: int) -> tuple[list[tuple[int, Tensor | None]], list[int]]:
+        """What is fed next, and the draft behind it."""
+        if self.done:
+            return [(pad, None)], []
+        items = self.given or [(self.said[-1], None)]
+        if not several:
+            return items[:1], []
+        return items, self.draft[: self.cap - len(self.said) - 1]
 
 
+class _Model:
+    """The model with its cache and the mask of what each row may see there."""
+
+    def __init__(self, model: Any, cache: Any) -> None:
+        self.model, self.cache = model, cache
+        self.embed = model.get_input_embeddings()
+        self.mask_RT: Tensor = torch.empty(0)
+        self.forwards = 0
+        takes = inspect.signature(model.forward).parameters
+        self._positions, self._keep = "position_ids" in takes, "logits_to_keep" in takes
+
+    def _call(self, position_ids_RS: Tensor, keep: int, **inputs: Tensor) -> Tensor:
+        """Logits (R, keep, V) of the last places."""
+        if self._positions:
+            inputs["position_ids"] = position_ids_RS
+        if self._keep:
+            inputs["logits_to_keep"] = keep  # type: ignore[assignment]
+        self.forwards += 1
+        outputs = self.model(
+            **inputs, attention_mask=self.mask_RT, past_key_values=self.cache, use_cache=True, return_dict=True
+        )
+        logits: Tensor = outputs.logits[:, -keep:]
+        return logits
+
+    def prefill(self, ids_RT: Tensor, mask_RT: Tensor) -> Tensor:
+        """Prompts, padded on the left; those of their tokens that are in the cache are not computed again."""
+        self.mask_RT = mask_RT
+        past = self.cache.get_seq_length()
+        positions_RT = (mask_RT.cumsum(dim=-1) - 1).clamp(min=0)
+        return self._call(positions_RT[:, past:], 1, input_ids=ids_RT[:, past:])
+
+    def step(self, fed: Sequence[Sequence[tuple[int, Tensor | None]]]) -> Tensor:
+        """Each row's tokens, or vectors in place of their embeddings; shorter rows are padded on the right."""
+        device = self.mask_RT.device
+        width = max(map(len, fed))
+        lengths_R1 = torch.tensor([len(items) for items in fed], device=device)[:, None]
+        place_S = torch.arange(width, device=device)
+        start_R1 = self.mask_RT.sum(dim=1, keepdim=True)
+        self.mask_RT = torch.cat([self.mask_RT, (place_S < lengths_R1).to(self.mask_RT)], dim=1)
+        ids_RS = torch.tensor(
+            [[token for token, _ in items] + [0] * (width - len(items)) for items in fed], device=device
+        )
+        positions_RS = start_R1 + torch.minimum(place_S, lengths_R1 - 1)
+        vectors = [(r, s, vector) for r, items in enumerate(fed) for s, (_, vector) in enumerate(items)]
+        vectors = [spot for spot in vectors if spot[2] is not None]
+        if not vectors:
+            return self._call(positions_RS, width, input_ids=ids_RS)
+        rows, places, found = zip(*vectors, strict=True)
+        embeds_RSD = self.embed(ids_RS).clone()
+        embeds_RSD[list(rows), list(places)] = torch.stack(found).to(embeds_RSD)
+        return self._call(positions_RS, width, inputs_embeds=embeds_RSD)
+
+    def keep(self, kept: Sequence[int], width: int) -> None:
+        """Of the last `width` places only each row's first `kept` stay in sight; what none keeps is cut off."""
+        if min(kept) == width:
+            return
+        place_S = torch.arange(width, device=self.mask_RT.device)
+        seen_RS = place_S < torch.tensor(kept, device=self.mask_RT.device)[:, None]
+        self.mask_RT[:, -width:] *= seen_RS.to(self.mask_RT)
+        spare = width - max(kept)
+        if spare:
+            self.cache.crop(-spare)
+            self.mask_RT = self.mask_RT[:, :-spare]
+
+    def only(self, rows: Sequence[int]) -> None:
+        """Rows that have stopped leave: nothing is computed for them."""
+        index_R = torch.tensor(rows, device=self.mask_RT.device)
+        self.mask_RT = self.mask_RT[index_R]
+        self.cache.reorder_cache(index_R)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Exact bytes of keys and values."""
+        tensors = [t for layer in getattr(self.cache, "layers", []) for t in (layer.keys, layer.values)]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
+
+
+@torch.no_grad()
 def generate(
     backbone: Backbone,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int | Sequence[int],
     *,
-    interceptor: Interceptor | None = None,
+    mechanism: Mechanism | None = None,
+    drafters: Sequence[Drafter] | None = None,
     sampling: Sampling | None = None,
     clock: Clock | None = None,
     on_token: OnToken | None = None,
-    token_bias: Mapping[int, float] | None = None,
 ) -> list[Generated]:
-    """Decodes a batch of prompts (token ids) through `model.generate(custom_generate=decode_loop)`.
+    """Decodes a batch of prompts (token ids), greedily unless `sampling` says otherwise.
 
-    max_new_tokens: one cap, or one a row. clock: with batch 1, an enabled one records when each token came and
-    how long each stage took; it is good for one call. on_token: as in `decode_loop`; without one, that of a
-    `listening` block around the call. In a `reusing` block the prompts go on from what is computed of them.
-    token_bias: token id -> what is added to its logit at every step.
+    max_new_tokens: one cap, or one a row. drafters: of each row, for a method that holds texts; used where
+    decoding is greedy and the cache keeps every token. clock: an enabled one records when each token came and how
+    long each stage took; it is good for one call. on_token: with a batch of one; without it, that of a `listening`
+    block around the call. In a `reusing` block the prompts go on from what is computed of them.
     """
-    on_token = on_token or _listener.get()
-    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    model, pad = backbone.model, int(backbone.tokenizer.pad_token_id)
     sampling = sampling or Sampling()
-    model: Any = backbone.model
-    device = backbone.device
-    pad = int(backbone.tokenizer.pad_token_id)
+    clock = clock or Clock(backbone.device, enabled=False)
+    on_token = (on_token or _listener.get()) if len(prompts) == 1 else None
+    processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
+    may_feed_several = not _serial.get() and keeps_every_token(model)
+    may_draft = may_feed_several and not sampling.do_sample
+    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
+    rows = [_Row(n, cap, drafters[n] if drafters and may_draft else None) for n, cap in enumerate(caps)]
+    everyone = list(rows)
+
     prefixes = current_prefixes()
     begun = prefixes.compute(model, prompts) if prefixes else None
-    rows, masks = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
-    input_ids, mask = torch.tensor(rows, device=device), torch.tensor(masks, device=device)
-    width = input_ids.shape[1]
-    final_cache: dict[str, Any] = {}
-    clock = clock or Clock(device, enabled=False)
-    loop = functools.partial(
-        decode_loop, interceptor=interceptor, clock=clock, on_token=on_token, final_cache=final_cache
-    )
-    knobs: dict[str, Any] = {
-        "do_sample": sampling.do_sample,
-        "repetition_penalty": sampling.repetition_penalty,
-    }
-    if sampling.do_sample:
-        knobs |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-    if token_bias:
-        knobs["sequence_bias"] = [[[token], float(bias)] for token, bias in token_bias.items()]
-    if begun:
-        knobs["past_key_values"] = join_prefixes(model, begun)
-        del begun  # else it would lie in memory beside the cache
-    output = model.generate(
-        input_ids=input_ids,
-        attention_mask=mask,
-        max_new_tokens=max(caps),
-        eos_token_id=backbone.ids.eos,
-        pad_token_id=pad,
-        suppress_tokens=[backbone.ids.memory_pad],  # it stands where it is forced and nowhere else
-        custom_generate=loop,
-        **knobs,
-    )
-    kv_bytes = _cache_bytes(final_cache.get("past_key_values")) if len(prompts) == 1 else 0
-    results = []
-    for row, (prompt, cap) in enumerate(zip(prompts, caps, strict=True)):
-        new = output[row, width : width + cap].tolist()
-        finished = backbone.ids.eos in new
-        if finished:
-            new = new[: new.index(backbone.ids.eos) + 1]
-        results.append(
-            Generated(tuple(new), len(prompt), finished, tuple(clock.token_s), dict(clock.stage_s), kv_bytes)
+    ids, mask = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
+    running = _Model(model, join_prefixes(model, begun) if begun else new_cache(model))
+    del begun  # else it would lie in memory beside the cache
+    if mechanism is not None:
+        mechanism.begin(len(prompts), clock)
+
+    with _last_hidden_states(model) as seen:
+        with clock.stage("prefill"):
+            logits_RSV = running.prefill(
+                torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
+            )
+        fed: list[list[tuple[int, Tensor | None]]] = [[(prompt[-1], None)] for prompt in prompts]
+        drafted: list[list[int]] = [[] for _ in prompts]
+        while True:
+            # 2. choose: (R, S); a draw is made behind the last place alone
+            last_R = torch.tensor([len(items) for items in fed], device=backbone.device) - 1
+            if sampling.do_sample:
+                scores_RV = processors(None, logits_RSV[range(len(rows)), last_R].float())
+                drawn_R1 = torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1)
+                chosen = drawn_R1.expand(-1, logits_RSV.shape[1]).tolist()
+            else:
+                chosen = (
+                    processors(None, logits_RSV.flatten(0, 1))
+                    .unflatten(0, logits_RSV.shape[:2])
+                    .argmax(-1)
+                    .tolist()
+                )
+            # 3. keep
+            kept: list[int] = []
+            calling: list[int] = []
+            for r, row in enumerate(rows):
+                own, draft = len(fed[r]) - len(drafted[r]), drafted[r]
+                num_right = 0
+                while num_right < len(draft) and chosen[r][own - 1 + num_right] == draft[num_right]:
+                    num_right += 1
+                kept.append(own + num_right)
+                row.given = row.given[own:]
+                if row.done or row.given:
+                    continue
+                if mechanism is not None and fed[r][-1][0] == mechanism.trigger and not draft:
+                    calling.append(r)
+                    continue
+                new = [*draft[:num_right], chosen[r][own - 1 + num_right]]
+                goes_on = row.draft[: len(new)] == new
+                row.draft = row.draft[len(new) :] if goes_on else []
+                row.say(new, backbone.stop_ids, clock, on_token)
+                row.expect()
+            # 4. give
+            if mechanism is not None and calling:
+                spots = [rows[r].number for r in calling]
+                hidden_RD = seen["hidden"][calling, [len(fed[r]) - 1 - logits_RSV.shape[1] for r in calling]]
+                for r, given in zip(calling, mechanism.give(spots, hidden_RD), strict=True):
+                    row, vectors = rows[r], list(given.vectors_PD)
+                    row.say(given.token_ids, (), clock, on_token)
+                    row.given = [
+                        (t, vectors[n] if n < len(vectors) else None) for n, t in enumerate(given.token_ids)
+                    ]
+                    row.draft = list(given.draft) if may_draft else []
+            running.keep(kept, max(map(len, fed)))
+            left = [r for r, row in enumerate(rows) if not row.done]
+            if not left:
+                break
+            if len(left) < len(rows) and not sampling.do_sample:  # a draw is made for every row, as in the library
+                running.only(left)
+                rows = [rows[r] for r in left]
+            # 1. feed
+            several = may_feed_several and _worth_it(rows, logits_RSV.shape[-1])
+            pairs = [row.feed(several, pad) for row in rows]
+            drafted = [draft for _, draft in pairs]
+            fed = [[*items, *((token, None) for token in draft)] for items, draft in pairs]
+            logits_RSV = running.step(fed)
+    return [
+        Generated(
+            tuple(row.said),
+            len(prompts[row.number]),
+            row.finished,
+            tuple(row.times) if clock.enabled else (),
+            dict(clock.stage_s),
+            running.kv_bytes if len(prompts) == 1 else 0,
+            running.forwards,
         )
-    return results
+        for row in everyone
+    ]
+
+
+def _worth_it(rows: Sequence[_Row], vocabulary: int) -> bool:
+    """Whether at least half of the rows have more than one token to feed, and the logits of all find room.
+
+    Those that have not wait for the others: a place of padding costs as much as one of a draft.
+    """
+    widths = [max(1, len(row.given)) + len(row.draft) for row in rows if not row.done]
+    room = len(rows) * max(widths) * vocabulary * 4 <= MAX_LOGIT_BYTES
+    return room and 2 * sum(width > 1 for width in widths) >= len(rows)

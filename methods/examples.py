@@ -1,22 +1,29 @@
-"""Training examples that every method shares: the same questions, clauses, reasoning and answers.
+"""Training data that every method draws from: questions on clauses, how they are put, and samples of them.
 
 What differs between methods is only how the clause gets into the think: recalled from a vector, recited
 from the weights, or quoted from the prompt.
+
+A question is put anew each time it is seen: behind other talk, with words left out, asked again, against a
+claim, or in half a sentence. The wordings are others than those of the held-out dialogues (`tasks.dialogues`), or
+those would be trained on.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
+from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import split_think
+from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from methods.examples_zh import chinese_questions
-from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Memory, Message
+from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message
 from tasks.chinese import is_chinese
 
+MemorySampleKind = Literal["memory_front", "memory_full", "sft_only"]  # the specification's sample types
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
 NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
 
@@ -38,35 +45,22 @@ class Example:
 
 @dataclass(frozen=True)
 class ExampleConfig:
-    """How shared examples are drawn; the same for every method."""
+    """What every method's training data are drawn by. Shares an epoch are multiples of the number of memories."""
 
-    self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule; 0: none
-    self_cues_beside: int = 1  # self-made questions of a clause that has cues
-    # Samples are turns of dialogues of 1 to so many (methods.turns); 1: each alone
-    dialogue_turns: int = 1
-    history_probability: float = 0.2  # share of examples that come after talk of their own
-    history_conversations: int = 1  # of the general corpus, at most, that make up such talk
-    history_asked: float = 0.0  # share of them that are instead a question on a clause, with its answer
-    # Off: at equal tokens they cost more than they taught (docs/EXPERIMENTS.md)
-    claim_probability: float = 0.0  # share of those with rivals before which a user claims one of them
-    follow_up_probability: float = 0.0  # share of those with leads that follow on one of them, in brief
-    word_dropout: float = 0.15  # share of a question's plain words left out, on every other question
+    self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule, one beside cues; 0: none
+    history_probability: float = 0.2  # share of questions that come after talk: a conversation of the corpus
+    sft_only: float = 0.75  # ordinary conversations an epoch
+    reading: float = 1.0  # questions on the corpus's own passages an epoch (recall and RAG)
+    unanswerable: float = 0.15  # questions an epoch that no clause covers
 
     def __post_init__(self) -> None:
-        for name in ("self_cues", "self_cues_beside"):
+        for name in ("self_cues", "sft_only", "reading", "unanswerable"):
             if getattr(self, name) < 0:
                 raise MethodError(f"examples.{name}={getattr(self, name)} is below 0; choose 0 or more")
-        if self.dialogue_turns < 1:
-            raise MethodError(f"examples.dialogue_turns={self.dialogue_turns} holds no sample; choose 1 or more")
-        if self.history_conversations < 1:
+        if not 0.0 <= self.history_probability <= 1.0:
             raise MethodError(
-                f"examples.history_conversations={self.history_conversations} is no talk; choose 1 or more, or "
-                "examples.history_probability=0"
+                f"examples.history_probability={self.history_probability} is not a share; choose from 0 to 1"
             )
-        shares = ("history_probability", "history_asked", "claim_probability", "follow_up_probability")
-        for name in (*shares, "word_dropout"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise MethodError(f"examples.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
 
 
 # A number with the word it counts, or a name of two capitalised words: what a question may ask for.
@@ -116,7 +110,7 @@ def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[s
     examples: dict[str, list[Example]] = {}
     for memory in memories:
         cued = [_cue_example(memory, cue, asked.get((memory.family, cue.slot), ())) for cue in memory.cues]
-        limit = config.self_cues_beside if cued else config.self_cues
+        limit = min(config.self_cues, 1) if cued else config.self_cues
         examples[memory.id] = cued + self_made_cues(memory, limit)
     return examples
 
@@ -178,3 +172,138 @@ def plain_messages(conversation: Conversation) -> tuple[Message, ...]:
     return tuple(
         Message(m.role, split_think(m.content)[1]) if m.role == "assistant" else m for m in conversation.messages
     )
+
+
+# --- how a question is put ---------------------------------------------------------------------------
+
+WORD_DROPOUT = 0.15  # share of a question's plain words left out, on every other question
+CLAIMS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "I thought it was {rival}. {question}",
+        "My notes say {rival}. {question}",
+        "{question} I believe {rival}.",
+        "Is it {rival}? {question}",
+        "On my shift they swear it is {rival}. {question}",
+    ),
+    "zh": ("我以为是{rival}。{question}", "我的笔记上写着{rival}。{question}", "{question}我觉得是{rival}。"),
+}
+FOLLOW_UPS: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "Suppose it were {variant}?",
+        "The same for {variant}, please.",
+        "Now {variant}?",
+        "How is it for {variant}?",
+    ),
+    "zh": ("{variant}又怎样？", "换成{variant}呢？"),
+}
+AGAIN: dict[Language, tuple[str, ...]] = {
+    "en": (
+        "{question}",
+        "I forgot. {question}",
+        "Again, please. {question}",
+        "{question} I have lost my notes.",
+        "Tell me one more time. {question}",
+    ),
+    "zh": ("{question}", "我忘了。{question}", "请再说一次。{question}", "{question}我的笔记丢了。"),
+}
+
+
+def augmented(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> Example:
+    """The example as training sees it once: some words less, some talk before it."""
+    question = Message("user", _thinned(example.messages[-1].content, rng))
+    before = talk_before(conversations, config, rng)
+    return replace(example, messages=(*before, *example.messages[:-1], question))
+
+
+def later_turn(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> Example:
+    """The question where a conversation has come to it before: asked again, against a claim, or following on.
+
+    Asked again, its own exchange stands in the history, as often as not with other talk behind it. An example
+    without answer, rivals and leads is put as in `augmented`.
+    """
+    forms = ["again"] * bool(example.answer) + ["claim"] * bool(example.rivals) + ["follow"] * bool(example.leads)
+    form = rng.choice(forms) if forms else ""
+    language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
+    if form == "again":
+        between = plain_messages(rng.choice(conversations)) if rng.random() < 0.5 else ()
+        question = _thinned(example.messages[-1].content, rng)
+        asked = rng.choice(AGAIN[language]).format(question=question)
+        exchange = (*example.messages, Message("assistant", example.answer))
+        return replace(example, messages=(*exchange, *between, Message("user", asked)))
+    if form == "follow":
+        asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
+        said = rng.choice(example.leads)
+    elif form == "claim":
+        question = _thinned(example.messages[-1].content, rng)
+        claim = rng.choice(CLAIMS[language])
+        asked, said = claim.format(rival=rng.choice(example.rivals), question=question), example.messages[:-1]
+    else:
+        return augmented(example, conversations, config, rng)
+    return replace(example, messages=(*talk_before(conversations, config, rng), *said, Message("user", asked)))
+
+
+def talk_before(
+    conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> tuple[Message, ...]:
+    """What is said before a question, mostly nothing.
+
+    Drawn alike before questions on clauses and before openings (`methods.recall.recipe`), so that it does not
+    tell which comes.
+    """
+    if rng.random() >= config.history_probability:
+        return ()
+    return plain_messages(rng.choice(conversations))
+
+
+def _thinned(question: str, rng: random.Random) -> str:
+    """Every other question loses some words; those with a capital or a digit tell near misses apart and stay."""
+    if not WORD_DROPOUT or rng.random() >= 0.5:
+        return question
+    words = question.split()
+    kept = [w for w in words if rng.random() >= WORD_DROPOUT or re.search(r"[A-Z\d]", w)]
+    return " ".join(kept or words)
+
+
+def in_turn(
+    examples: Mapping[str, Sequence[Example]], memory_id: str, decks: dict[str, list[Example]], rng: random.Random
+) -> Example:
+    """A clause's examples in turn: each is seen before any is seen again."""
+    deck = decks.setdefault(memory_id, [])
+    if not deck:
+        deck += rng.sample(examples[memory_id], len(examples[memory_id]))
+    return deck.pop()
+
+
+# --- samples in the one answer format ----------------------------------------------------------------
+
+
+def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sample:
+    """The last assistant message is learnt; system, user and history are not. No think in the history."""
+    think, answer = split_think(conversation.messages[-1].content)
+    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
+    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
+    return supervised(prompt, target, "sft_only")
+
+
+def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) -> list[Piece]:
+    """The answer format with the clause recalled or quoted; it ends with the clause where no answer is given."""
+    if not example.answer:
+        return [backbone.ids.think, "\n", *clause]
+    rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
+    return answer_pieces(backbone, [*clause, *rest], example.answer)
+
+
+def recall_pieces(backbone: Backbone, text: str, num_pads: int = 1) -> list[Piece]:
+    """What a recall looks like in the token stream: a pad for each vector of the memory."""
+    ids = backbone.ids
+    return [ids.recall, *[ids.memory_pad] * num_pads, text, ids.recall_end]
+
+
+def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
+    """Ids of a conversation whose answer has just begun with a recall."""
+    ids = backbone.ids
+    return encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])

@@ -13,33 +13,36 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
 from methods.answering import answer_from, prompts_for
-from methods.augment import answered, augmented
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
-from methods.chat import Sample, encode_prompt
-from methods.decode import Clock, generate
+from methods.batches import length_grouped
+from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
+from methods.decode import Clock, Drafter, generate, quoting
 from methods.examples import (
     Example,
+    augmented,
     clause_examples,
+    conversation_sample,
     general,
+    in_turn,
     reading_examples,
     titled,
     unanswerable_examples,
 )
-from methods.samples import conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.train import merge_adapters, train_lora
-from methods.turns import Turn, conversation_turn, example_turn, turn_batches
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
+
+ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
+GOLD_MISSING = 0.08  # share of training questions whose clause is left out: the answer is to abstain
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,7 @@ class RagConfig:
     reader: str = "tuned"  # tuned (LoRA on open-book conversations) or frozen (the model as it comes)
     encoder: str = PACKAGED_ENCODER
     top_k: int = 3
-    elliptic_words: int = 8  # a question this short is embedded with the user's question before it
-    gold_missing: float = 0.08  # share of training questions whose clause is left out: the answer is to abstain
-    asked: float = 2.0  # questions an epoch, per memory
-    reading: float = 1.0  # questions an epoch on the corpus's own passages, per memory
-    sft_only: float = 0.75
-    unanswerable: float = 0.15
+    asked: float = 2.0  # questions an epoch, as a multiple of the number of memories
 
     def __post_init__(self) -> None:
         if self.reader not in ("tuned", "frozen"):
@@ -98,13 +96,12 @@ class Retriever(Protocol):
 class ChromaRetriever:
     """A Chroma collection (cosine) with embeddings from a sentence encoder; nothing is downloaded."""
 
-    def __init__(self, folder: Path, encoder: Any, elliptic_words: int) -> None:
+    def __init__(self, folder: Path, encoder: Any) -> None:
         import chromadb
         from chromadb.config import Settings
 
         self.encoder = encoder
         self.folder = folder
-        self.elliptic_words = elliptic_words
         client = chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
         self._batch = client.get_max_batch_size()
         self.collection: Any = client.get_or_create_collection(
@@ -134,7 +131,7 @@ class ChromaRetriever:
     def query_of(self, messages: Sequence[Message]) -> str:
         """What is embedded: the question, behind the one before it where it is too short to stand alone."""
         asked = [m.content for m in messages if m.role == "user"]
-        if len(asked) > 1 and len(asked[-1].split()) <= self.elliptic_words:
+        if len(asked) > 1 and len(asked[-1].split()) <= ELLIPTIC_WORDS:
             return f"{asked[-2]} {asked[-1]}"
         return asked[-1]
 
@@ -235,21 +232,26 @@ class RagMethod:
         name: str = "rag",
         retriever: Retriever | None = None,
         whole_book: bool = False,
+        quotes: bool = True,
     ) -> None:
-        """whole_book: all that the retriever has is in every prompt, in its order, and nothing is looked up."""
+        """whole_book: all that the retriever has is in every prompt, in its order, and nothing is looked up.
+
+        quotes: the think begins with the clause, word for word; False: with what follows from it (`rag_direct`).
+        """
         self.config = config or RagConfig()
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
         self._retriever = retriever
         self.whole_book = whole_book
+        self.quotes = quotes
         self.top_k = sys.maxsize if whole_book else self.config.top_k
 
     @property
     def retriever(self) -> Retriever:
         if self._retriever is None:
             encoder = load_encoder(self.config.encoder, str(self.backbone.device))
-            self._retriever = ChromaRetriever(self.setup.folder / "chroma", encoder, self.config.elliptic_words)
+            self._retriever = ChromaRetriever(self.setup.folder / "chroma", encoder)
         return self._retriever
 
     # fitting
@@ -258,11 +260,13 @@ class RagMethod:
         self, memories: Sequence[Memory], sft: Sequence[Conversation]
     ) -> Iterator[list[list[Sample]]]:
         """Open-book conversations: each question with what the retriever really returns, shuffled."""
-        config, backbone, setup = self.config, self.backbone, self.setup
-        rng = random.Random(setup.train.seed)
-        found = clause_examples(memories, setup.examples)
+        config, backbone, drawing, train = self.config, self.backbone, self.setup.examples, self.setup.train
+        rng = random.Random(train.seed)
+        examples = clause_examples(memories, drawing)
         conversations = general(sft)
         unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
+        if not self.quotes:  # what leads to a clause and no further has nothing behind it
+            examples = {key: [e for e in found if e.answer] for key, found in examples.items()}
         nothing = (unanswerable[0].clause, unanswerable[0].answer) if unanswerable else NO_CLAUSE["en"]
         cache: dict[tuple[Message, ...], list[Passage]] = {}
 
@@ -271,14 +275,10 @@ class RagMethod:
                 cache[messages] = self.retriever.retrieve([messages], self.top_k + 1)[0][0]
             return cache[messages]
 
-        def open_turn(example: Example) -> Turn:
+        def opened(example: Example, has_gold: bool) -> Sample:
             """A question with its clause among what is found, or not: then nothing here answers it."""
-            has_gold = bool(example.memory_id) and rng.random() >= config.gold_missing
             if not has_gold:
                 example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
-            return example_turn(example, partial(open_example, has_gold))
-
-        def open_example(has_gold: bool, example: Example) -> Sample:
             found_here = retrieve(example.messages)
             others = [p for p in found_here if p.memory_id != example.memory_id]
             shown = others[: self.top_k]
@@ -289,34 +289,34 @@ class RagMethod:
             if self.whole_book:  # as at answering; a passage from outside stands anywhere
                 place = {p.memory_id: float(i) for i, p in enumerate(found_here)}
                 shown.sort(key=lambda p: place.get(p.memory_id, rng.uniform(0, len(place))))
-            return sft_sample(backbone, replace(example, messages=open_book(example.messages, shown)))
+            example = replace(example, messages=open_book(example.messages, shown))
+            return sft_sample(backbone, example, quotes=self.quotes or not has_gold)
 
-        def open_conversation(conversation: Conversation) -> Sample:
+        def opened_conversation(conversation: Conversation) -> Sample:
             asked = conversation.messages[:-1]
-            opened = open_book(asked, retrieve(asked)[: self.top_k])
-            return conversation_sample(
-                backbone, replace(conversation, messages=(*opened, conversation.messages[-1]))
-            )
+            messages = (*open_book(asked, retrieve(asked)[: self.top_k]), conversation.messages[-1])
+            return conversation_sample(backbone, replace(conversation, messages=messages))
 
-        talk = answered(found)
-        decks: dict[str, list[Example]] = {m.id: [] for m in memories}
+        decks: dict[str, list[Example]] = {}
+        size = len(memories)
         while True:
-            size = len(memories)
-            order = [m for m in rng.sample(list(memories), size) if found[m.id]]
-            turns: list[Turn] = []
+            put: list[tuple[Example, bool]] = []
+
+            def draw(example: Example, put: list[tuple[Example, bool]] = put) -> None:
+                example = augmented(example, conversations, drawing, rng)
+                put.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
+
+            order = [m for m in rng.sample(list(memories), size) if examples[m.id]]
             for i in range(round(size * config.asked) if order else 0):
-                memory = order[i % len(order)]
-                if not decks[memory.id]:
-                    decks[memory.id] = rng.sample(found[memory.id], len(found[memory.id]))
-                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
-                turns.append(open_turn(example))
-            read = rng.sample(reading, min(len(reading), round(size * config.reading)))
-            turns += [open_turn(augmented(e, conversations, setup.examples, rng, talk)) for e in read]
-            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            turns += [open_turn(augmented(e, conversations, setup.examples, rng, talk)) for e in nulls]
-            pure = rng.sample(conversations, min(len(conversations), round(size * config.sft_only)))
-            turns += [conversation_turn(c, open_conversation) for c in pure]
-            yield turn_batches(backbone, turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
+                draw(in_turn(examples, order[i % len(order)].id, decks, rng))
+            for example in rng.sample(reading, min(len(reading), round(size * drawing.reading))):
+                draw(example)
+            for example in rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable))):
+                draw(example)
+            pure = rng.sample(conversations, min(len(conversations), round(size * drawing.sft_only)))
+            samples = [opened(example, has_gold) for example, has_gold in put]
+            samples += [opened_conversation(c) for c in pure]
+            yield length_grouped(samples, train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         if not memories:
@@ -369,6 +369,7 @@ class RagMethod:
             self.backbone,
             prompts,
             [c.max_new_tokens for c in ctxs],
+            drafters=[self._drafter(fitted) for fitted in shown] if self.quotes else None,
             sampling=self.setup.sampling,
             clock=clock,
         )
@@ -383,6 +384,12 @@ class RagMethod:
             )
             answers.append(replace(answer, usage=usage))
         return answers
+
+    def _drafter(self, passages: Sequence[Passage]) -> Drafter:
+        """A tuned reader's think begins with one of the passages, most often the first that was found."""
+        tokenizer = self.backbone.tokenizer
+        opening = encode_pieces(tokenizer, [self.backbone.ids.think, "\n"])
+        return quoting(opening, [encode_text(tokenizer, passage.text) for passage in passages])
 
     def shapes(self) -> Shapes:
         return Shapes(shape_of(self.backbone.model), self.retriever.encoder_shape)

@@ -8,22 +8,21 @@ from typing import Any
 from methods import arms
 from methods.base import Method, MethodError
 from methods.rag import RagConfig, RagMethod
-from methods.recall.method import RecallConfig, RecallMethod, SilentRecallConfig
+from methods.recall.method import RecallMethod
+from methods.recall.recipe import RecallConfig, quoted
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
-from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod
 from methods.setup import MethodSetup
 from methods.sft import SftConfig, SftMethod
 
-# name -> config class; a method without settings of its own has none
+# name -> config class; a method without an entry has no settings of its own, or those of the one that it varies
 CONFIGS: dict[str, type] = {
     "recall": RecallConfig,
     "recall_spec": SpecRecallConfig,
-    "recall_silent": SilentRecallConfig,
-    "recall_written": WrittenRecallConfig,
     "sft": SftConfig,
     "rag": RagConfig,
 }
-NAMES = (*CONFIGS, *arms.ARMS)
+VARIANTS = ("recall_quoted", "rag_direct")
+NAMES = (*CONFIGS, *VARIANTS, *arms.ARMS)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -45,12 +44,12 @@ def build_method(
     builders: dict[str, Callable[[], Method]] = {
         "recall": lambda: RecallMethod(setup, configs.get("recall")),
         "recall_spec": lambda: SpecRecallMethod(setup, configs.get("recall_spec")),
-        "recall_silent": lambda: RecallMethod(
-            setup, configs.get("recall_silent") or SilentRecallConfig(), "recall_silent"
+        "recall_quoted": lambda: RecallMethod(
+            setup, quoted(configs.get("recall") or RecallConfig()), "recall_quoted"
         ),
-        "recall_written": lambda: WrittenRecallMethod(setup, configs.get("recall_written")),
         "sft": lambda: SftMethod(setup, configs.get("sft")),
         "rag": lambda: RagMethod(setup, configs.get("rag")),
+        "rag_direct": lambda: RagMethod(setup, configs.get("rag"), "rag_direct", quotes=False),
         "none": lambda: arms.none(setup),
         "full_context": lambda: arms.full_context(setup, configs.get("rag") or RagConfig()),
         "oracle_text": lambda: arms.oracle_text(setup, gold, configs.get("rag") or RagConfig()),

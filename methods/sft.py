@@ -5,43 +5,37 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
-from methods.augment import answered, augmented
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
-from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
+from methods.batches import length_grouped
+from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
 from methods.examples import (
     Example,
+    augmented,
     clause_examples,
+    conversation_sample,
     general,
-    reading_examples,
+    in_turn,
+    think_pieces,
     unanswerable_examples,
 )
-from methods.samples import conversation_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
 from methods.train import merge_adapters, train_lora
-from methods.turns import Turn, conversation_turn, example_turn, turn_batches
 from tasks.base import Conversation, Memory, Message
 
 
 @dataclass(frozen=True)
 class SftConfig:
-    """The same shared examples and the same general conversations as every method."""
+    """Samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`."""
 
-    knowledge: bool = True  # False: the control arm `none`, which never sees a clause
-    asked: float = 1.5  # questions an epoch, per memory
-    recited: float = 1.0  # paraphrased recitations an epoch, per memory
-    sft_only: float = 0.75
-    unanswerable: float = 0.15
-    # Questions an epoch on the corpus's own passages, per memory; the passage is quoted, not learnt. Off: their
-    # tokens are the clauses' as well
-    reading: float = 0.0
+    asked: float = 1.5  # questions
+    recited: float = 1.0  # paraphrased recitations
 
 
 # Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
@@ -56,77 +50,65 @@ RECITATIONS = (
 )
 
 
-def sft_sample(backbone: Backbone, example: Example) -> Sample:
-    """question -> <think> clause, reasoning </think> answer; all after the prompt is learnt."""
+def sft_sample(backbone: Backbone, example: Example, quotes: bool = True) -> Sample:
+    """question -> <think> clause, reasoning </think> answer; all after the prompt is learnt.
+
+    quotes: False leaves the clause out of the think.
+    """
     prompt = encode_prompt(backbone, example.messages)
-    target = encode_pieces(backbone.tokenizer, think_pieces(backbone, [example.clause], example))
+    clause = [example.clause] if quotes else []
+    target = encode_pieces(backbone.tokenizer, think_pieces(backbone, clause, example))
     return supervised(prompt, target, "memory_full")
 
 
-def read_sample(backbone: Backbone, example: Example) -> Sample:
-    """As `sft_sample`, but only what follows the clause is learnt: how a text is read, not the text."""
-    sample = sft_sample(backbone, example)
-    opening = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", example.clause])
-    unread = sample.labels.index(backbone.ids.think) + len(opening)
-    return replace(sample, labels=(IGNORE,) * unread + sample.labels[unread:])
-
-
-def recitation_turn(backbone: Backbone, memory: Memory, rng: random.Random) -> Turn:
-    """A paraphrased request for the clause -> its text; too long to stand before later turns."""
+def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
+    """A paraphrased request for the clause -> its text."""
     subject = memory.title or " ".join(memory.text.split()[:6])
     question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
     think = "The user asks for the wording of one clause."
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
-
-    def sample(said: tuple[Message, ...]) -> Sample:
-        return supervised(encode_prompt(backbone, said), target, "memory_front")
-
-    return Turn((Message("user", question),), "", sample)
+    return supervised(encode_prompt(backbone, [Message("user", question)]), target, "memory_front")
 
 
 class SftMethod:
     """`Method` whose only memory is its weights: writing and forgetting mean fitting again."""
 
-    def __init__(self, setup: MethodSetup, config: SftConfig | None = None, name: str = "sft") -> None:
+    def __init__(
+        self, setup: MethodSetup, config: SftConfig | None = None, name: str = "sft", knowledge: bool = True
+    ) -> None:
+        """knowledge: False for the control arm `none`, which never sees a clause."""
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
         self.config = config or SftConfig()
+        self.knowledge = knowledge
 
     def _epochs(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> Iterator[list[list[Sample]]]:
-        config, backbone, setup = self.config, self.backbone, self.setup
-        rng = random.Random(setup.train.seed)
-        examples = clause_examples(memories, setup.examples)
-        conversations = general(sft)
-        unanswerable, reading = unanswerable_examples(sft), reading_examples(sft)
-        talk = answered(examples)
-        decks: dict[str, list[Example]] = {m.id: [] for m in memories}
-        learnt, passage = partial(sft_sample, backbone), partial(read_sample, backbone)
+        config, backbone, drawing, train = self.config, self.backbone, self.setup.examples, self.setup.train
+        rng = random.Random(train.seed)
+        examples = clause_examples(memories, drawing)
+        conversations, unanswerable = general(sft), unanswerable_examples(sft)
+        decks: dict[str, list[Example]] = {}
+        size = len(memories)
         while True:
-            size = len(memories)
             order = rng.sample(list(memories), size)
-            turns: list[Turn] = []
-            for i in range(round(size * config.asked)):
-                memory = order[i % size]
-                if not examples[memory.id]:
-                    continue
-                if not decks[memory.id]:
-                    decks[memory.id] = rng.sample(examples[memory.id], len(examples[memory.id]))
-                example = augmented(decks[memory.id].pop(), conversations, setup.examples, rng, talk)
-                turns.append(example_turn(example, learnt))
-            recited = (order[i % size] for i in range(round(size * config.recited)))
-            turns += [recitation_turn(backbone, memory, rng) for memory in recited]
-            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * config.unanswerable)))
-            turns += [example_turn(augmented(e, conversations, setup.examples, rng, talk), learnt) for e in nulls]
-            read = rng.sample(reading, min(len(reading), round(size * config.reading)))
-            turns += [example_turn(augmented(e, conversations, setup.examples, rng, talk), passage) for e in read]
-            pure = rng.sample(conversations, min(len(conversations), max(8, round(size * config.sft_only))))
-            turns += [conversation_turn(c, partial(conversation_sample, backbone)) for c in pure]
-            yield turn_batches(backbone, turns, setup.examples.dialogue_turns, setup.train.batch_tokens, rng)
+
+            def put(example: Example) -> Sample:
+                return sft_sample(backbone, augmented(example, conversations, drawing, rng))
+
+            asked = [order[i % size] for i in range(round(size * config.asked))]
+            samples = [put(in_turn(examples, m.id, decks, rng)) for m in asked if examples[m.id]]
+            recited = [order[i % size] for i in range(round(size * config.recited))]
+            samples += [recitation(backbone, memory, rng) for memory in recited]
+            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable)))
+            samples += [put(example) for example in nulls]
+            pure = rng.sample(conversations, min(len(conversations), max(8, round(size * drawing.sft_only))))
+            samples += [conversation_sample(backbone, conversation) for conversation in pure]
+            yield length_grouped(samples, train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
-        if not self.config.knowledge:
+        if not self.knowledge:
             memories, sft = (), general(sft)
         log = train_lora(
             self.backbone,

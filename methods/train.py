@@ -3,7 +3,7 @@
 The budget is counted in non-padding forward tokens, so methods with different sequence lengths are
 trained equally; the learning rate follows the share of the budget that is spent.
 
-Shapes: B batch, T tokens, D hidden, V vocabulary, M memories, K keys a memory.
+Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods import control_rows
-from methods.averaging import WeightAverage
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.batches import Batch, can_share, padding_multiple, round_up, share_of
+from methods.batches import Batch, padding_multiple, round_up, share_of
 from methods.chat import IGNORE, Sample
-from methods.recall.bank import best_cosines
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 QUERY_VALUE = ("q_proj", "v_proj")
+TAU = 0.05  # memory logits are cosine / tau in training
+VECTOR_RATE = 10.0  # learning rate of memory vectors, in those of the weights
+WARMUP = 0.1  # share of the budget
+MAX_GRAD_NORM = 1.0
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -42,26 +44,10 @@ class LoraTrainConfig:
 
     max_tokens: int = 150_000  # budget: non-padding forward tokens, over all stages of a method
     learning_rate: float = 2e-3
-    vector_learning_rate: float = 2e-2  # of memory vectors, where they are trained
     batch_tokens: int = 384  # with padding; a longer sample is a batch of its own
     gradient_accumulation_steps: int = 1
-    lora_rank: int = 16
-    lora_alpha: int = 32
-    target_modules: tuple[str, ...] = ALL_LINEAR
-    warmup: float = 0.1  # share of the budget
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    # Share of the budget behind which weights are averaged (methods.averaging); never in recall's Step 1, nor in
-    # recall_spec. 1: the last weights stand
-    average_from: float = 1.0
-    retrieval_weight: float = 1.0
-    retrieval_temperature: float = 0.05  # tau: memory logits are cosine / tau
-    vector_noise: float = 0.0  # std of noise on injected vectors, relative to the vector's RMS
+    lora_rank: int = 16  # alpha is twice that
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.average_from <= 1.0:
-            raise MethodError(f"train.average_from={self.average_from} is not a share; choose from 0 to 1")
 
 
 @dataclass
@@ -89,32 +75,29 @@ class Teacher:
 class MemoryTerm(nn.Module):
     """What a memory bank lends to training: vectors to inject and the memory head's loss.
 
-    keys_MKD, values_MPD: unit vectors, K to be found by and P to be fed one after another, normalised again at
-    every use; each is trained with the weights where its flag says so. Values are injected times the gain.
-    tied: the keys are the values as well (K = P = 1), one vector that learns for both where train_keys says so.
-    twins_MM: pairs that no question tells apart, which therefore are no negatives for each other. teacher: a
-    ranking that the queries learn beside the gold memory.
+    keys_MD, values_MPD: unit vectors, to be found by and P to be fed one after another, normalised again at every
+    use; each is trained with the weights where its flag says so. Values are injected times the gain.
+    weight: of the retrieval loss beside the tokens'. twins_MM: pairs that no question tells apart, which therefore
+    are no negatives for each other. teacher: a ranking that the queries learn beside the gold memory.
     """
 
     def __init__(
         self,
-        keys_MKD: Tensor,
+        keys_MD: Tensor,
         values_MPD: Tensor,
         gain: float,
-        tau: float,
         *,
+        weight: float = 1.0,
         train_keys: bool = False,
         train_values: bool = False,
-        tied: bool = False,
         twins_MM: Tensor | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.keys_MKD = nn.Parameter(keys_MKD.clone(), requires_grad=train_keys)
-        own_values = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
-        self.values_MPD = self.keys_MKD if tied else own_values
+        self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
+        self.values_MPD = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
         self.gain = gain
-        self.tau = tau
+        self.weight = weight
         self.twins_MM = twins_MM
         self.teacher = teacher
 
@@ -125,15 +108,12 @@ class MemoryTerm(nn.Module):
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor, teacher_row_N: Tensor | None = None) -> Tensor:
         """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748).
 
-        A memory stands with its best key, as in the memory head: what is trained is what is searched, and only
-        the key that a query finds moves, so that each may keep to its own part of the text. (The soft maximum
-        over keys would pull all of them to every question.)
         The target is the gold memory; for a question with a teacher's row it is shared with the teacher's
         distribution (Hinton et al. 2015, arXiv:1503.02531).
         """
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
-            logits_NM = best_cosines(query_ND, F.normalize(self.keys_MKD, dim=-1)) / self.tau
+            logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
         if self.twins_MM is not None:
             logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
         if self.teacher is None or teacher_row_N is None:
@@ -158,22 +138,13 @@ class MemoryLM(nn.Module):
         self.model = model
         self.memory = memory
 
-    def forward(self, batch: Batch, vector_noise: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        embeds_BTD = self._injected(
-            control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT), batch, vector_noise
-        )
-        mask = batch.attention_mask
-        if mask.dim() == 3:
-            mask = torch.zeros_like(mask, dtype=embeds_BTD.dtype).masked_fill(
-                ~mask, torch.finfo(embeds_BTD.dtype).min
-            )
-            mask = mask[:, None]  # for all heads
+        embeds_BTD = self._injected(control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT), batch)
         decoder = getattr(base, base.base_model_prefix)
-        positions = {} if batch.position_ids_BT is None else {"position_ids": batch.position_ids_BT}
         hidden_BTD = decoder(
-            inputs_embeds=embeds_BTD, attention_mask=mask, use_cache=False, **positions
+            inputs_embeds=embeds_BTD, attention_mask=batch.attention_mask_BT, use_cache=False
         ).last_hidden_state
         losses: dict[str, Tensor] = {}
         if len(batch.labels_N):  # the head runs on the states that predict a label only
@@ -191,23 +162,20 @@ class MemoryLM(nn.Module):
             losses["retrieval"] = mean * (num_here / batch.num_asked)
         return losses or {"lm": hidden_BTD.sum() * 0.0}  # other processes wait for this one's gradient
 
-    def _injected(self, embeds_BTD: Tensor, batch: Batch, vector_noise: float) -> Tensor:
+    def _injected(self, embeds_BTD: Tensor, batch: Batch) -> Tensor:
         """The embeddings with memory vectors under their pads."""
         if not len(batch.fed_index_I):
             return embeds_BTD
         assert self.memory is not None
         vectors_IPD = self.memory.vectors(batch.fed_index_I).to(embeds_BTD)
-        if vector_noise:
-            rms = vectors_IPD.pow(2).mean(-1, keepdim=True).sqrt()
-            vectors_IPD = vectors_IPD + torch.randn_like(vectors_IPD) * rms * vector_noise
         rows, first = batch.injected
         places = first[:, None] + torch.arange(vectors_IPD.shape[1], device=first.device)
         return embeds_BTD.index_put((rows[:, None], places), vectors_IPD)
 
 
-def _schedule(share: float, warmup: float) -> float:
+def _schedule(share: float) -> float:
     """Linear warm-up, then linear to zero, over the share of the budget spent."""
-    return share / warmup if share < warmup else max(0.0, (1.0 - share) / (1.0 - warmup))
+    return share / WARMUP if share < WARMUP else max(0.0, (1.0 - share) / (1.0 - WARMUP))
 
 
 def train_lora(
@@ -216,6 +184,7 @@ def train_lora(
     config: LoraTrainConfig,
     *,
     stage: str,
+    target_modules: Sequence[str] = ALL_LINEAR,
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
     on_epoch_end: Callable[[Any, int], None] | None = None,
@@ -227,8 +196,7 @@ def train_lora(
     the weights later for a few per cent of their size.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
-    rows are trained in the embedding and the tied head; every other weight stays as it is. What is saved and
-    merged is the mean over the budget's last part (`average_from`), memory vectors included.
+    rows are trained in the embedding and the tied head; every other weight stays as it is.
 
     Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
     Each must be given the same `epochs`; the first one alone saves.
@@ -249,9 +217,9 @@ def train_lora(
     rank, world = accelerator.process_index, accelerator.num_processes
     lora = LoraConfig(
         r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=2 * config.lora_rank,
         lora_dropout=0.0,
-        target_modules=list(config.target_modules),
+        target_modules=list(target_modules),
         trainable_token_indices=list(backbone.ids.new_rows),
         task_type="CAUSAL_LM",
     )
@@ -261,14 +229,13 @@ def train_lora(
     groups = [{"params": weights, "peak": config.learning_rate}]
     vectors = [p for p in memory.parameters() if p.requires_grad] if memory is not None else []
     if vectors:
-        groups.append({"params": vectors, "peak": config.vector_learning_rate})
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+        groups.append({"params": vectors, "peak": VECTOR_RATE * config.learning_rate})
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     wrapped.train()
-    average = WeightAverage([*weights, *vectors])
+    scale = {"lm": 1.0, "retrieval": 1.0 if memory is None else memory.weight}
     result = TrainLog()
     multiple = padding_multiple(backbone.dtype, accelerator.device)
-    sharing = can_share(backbone.model)
     pad_token_id = int(backbone.tokenizer.pad_token_id)
     epoch = 0
     with _fast_forward(peft_model, backbone):
@@ -277,26 +244,21 @@ def train_lora(
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
             for samples in batches:
-                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple, sharing)
+                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
                         share = (result.forward_tokens + batch.num_tokens / 2) / config.max_tokens
-                        group["lr"] = group["peak"] * _schedule(min(share, 1.0), config.warmup)
+                        group["lr"] = group["peak"] * _schedule(min(share, 1.0))
                     with accelerator.autocast():
-                        losses = wrapped(batch, vector_noise=config.vector_noise)
-                    loss = sum(
-                        (config.retrieval_weight if name == "retrieval" else 1.0) * value
-                        for name, value in losses.items()
-                    )
+                        losses = wrapped(batch)
+                    loss = sum(scale[name] * value for name, value in losses.items())
                     accelerator.backward(loss)
                     if accelerator.sync_gradients:
-                        accelerator.clip_grad_norm_(weights, config.max_grad_norm)
+                        accelerator.clip_grad_norm_(weights, MAX_GRAD_NORM)
                         result.optimizer_steps += 1
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 result.forward_tokens += batch.num_tokens
-                if accelerator.sync_gradients and result.forward_tokens >= config.average_from * config.max_tokens:
-                    average.add()
                 result.add(**_whole_losses(accelerator, losses, batch))
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
@@ -304,9 +266,9 @@ def train_lora(
             epoch += 1
             if on_epoch_end is not None:
                 wrapped.eval()
-                on_epoch_end(peft_model, epoch)
+                with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
+                    on_epoch_end(peft_model, epoch)
                 wrapped.train()
-    average.take()
     accelerator.free_memory()
     peft_model.eval()
     if adapter_to is not None and accelerator.is_main_process:

@@ -1,14 +1,11 @@
-"""Text -> raw memory vector: the hidden state of its last token, in batches (specification 5.1).
+"""Last hidden states, in batches: raw memory vectors (specification 5.1), and how much the model wants to recall.
 
 Shapes: B batch, T tokens, D hidden, N sequences.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,13 +13,12 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import collate
-from methods.chat import encode_text, supervised
+from methods.chat import encode_pieces, encode_prompt, encode_text, supervised
 from methods.examples import titled
-from tasks.base import Memory
+from tasks.base import Memory, Message
 
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
 _RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])\s*")
 
 
 def memory_limit(backbone: Backbone) -> int:
@@ -71,9 +67,9 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
         samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
         hidden_BTD = decoder(
-            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask, use_cache=False
+            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
         ).last_hidden_state
-        last_B = batch.attention_mask.sum(dim=1) - 1
+        last_B = batch.attention_mask_BT.sum(dim=1) - 1
         found.append(hidden_BTD[torch.arange(len(samples), device=hidden_BTD.device), last_B])
     return torch.cat(found)
 
@@ -99,18 +95,16 @@ def _batch_extract_embeddings(
     return last_states(backbone, encoded, batch_size).float()
 
 
-def key_parts(memory: Memory, num_keys: int) -> list[Memory]:
-    """What a memory's keys are made of, at most `num_keys`: its whole text, then parts of it under its title.
-
-    The parts are its sentences; of more than there are keys, neighbours go together in runs of about one length.
-    A text of one sentence has no parts.
-    """
-    text = memory.text
-    cuts = [0, *(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]
-    sentences = [(start, end) for start, end in pairwise(cuts) if text[start:end].strip()]
-    count = min(num_keys - 1, len(sentences))
-    if count < 2:
-        return [memory]
-    runs = pairwise(round(len(sentences) * n / count) for n in range(count + 1))
-    spans = [text[sentences[first][0] : sentences[last - 1][1]].strip() for first, last in runs]
-    return [memory, *(replace(memory, text=span) for span in spans)]
+@torch.no_grad()
+def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
+    """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
+    ids = backbone.ids
+    tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
+    sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
+    found: list[Tensor] = []
+    for states_BD in last_states(backbone, sequences, batch_size).split(batch_size):
+        logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
+        recall_B = logits_BV[:, ids.recall].clone()
+        logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely
+        found.append(recall_B - logits_BV.max(dim=-1).values)
+    return torch.cat(found)

@@ -76,17 +76,21 @@ def export_model(
     bank: MemoryBank,
     folder: Path,
     recall: AutoregressiveRecall,
+    logit_scale: float,
     sampling: Sampling,
     overwrite: bool = False,
 ) -> None:
     """Writes the folder, with which tokens and memories are chosen as given. overwrite: an earlier export, if any.
 
-    Raises MethodError where something else lies there, or where it cannot be written.
+    Raises MethodError where something else lies there, where it cannot be written, or for memories without
+    vectors.
     """
+    if not bank.num_vectors:
+        raise MethodError("memories that are fed as their text have no export; export recall")
     check_room(folder, overwrite)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(backbone, bank, folder, recall, sampling)
+        _write(backbone, bank, folder, asdict(recall) | {"logit_scale": logit_scale}, sampling)
     except OSError as error:
         raise MethodError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
 
@@ -104,7 +108,7 @@ def check_room(folder: Path, overwrite: bool) -> None:
 
 
 def _write(
-    backbone: Backbone, bank: MemoryBank, folder: Path, recall: AutoregressiveRecall, sampling: Sampling
+    backbone: Backbone, bank: MemoryBank, folder: Path, settings: dict[str, object], sampling: Sampling
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -118,8 +122,6 @@ def _write(
     meta = json.loads((folder / MARK).read_text(encoding="utf-8"))
     meta |= {"recall_token_id": backbone.ids.recall, "memory_pad_token_id": backbone.ids.memory_pad}
     _write_json(folder / MARK, meta)
-    settings = {key: value for key, value in asdict(recall).items() if key != "debug_top_k"}  # it only logs
-    settings["logit_scale"] = recall.logit_scale or 1.0  # as RecallInterceptor takes it
     _write_json(folder / "recall.json", settings)
     (folder / "custom_generate").mkdir(exist_ok=True)
     shutil.copyfile(LOOP, folder / "custom_generate" / "generate.py")
@@ -128,7 +130,7 @@ def _write(
         count=len(bank),
         system=SYSTEM,
         tokens="sampled" if sampling.do_sample else "the best one, greedily",
-        memories="sampled" if recall.autorecall_use_sampling else "the best one, greedily",
+        memories="sampled" if settings["autorecall_use_sampling"] else "the best one, greedily",
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -143,8 +145,8 @@ def _decoding(backbone: Backbone, sampling: Sampling) -> Iterator[Any]:
     model = backbone.model
     own = model.generation_config
     config = model.generation_config = copy.deepcopy(own)
-    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), backbone.ids.eos
-    config.do_sample, config.repetition_penalty = sampling.do_sample, sampling.repetition_penalty
+    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), list(backbone.stop_ids)
+    config.do_sample = sampling.do_sample
     for name in ("temperature", "top_k", "top_p"):
         setattr(config, name, getattr(sampling, name) if sampling.do_sample else None)
     try:

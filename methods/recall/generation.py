@@ -1,31 +1,37 @@
-"""Recall inside the decode loop: the specification's N, N+1, N+2 state machine, one state a row.
+"""Recall inside the decode loop: the specification's N, N+1, N+2.
 
     N     the model emits <recall> like any token
     N+1   the input ends with <recall>: its hidden state goes through the memory head, the logits through
-          the same processors and warpers as tokens; `override_next_embed` and `forced_next_token_id` are set
-    N+2   <|memory_pad|> is fed, but as `inputs_embeds`: the memory vector. Both fields are cleared
+          the same processors and warpers as tokens, and a memory is chosen
+    N+2   <|memory_pad|> stands in the output, but the memory's vector is fed: `inputs_embeds`
 
-A memory of P vectors takes P pads: N+2 is repeated until all were fed.
+A memory of P vectors takes P pads, which are fed in one forward, its text behind them as a draft. A memory without
+vectors is given as its text.
 
-(specification 2.2, 3.1 to 3.5). Shapes: B batch, D hidden, M memories.
+(specification 2.2, 3.1 to 3.5). Shapes: R rows that recall, D hidden, M memories, P vectors of one memory.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from methods.backbone import ControlIds
+from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.decode import FREE, Clock
-from methods.recall.bank import MemoryBank
+from methods.chat import encode_text
+from methods.decode import Clock, Given, Sampling, generate
+from methods.examples import recall_prompt
+from methods.recall.bank import NULL_ID, MemoryBank
+from tasks.base import Message
 
 log = logging.getLogger(__name__)
+
+NO_TOKEN = -1  # of a mechanism that is off: no token triggers it
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,6 @@ class AutoregressiveRecall:
     top_k: int = 10
     top_p: float = 0.95
     repetition_penalty: float = 1.0  # over memories already recalled in this answer
-    # Memory logits are cosines times this. 1: raw cosines; 0: what the recipe has, 1 / tau of training in the
-    # calibrated ones, 1 in recall_spec. Only a draw and a penalty can tell
-    logit_scale: float = 0.0
-    recall_bias: float = 0.0  # added to the logit of <recall> at every step, where enabled; above 0: more recalls
-    debug_top_k: int = 0  # log that many candidates at each recall
 
     def __post_init__(self) -> None:
         for name in ("temperature", "repetition_penalty"):
@@ -52,14 +53,6 @@ class AutoregressiveRecall:
             raise MethodError(f"recall.top_k={self.top_k} leaves no memory to choose; choose 1 or more")
         if not 0.0 < self.top_p <= 1.0:
             raise MethodError(f"recall.top_p={self.top_p} is no share to draw from; choose above 0 and up to 1")
-        for name in ("logit_scale", "debug_top_k"):
-            if getattr(self, name) < 0:
-                raise MethodError(f"recall.{name}={getattr(self, name)} is below 0; choose 0 or more")
-
-    @property
-    def biased(self) -> bool:
-        """Is the logit of `<recall>` changed? Never with recall off: the output is then that of `generate`."""
-        return self.enabled and self.recall_bias != 0.0
 
 
 @dataclass(frozen=True)
@@ -71,115 +64,117 @@ class RecallEvent:
     candidates: tuple[tuple[int, float], ...]  # best first
 
 
-@dataclass
-class _RowState:
-    """The two fields of specification 3.5, for one row; None outside a recall."""
-
-    override_next_embed: Tensor | None = None
-    forced_next_token_id: int | None = None
-    waiting: list[Tensor] = field(default_factory=list)  # further vectors of the memory that is being fed
-    recalled: list[int] = field(default_factory=list)
-
-
-class RecallInterceptor:
-    """Sits in the decode loop and does steps N+1 and N+2. `force_memory` serves the oracle arms.
-
-    force_memory: for each row what is chosen whatever the query says: one bank index, or one for the first
-    recall, one for the second and so on, of which the last serves all further ones.
-    """
+class RecallMechanism:
+    """Steps N+1 and N+2 of the decode loop, and the memories that were chosen."""
 
     def __init__(
         self,
         bank: MemoryBank,
-        ids: ControlIds,
+        backbone: Backbone,
         config: AutoregressiveRecall,
+        logit_scale: float = 1.0,
         force_memory: Sequence[int | Sequence[int]] | None = None,
     ) -> None:
-        from transformers import (
-            LogitsProcessorList,
-            RepetitionPenaltyLogitsProcessor,
-            TemperatureLogitsWarper,
-            TopKLogitsWarper,
-            TopPLogitsWarper,
-        )
+        """logit_scale: memory logits are cosines times this; 1: raw cosines, as specified.
 
-        self.bank, self.ids, self.config = bank, ids, config
+        force_memory: for each row what is chosen whatever the query says (oracle arms): one bank index, or one for
+        the first recall, one for the second and so on, of which the last serves all further ones.
+        """
+        from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+        self.trigger = backbone.ids.recall
+        self.bank, self.backbone, self.config, self.logit_scale = bank, backbone, config, logit_scale
         self.force_memory = force_memory
         self.events: list[list[RecallEvent]] = []
-        self._rows: list[_RowState] = []
         self._clock: Clock | None = None
-        self._processors: Any = LogitsProcessorList()
+        self._processors = LogitsProcessorList()
         if config.repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
-        if config.autorecall_use_sampling:
-            self._processors.append(TemperatureLogitsWarper(config.temperature))
-            self._processors.append(TopKLogitsWarper(config.top_k))
-            self._processors.append(TopPLogitsWarper(config.top_p))
+        warpers = Sampling(
+            config.autorecall_use_sampling, config.temperature, config.top_k, config.top_p
+        ).warpers()
+        self._processors.extend(warpers)
 
     def begin(self, batch_size: int, clock: Clock) -> None:
-        self._rows = [_RowState() for _ in range(batch_size)]
         self.events = [[] for _ in range(batch_size)]
         self._clock = clock
-
-    def after_forward(self, input_ids_BT: Tensor, hidden_BD: Tensor) -> Tensor | None:
-        """Step N+1 for every row whose last token is <recall>; the next pad where a vector is waiting."""
         if not self.config.enabled or not len(self.bank):
-            return None
-        recall_triggered = input_ids_BT[:, -1] == self.ids.recall
-        going_on = [row for row, state in enumerate(self._rows) if state.waiting]
-        if not going_on and not bool(recall_triggered.any()):
-            return None
-        assert self._clock is not None
-        rows = recall_triggered.nonzero().squeeze(-1).tolist()
-        forced_B = torch.full((input_ids_BT.shape[0],), FREE, device=input_ids_BT.device)
-        for row in going_on:
-            state = self._rows[row]
-            state.override_next_embed = state.waiting.pop(0)
-            state.forced_next_token_id = self.ids.memory_pad
-            forced_B[row] = state.forced_next_token_id
-        if not rows:
-            return forced_B
-        with self._clock.stage("memory_head"):
-            cosine_RM = self.bank.memory_head(hidden_BD[rows])
-            for row, cosine_M in zip(rows, cosine_RM, strict=True):
-                state = self._rows[row]
-                index = self._choose(row, state, cosine_M)
-                state.recalled.append(index)
-                state.override_next_embed, *state.waiting = self.bank.memory_embeddings(index)
-                state.forced_next_token_id = self.ids.memory_pad
-                forced_B[row] = state.forced_next_token_id
-        return forced_B
+            self.trigger = NO_TOKEN
 
-    def _choose(self, row: int, state: _RowState, cosine_M: Tensor) -> int:
+    def give(self, rows: Sequence[int], hidden_RD: Tensor) -> list[Given]:
+        """Step N+1: the memory of each row, its pads, its vectors, and its text as the draft of what follows."""
+        assert self._clock is not None
+        with self._clock.stage("memory_head"):
+            cosine_RM = self.bank.memory_head(hidden_RD)
+            return [
+                self._given(self._choose(row, cosine_M)) for row, cosine_M in zip(rows, cosine_RM, strict=True)
+            ]
+
+    def _given(self, index: int) -> Given:
+        vectors_PD, ids = self.bank.memory_embeddings(index), self.backbone.ids
+        text = [*encode_text(self.backbone.tokenizer, self.bank.texts[index]), ids.recall_end]
+        if not len(vectors_PD):
+            return Given(text, vectors_PD)
+        return Given([ids.memory_pad] * len(vectors_PD), vectors_PD, text)
+
+    def _choose(self, row: int, cosine_M: Tensor) -> int:
         best = torch.topk(cosine_M, k=min(10, len(cosine_M)))
         candidates = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        recalled = [event.memory_index for event in self.events[row]]
         if self.force_memory is not None:
             forced = self.force_memory[row]
-            index = forced if isinstance(forced, int) else forced[min(len(state.recalled), len(forced) - 1)]
+            index = forced if isinstance(forced, int) else forced[min(len(recalled), len(forced) - 1)]
         else:
-            recalled_1N = torch.tensor([state.recalled], dtype=torch.long, device=cosine_M.device)
-            logits_1M = cosine_M[None] * (self.config.logit_scale or 1.0)
-            scores_1M = self._processors(recalled_1N, logits_1M) if self._processors else logits_1M
+            recalled_1N: Any = torch.tensor([recalled], dtype=torch.long, device=cosine_M.device)
+            scores_1M = self._processors(recalled_1N, cosine_M[None] * self.logit_scale)
             if self.config.autorecall_use_sampling:
                 index = int(torch.multinomial(scores_1M.softmax(dim=-1), num_samples=1))
             else:
                 index = int(scores_1M.argmax(dim=-1))
         self.events[row].append(RecallEvent(index, float(cosine_M[index]), candidates))
-        for memory, score in candidates[: self.config.debug_top_k]:
-            log.info("recall candidate %s cosine %.3f", self.bank.ids[memory] or "null", score)
+        for memory, score in candidates:
+            log.debug("recall candidate %s cosine %.3f", self.bank.ids[memory] or "null", score)
         return index
 
-    def next_inputs_embeds(self, input_ids_B1: Tensor, embed: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Step N+2: rows with `override_next_embed` are fed their memory vector, then cleared."""
-        rows = [row for row, state in enumerate(self._rows) if state.override_next_embed is not None]
-        if not rows:
-            return None
-        inputs_embeds = embed(input_ids_B1).clone()
-        for row in rows:
-            state = self._rows[row]
-            assert state.override_next_embed is not None
-            if int(input_ids_B1[row, 0]) == self.ids.memory_pad:  # a finished row holds padding instead
-                inputs_embeds[row, 0] = state.override_next_embed.to(inputs_embeds)
-            state.override_next_embed = None
-            state.forced_next_token_id = None
-        return inputs_embeds
+
+def test_memory_recall(
+    backbone: Backbone,
+    bank: MemoryBank,
+    context: str,
+    max_new_tokens: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 32,
+) -> float:
+    """Share of memories (the first `limit`) recited word for word from their true vectors, free-running, greedy.
+
+    The prompt ends in <recall>, so the forced pad stands at `len(full_input_tokens) - 1`, as specified.
+    max_new_tokens: None for what the longest text of a batch takes, with its pads and </recall>.
+    """
+    rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID][:limit]
+    prompt = recall_prompt(backbone, [Message("user", context)])
+    exact = 0
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        lengths = [len(encode_text(backbone.tokenizer, bank.texts[row])) + len(bank.fed[row]) for row in batch]
+        mechanism = RecallMechanism(bank, backbone, AutoregressiveRecall(), force_memory=batch)
+        outputs = generate(
+            backbone, [prompt] * len(batch), max_new_tokens or max(lengths) + 1, mechanism=mechanism
+        )
+        texts = (recalled_text(backbone, [backbone.ids.recall, *output.token_ids])[0] for output in outputs)
+        exact += sum(text == bank.texts[row].strip() for text, row in zip(texts, batch, strict=True))
+    return exact / max(1, len(rows))
+
+
+test_memory_recall.__test__ = False  # type: ignore[attr-defined]  # the specification's name, not a test
+
+
+def recalled_text(backbone: Backbone, token_ids: Sequence[int]) -> list[str]:
+    """The text behind each <recall>, up to its end: </recall>, or that of the think or the answer."""
+    ids = backbone.ids
+    starts = [n + 1 for n, token in enumerate(token_ids) if token == ids.recall]
+    texts = []
+    for start in starts:
+        rest = [token for token in token_ids[start:] if token != ids.memory_pad]
+        stops = (n for n, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, *backbone.stop_ids))
+        texts.append(backbone.tokenizer.decode(rest[: next(stops, len(rest))]).strip())
+    return texts

@@ -1,54 +1,251 @@
 """`recall_spec`: the specification's recipe to the letter.
 
 Unit vectors, injected as they are; raw cosines as memory logits; no cues, no null memory: the only data are
-the memories and the general SFT corpus. Step 1 pulls <recall> behind a think segment to that segment's vector
-(4.2), Step 2 trains on `MixedMemorySFTDataset` with every weight matrix under LoRA (4.3). Whether a question
-then finds its clause is what the comparison measures.
+the memories and the general SFT corpus. Whether a question then finds its clause is what the comparison measures.
+
+Step 1 (4.2, 5.1): <recall> learns to sum up a think segment. Segments come from the SFT corpus; each one's own
+vector (the last token's hidden state, from the untouched base) is what the state at a <recall> set behind it is
+pulled to.
+
+Step 2 (4.3, 5.2), every weight matrix under LoRA, data drawn afresh every epoch:
+
+    memory_front   random context, <think> + <recall> <|memory_pad|> TEXT </recall>
+    memory_full    SFT prefix up to <think> + <recall> <|memory_pad|> TEXT </recall> + the rest of that sample
+    sft_only       an ordinary conversation, no memory token
+
+Labels: <recall> its own id in both memory types, the pad -100 (its embedding is the memory vector), TEXT
+and </recall> learnt, the SFT suffix of memory_full learnt, everything before <recall> -100; sft_only learns
+the assistant's message. The memory and the conversation have nothing to do with each other: that is the
+specification's design, and what `methods.recall.recipe` changes.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from methods.backbone import Backbone
+from methods.backbone import THINK, THINK_END, Backbone
+from methods.base import MethodError
+from methods.batches import length_grouped
+from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
 from methods.decode import generate
-from methods.examples import general
+from methods.examples import MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.method import RecallMethod, StageLogs
-from methods.recall.mixed_dataset import MixedMemorySFTDataset, SpecMixture
-from methods.recall.segments import ThinkSegment, sample_think_segments, segment_epochs, segment_sample
-from methods.recall.stage1 import train_recall_token
-from methods.recall.stage2 import test_memory_recall, train_memory_decoding
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
+from methods.recall.method import TEST_CONTEXT, RecallMethod
+from methods.recall.mixture import SftSampler, log_epoch
+from methods.recall.recipe import StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig, TrainLog
+from methods.train import TrainLog
 from tasks.base import Conversation, Memory
 
 log = logging.getLogger(__name__)
+
+RATIO = 1.5  # samples an epoch, and think segments, per memory
+TEST_MEMORIES = 2  # that test_memory_recall recites after every epoch
+SAMPLE_TYPES: tuple[str, ...] = get_args(MemorySampleKind)
 
 
 @dataclass(frozen=True)
 class SpecRecallConfig:
     """What the specification leaves to the user."""
 
-    mixture: SpecMixture = field(default_factory=SpecMixture)
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
-    step1: bool = True  # False: the ablation of 4.4
-    step1_share: float = 0.2  # of the token budget
-    test_memories: int = 2  # memories that test_memory_recall recites after every epoch; 0: none
-    test_context: str = "What does the handbook say?"
+    sample_types: tuple[str, ...] = SAMPLE_TYPES  # equal parts of each; fewer for an ablation
+    sft_max_tokens: int = 2500  # conversations over this are skipped and replaced
+    step1_share: float = 0.2  # of the token budget; 0: the ablation of 4.4
+
+    def __post_init__(self) -> None:
+        for name in self.sample_types:
+            if name not in SAMPLE_TYPES:
+                raise MethodError(
+                    f"sample_types: {name!r} is no sample type; choose from: {', '.join(SAMPLE_TYPES)}"
+                )
+        if not self.sample_types:
+            raise MethodError(f"sample_types is empty; choose from: {', '.join(SAMPLE_TYPES)}")
+
+
+SEGMENT_ID = "\0segment/"  # ids of think segments in Step 1's bank; no clause id starts so
+
+
+@dataclass(frozen=True)
+class ThinkSegment:
+    """One `<think>...</think>` of the corpus. index: of its conversation in the corpus."""
+
+    index: int
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"{SEGMENT_ID}{self.index}"
+
+
+def extract_think(backbone: Backbone, conversation: Conversation) -> str:
+    """The last think of the conversation as the chat template renders it; "" where it has none."""
+    full_text = str(
+        backbone.tokenizer.apply_chat_template(
+            [{"role": m.role, "content": m.content} for m in conversation.messages], tokenize=False
+        )
+    )
+    _before, opened, rest = full_text.rpartition(THINK)
+    think, closed, _after = rest.partition(THINK_END)
+    return think.strip() if opened and closed else ""
+
+
+def sample_think_segments(
+    backbone: Backbone, conversations: Sequence[Conversation], count: int, max_tokens: int, rng: random.Random
+) -> list[ThinkSegment]:
+    """`count` segments in random order. Over-long ones are skipped and replaced from those that remain.
+
+    Raises MethodError, with both numbers, where the corpus has too few.
+    """
+    order = list(range(len(conversations)))
+    rng.shuffle(order)
+    found: list[ThinkSegment] = []
+    for index in order:
+        if len(found) == count:
+            break
+        text = extract_think(backbone, conversations[index])
+        if text and len(encode_text(backbone.tokenizer, text)) <= max_tokens:
+            found.append(ThinkSegment(index, text))
+    if len(found) < count:
+        raise MethodError(
+            f"Step 1 needs {count} think segments of at most {max_tokens} tokens and found {len(found)} in "
+            f"{len(conversations)} conversations; take fewer memories or raise sft_max_tokens"
+        )
+    log.debug("think segments, original indices %s", [s.index for s in found])
+    return found
+
+
+def segment_sample(
+    backbone: Backbone, conversation: Conversation, segment: ThinkSegment, bank: MemoryBank
+) -> Sample:
+    """context + `<think>\\nSEGMENT<recall>`: nothing is decoded, only the state at <recall> is trained."""
+    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
+    ids = backbone.ids
+    target = encode_pieces(backbone.tokenizer, [ids.think, "\n" + segment.text, ids.recall])
+    return supervised(
+        prompt,
+        target,
+        "query",
+        recall=len(target) - 1,
+        memory_index=bank.index(segment.id),
+        target_loss_from=len(target),
+    )
+
+
+def segment_epochs(
+    backbone: Backbone,
+    bank: MemoryBank,
+    segments: Sequence[ThinkSegment],
+    conversations: Sequence[Conversation],
+    batch_tokens: int,
+    seed: int,
+) -> Iterator[list[list[Sample]]]:
+    """Every segment once an epoch, in fresh batches."""
+    rng = random.Random(seed)
+    samples = [segment_sample(backbone, conversations[s.index], s, bank) for s in segments]
+    while True:
+        yield length_grouped(samples, batch_tokens, rng)
+
+
+class MixedMemorySFTDataset:
+    """The three sample types in equal parts. One `refresh_epoch_data()` an epoch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: MemoryBank,
+        memories: Sequence[Memory],
+        conversations: Sequence[Conversation],
+        config: SpecRecallConfig,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        self.backbone, self.bank = backbone, bank
+        self.memories, self.conversations = list(memories), list(conversations)
+        self.config = config
+        self.batch_tokens = batch_tokens
+        self.rng = random.Random(seed)
+        self.sampler = SftSampler(backbone, self.conversations, config.sft_max_tokens, self.rng)
+
+    @property
+    def num_samples(self) -> int:
+        """Of an epoch, as many conversations as that."""
+        return max(len(self.config.sample_types), round(len(self.memories) * RATIO))
+
+    def check(self) -> None:
+        """Raises MethodError where an epoch could not be drawn."""
+        self.sampler.check(self.num_samples)
+
+    def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
+        """Random context, then the memory: whatever stands before, the vector is decoded."""
+        return self._spliced(memory, conversation, "memory_front", suffix=False)
+
+    def memory_full(self, memory: Memory, conversation: Conversation) -> Sample:
+        """The memory between `<think>` and the rest of a conversation: recalling does not end the answer."""
+        return self._spliced(memory, conversation, "memory_full", suffix=True)
+
+    def _spliced(self, memory: Memory, conversation: Conversation, kind: MemorySampleKind, suffix: bool) -> Sample:
+        ids = self.backbone.ids
+        prefix = encode_prompt(self.backbone, plain_messages(conversation)[:-1])
+        pieces = [ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        if suffix:
+            think, answer = split_think(conversation.messages[-1].content)
+            pieces = answer_pieces(
+                self.backbone, [*recall_pieces(self.backbone, memory.text), "\n" + think], answer
+            )
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        recall = target.index(ids.recall)
+        return supervised(
+            prefix,
+            target,
+            kind,
+            pad=recall + 1,
+            memory_index=self.bank.index(memory.id),
+            target_loss_from=recall,  # the label of <recall> is <recall>
+        )
+
+    def refresh_epoch_data(self) -> list[Sample]:
+        """One epoch: memories x 1.5 conversations, in equal parts; memories dealt out in shuffled order."""
+        types = self.config.sample_types
+        total = self.num_samples
+        chosen = self.sampler._sample_sft_for_epoch(total)
+        bounds = [round(total * n / len(types)) for n in range(len(types) + 1)]
+        parts = {name: chosen[bounds[n] : bounds[n + 1]] for n, name in enumerate(types)}
+        order = self.rng.sample(self.memories, len(self.memories))
+        dealt = (order[n % len(order)] for n in range(total))
+        samples: list[Sample] = []
+        for name, indices in parts.items():
+            for index in indices:
+                memory, conversation = next(dealt), self.conversations[index]
+                if name == "memory_front":
+                    samples.append(self.memory_front(memory, conversation))
+                elif name == "memory_full":
+                    samples.append(self.memory_full(memory, conversation))
+                else:
+                    samples.append(conversation_sample(self.backbone, conversation))
+        log_epoch(parts, samples)
+        return samples
+
+    def epochs(self) -> Iterator[list[list[Sample]]]:
+        """Endless epochs of length-grouped batches."""
+        while True:
+            yield length_grouped(self.refresh_epoch_data(), self.batch_tokens, self.rng)
 
 
 class SpecRecallMethod(RecallMethod):
     """`RecallMethod` with the literal bank, data and logits."""
+
+    logit_scale = 1.0  # raw cosines (specification 3.2)
+    fits_keys = False  # a written memory's key and value are its text's vector
 
     def __init__(
         self, setup: MethodSetup, config: SpecRecallConfig | None = None, name: str = "recall_spec"
@@ -56,60 +253,38 @@ class SpecRecallMethod(RecallMethod):
         super().__init__(setup, None, name)
         self.spec = config or SpecRecallConfig()
         self.recall = self.spec.recall
-        self.test_context = self.spec.test_context
-        self.write_config = WriteConfig(max_steps=0, query_weight=0.0)  # the text's vector, as specified
-
-    def _budgets(self, step1_share: float) -> tuple[LoraTrainConfig, LoraTrainConfig]:
-        """The token budget of both steps; the weights are the last ones, never a mean."""
-        step1, step2 = super()._budgets(step1_share)
-        return step1, replace(step2, average_from=1.0)
+        self.write_config = WriteConfig(max_steps=0)
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
-        """Raw vectors (N, D): the last token's state of the plain text."""
-        return _batch_extract_embeddings(backbone, [m.text for m in memories])
+        """Raw vectors (N, D): the last token's state of the plain text; of segments up to `sft_max_tokens`."""
+        limit = max(memory_limit(backbone), self.spec.sft_max_tokens)
+        return _batch_extract_embeddings(backbone, [m.text for m in memories], max_tokens=limit)
 
-    def _make_bank(self, memories: Sequence[Memory], extra: Sequence[Memory]) -> MemoryBank:
-        """Last-token states of the texts, L2-normalised at write; injected with norm 1.
-
-        extra: think segments, which may be as long as `sft_max_tokens` allows.
-        """
-        entries = [*memories, *extra]
-        limit = max(memory_limit(self.backbone), self.spec.mixture.sft_max_tokens)
-        raw_ND = _batch_extract_embeddings(self.backbone, [m.text for m in entries], max_tokens=limit)
+    def _make_bank(self, entries: Sequence[Memory]) -> MemoryBank:
+        """Last-token states of the texts, L2-normalised at write; injected with norm 1."""
+        raw_ND = self._extract(self.backbone, entries)
         bank = MemoryBank(torch.zeros_like(raw_ND[0]), 1.0, self.backbone.fingerprint)
-        bank.write([m.id for m in entries], [m.text for m in entries], raw_ND, raw_ND)
+        unit_ND = bank.normalise(raw_ND)
+        bank.write([m.id for m in entries], [m.text for m in entries], unit_ND, list(unit_ND[:, None]))
         return bank
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
-        spec, setup = self.spec, self.setup
-        conversations = general(sft)
-        rng = random.Random(setup.train.seed)
-        count = round(len(memories) * spec.mixture.ratio)
-        limit = spec.mixture.sft_max_tokens
-        segments = sample_think_segments(self.backbone, conversations, count, limit, rng)
-        bank = self.bank = self._make_bank(memories, [Memory(s.id, s.text) for s in segments])
-        step1, step2 = self._budgets(spec.step1_share if spec.step1 else 0.0)
-        dataset = MixedMemorySFTDataset(
-            self.backbone, bank, memories, conversations, spec.mixture, step2.batch_tokens, step2.seed
-        )
+        spec, setup, backbone = self.spec, self.setup, self.backbone
+        conversations, seed = general(sft), setup.train.seed
+        count, limit = round(len(memories) * RATIO), spec.sft_max_tokens
+        segments = sample_think_segments(backbone, conversations, count, limit, random.Random(seed))
+        bank = self.bank = self._make_bank([*memories, *(Memory(s.id, s.text) for s in segments)])
+        step1, step2 = budgets(setup.train, spec.step1_share)
+        dataset = MixedMemorySFTDataset(backbone, bank, memories, conversations, spec, step2.batch_tokens, seed)
         dataset.check()
-        notes: dict[str, float] = {}
         log1 = TrainLog()
-        if spec.step1:
-            batches = segment_epochs(self.backbone, bank, segments, conversations, step1.batch_tokens, step1.seed)
-            log1 = train_recall_token(
-                self.backbone, bank, batches, step1, setup.progress, setup.adapters / "step1"
-            )
-        notes["segment_hit_at_1"] = self._segment_hits(segments, conversations)
+        if spec.step1_share:
+            batches = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
+            log1 = train_step(setup, "step1", bank, batches, step1, learn_vectors=False)
+        notes = {"segment_hit_at_1": self._segment_hits(segments, conversations)}
         bank.forget([s.id for s in segments])
-        log2 = train_memory_decoding(
-            self.backbone,
-            bank,
-            dataset.epochs(),
-            step2,
-            setup.progress,
-            setup.adapters / "step2",
-            on_epoch_end=self._test_epoch if spec.test_memories else None,
+        log2 = train_step(
+            setup, "step2", bank, dataset.epochs(), step2, learn_vectors=False, on_epoch_end=self._test_epoch
         )
         return StageLogs(log1, log2, notes)
 
@@ -119,27 +294,18 @@ class SpecRecallMethod(RecallMethod):
         Measured through the decode loop: the prompt ends in <recall>, one step is taken.
         """
         bank = self._bank()
-        prompts = []
-        for segment in segments:
-            sample = segment_sample(self.backbone, conversations[segment.index], segment, bank)
-            prompts.append(list(sample.input_ids))
         hits = 0
-        for start in range(0, len(prompts), 16):
-            part = prompts[start : start + 16]
-            interceptor = RecallInterceptor(bank, self.backbone.ids, AutoregressiveRecall())
-            generate(self.backbone, part, 1, interceptor=interceptor)
-            found = [events[0].memory_index for events in interceptor.events]
-            wanted = [bank.index(s.id) for s in segments[start : start + 16]]
-            hits += sum(a == b for a, b in zip(found, wanted, strict=True))
-        return hits / max(1, len(prompts))
+        for start in range(0, len(segments), 16):
+            part = segments[start : start + 16]
+            prompts = [segment_sample(self.backbone, conversations[s.index], s, bank).input_ids for s in part]
+            mechanism = RecallMechanism(bank, self.backbone, AutoregressiveRecall())
+            generate(self.backbone, prompts, 1, mechanism=mechanism)
+            found = [events[0].memory_index for events in mechanism.events]
+            hits += sum(a == bank.index(s.id) for a, s in zip(found, part, strict=True))
+        return hits / max(1, len(segments))
 
     def _test_epoch(self, model: Any, epoch: int) -> None:
         """`test_memory_recall` on the model as it stands, LoRA not yet merged."""
         live = replace(self.backbone, model=model)
-        share = test_memory_recall(live, self._bank(), self.spec.test_context, limit=self.spec.test_memories)
-        log.info("epoch %d: %.2f of %d memories recited word for word", epoch, share, self.spec.test_memories)
-
-    @property
-    def _logit_scale(self) -> float:
-        """Raw cosines (specification 3.2)."""
-        return 1.0
+        share = test_memory_recall(live, self._bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
+        log.info("epoch %d: %.2f of %d memories recited word for word", epoch, share, TEST_MEMORIES)

@@ -22,29 +22,41 @@ is trained alone on them: they pick it from the whole bank, and other memories' 
 were trained with the weights and lie where their questions are; a mean of question states, unpushed, draws
 their questions to itself. Of several keys the first, the whole text's, is fitted so.
 
-Shapes: T tokens, D hidden, P vectors of one memory, M memories in the bank, N new ones, Q questions, V vocabulary.
+Shapes: B rows, S fed positions, T target tokens, D hidden, P vectors of one memory, M memories in the bank, N new
+ones, Q questions, V vocabulary.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces
-from methods.examples import Example
-from methods.prefixes import Prefix, compute_prefixes
-from methods.recall.bank import MemoryBank
+from methods.examples import Example, recall_pieces, recall_prompt, think_pieces
+from methods.prefixes import Prefix, compute_prefixes, decoder_of, join_prefixes
+from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.embed import last_states
-from methods.recall.frozen import target_logits
-from methods.samples import recall_pieces, recall_prompt, think_pieces
+from methods.train import TAU
 from tasks.base import Memory, Message
+
+LEARNING_RATE, WARMUP_STEPS = 0.1, 5  # of Adam
+TOKENS_PER_VECTOR = 6
+MARGIN = 0.5  # logits by which each token of the text must lead: reduced precision decides within less
+BATCH_SIZE = 8  # values optimised side by side: what bounds the memory
+# Of a vector, in gains of the bank, the norm of fitted vectors. Free ones came to 5 or 6 gains; at 2 two texts
+# were exact after 58 and 59 steps, free after 43 and 51, at 1 after 61 steps neither.
+MAX_NORM = 2.0
+READ_STEPS = 40  # steps within which reasoning and answer must lead too; after them the text alone decides
+WARM_START_COSINE = 0.7  # a memory with a key this near lends its value as the start
+KEY_STEPS, KEY_LEARNING_RATE = 100, 0.02  # of Adam, on all new keys together
+KEY_APART = 60.0  # weight of the new keys' mean cosine above 0 with the bank's keys
 
 
 @dataclass(frozen=True)
@@ -52,32 +64,10 @@ class WriteConfig:
     """How values are optimised."""
 
     max_steps: int = 200  # of the optimiser, for one memory; 0: values stay where they start
-    learning_rate: float = 0.1  # of Adam
-    warmup_steps: int = 5
-    tokens_per_vector: int = 6
-    margin: float = 0.5  # logits by which each token of the text must lead: reduced precision decides within less
-    batch_size: int = 8  # values optimised side by side: what bounds the memory
-    # Tokens by which the text asked for grows, each time that it is decoded exactly so far; 0: all at once
-    # ("Progressive Cramming", 2026). Exact means every token either way; two texts took more steps with 6.
-    progressive_step: int = 0
-    # Of a vector, in gains of the bank, which are fitted vectors' norms; 0: free. Free ones came to 5 or 6 gains;
-    # at 2 two texts were exact after 58 and 59 steps, free after 43 and 51, at 1 after 61 steps neither.
-    max_norm: float = 2.0
-    read_targets: bool = True  # the loss covers the reasoning and the answer behind the text, where they are known
-    read_steps: int = 40  # steps within which these must lead too; after them the text alone decides
-    query_weight: float = 1.0  # of the questions' mean state in the key's start; 0: the text's vector is the key
-    key_steps: int = 100  # of the optimiser, on all new keys together
-    key_learning_rate: float = 0.02
-    key_apart: float = 60.0  # weight of the new keys' mean cosine above 0 with the bank's keys
-    warm_start_cosine: float = 0.7  # a memory with a key this near lends its value as the start
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_vector", "warmup_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise MethodError(f"write.{name}={getattr(self, name)} is too few; choose 1 or more")
-        for name in ("max_norm", "progressive_step", "read_steps"):
-            if getattr(self, name) < 0:
-                raise MethodError(f"write.{name}={getattr(self, name)} is below 0; choose 0 or more")
+        if self.max_steps < 0:
+            raise MethodError(f"write.max_steps={self.max_steps} is below 0; choose 0 or more")
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,6 @@ class _Lane:
     fed_PD: Tensor
     optimizer: torch.optim.Optimizer
     longest: float  # norm that a vector may have
-    reach: int  # tokens of the text that are asked for so far
     tokens: int
     place: int = 0  # of the conversation whose turn it is
     in_a_row: int = 0  # conversations passed since the last step
@@ -129,37 +118,31 @@ class _Lane:
 
     @property
     def target_T(self) -> Tensor:
-        """The text so far; the whole text is followed by its rest."""
-        asked_T = self.text_T[: self.reach]
-        return asked_T if self.reach < len(self.text_T) else torch.cat([asked_T, self.conversation.rest_T])
+        return torch.cat([self.text_T, self.conversation.rest_T])
 
     @property
     def exact(self) -> bool:
         return self.in_a_row == len(self.conversations)
 
-    def judge(self, logits_TV: Tensor, config: WriteConfig) -> Tensor | None:
+    def judge(self, logits_TV: Tensor, max_steps: int) -> Tensor | None:
         """The loss that calls for a step, or None where none is needed or left; the turn passes on."""
-        target_T = self.target_T
+        target_T, length = self.target_T, len(self.text_T)
         self.tokens += len(self.fed_PD) + len(target_T) - 1
         self.place = (self.place + 1) % len(self.conversations)
         lead_T = leads(logits_TV.detach(), target_T)
-        if bool((lead_T[: self.reach] > config.margin).all()):
-            if self.reach < len(self.text_T):
-                self.reach = min(self.reach + config.progressive_step, len(self.text_T))
-                return None
-            must_read = self.steps < min(config.read_steps, config.max_steps)
-            if not must_read or bool((lead_T[self.reach :] > 0).all()):
-                self.in_a_row += 1
-                self.done = self.exact
-                return None
+        must_read = self.steps < min(READ_STEPS, max_steps)
+        if bool((lead_T[:length] > MARGIN).all()) and (not must_read or bool((lead_T[length:] > 0).all())):
+            self.in_a_row += 1
+            self.done = self.exact
+            return None
         self.in_a_row = 0
-        self.done = self.steps >= config.max_steps
+        self.done = self.steps >= max_steps
         return None if self.done else F.cross_entropy(logits_TV, target_T)
 
-    def step(self, gradient_PD: Tensor, config: WriteConfig) -> None:
+    def step(self, gradient_PD: Tensor) -> None:
         self.fed_PD.grad = gradient_PD
         self.steps += 1
-        self.optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, self.steps / config.warmup_steps)
+        self.optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, self.steps / WARMUP_STEPS)
         self.optimizer.step()
         with torch.no_grad():
             self.fed_PD.copy_(within_norm(self.fed_PD, self.longest))
@@ -189,26 +172,25 @@ def spread_start(start_PD: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.cat([start_PD, copies])
 
 
-def plan_starts(
-    bank: MemoryBank, memories: Sequence[Memory], keys_ND: Tensor, least_cosine: float
-) -> list[Tensor | int]:
+def plan_starts(bank: MemoryBank, memories: Sequence[Memory], keys_ND: Tensor) -> list[Tensor | int]:
     """Where each new memory's value starts: at the value of the memory with the nearest key, if that is near.
 
     As if they were written one at a time in this order: a memory may be followed by those behind it, and then
     stands here as its number, since its value is not known yet; what it replaces is gone for them. Where no key
     is near, at the memory's own key, at the size of fitted values.
     """
-    known = copy.deepcopy(bank)
-    numbers: dict[str, int] = {}
+    gone = {row for row, memory_id in enumerate(bank.ids) if memory_id == NULL_ID}
     starts: list[Tensor | int] = []
     for number, (memory, key_D) in enumerate(zip(memories, keys_ND, strict=True)):
-        row = known.nearest(key_D, least_cosine)
-        if row is None:
+        cosine_K = torch.cat([bank.keys_MD, keys_ND[:number]]) @ key_D
+        cosine_K[list(gone)] = -1.0
+        nearest = int(cosine_K.argmax()) if len(cosine_K) else -1
+        if nearest < 0 or float(cosine_K[nearest]) < WARM_START_COSINE:
             starts.append(key_D[None] * bank.gain)
         else:
-            starts.append(numbers.get(known.ids[row], known.memory_embeddings(row)))
-        known.write([memory.id], [memory.text], key_D[None], key_D[None])
-        numbers[memory.id] = number
+            starts.append(bank.memory_embeddings(nearest) if nearest < len(bank) else nearest - len(bank))
+        if memory.id in bank:
+            gone.add(bank.index(memory.id))
     return starts
 
 
@@ -218,36 +200,59 @@ def _rest(backbone: Backbone, example: Example) -> list[int]:
     return encode_pieces(backbone.tokenizer, pieces[pieces.index(backbone.ids.recall_end) + 1 :])
 
 
-def _lane(
-    backbone: Backbone, job: ValueJob, start_PD: Tensor, config: WriteConfig, longest: float, seed: int
-) -> _Lane:
+def target_logits(
+    backbone: Backbone, prefixes: Sequence[Prefix], fed: Sequence[Tensor], targets: Sequence[Tensor]
+) -> list[Tensor]:
+    """(T, V) of each row: the logits for each target token behind the vectors (P, D) and the targets before it."""
+    device = backbone.device
+    cache = join_prefixes(backbone.model, prefixes)
+    width = cache.get_seq_length()
+    embed = backbone.model.get_input_embeddings()
+    rows = []
+    for fed_PD, target_T in zip(fed, targets, strict=True):
+        embeds_TD = embed(target_T[:-1])
+        rows.append(torch.cat([fed_PD.to(embeds_TD), embeds_TD]))
+    embeds_BSD = pad_sequence(rows, batch_first=True)
+    num_fed = embeds_BSD.shape[1]
+    start_B = torch.tensor([len(prefix) for prefix in prefixes], device=device)
+    length_B = torch.tensor([len(row) for row in rows], device=device)
+    place_K = torch.arange(width + num_fed, device=device)  # in the cache with what is fed
+    mask_BK = (place_K >= width - start_B[:, None]) & (place_K < width + length_B[:, None])
+    hidden_BSD = decoder_of(backbone.model)(
+        inputs_embeds=embeds_BSD,
+        attention_mask=mask_BK.long(),
+        position_ids=start_B[:, None] + torch.arange(num_fed, device=device),
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    said = [
+        hidden_SD[len(fed_PD) - 1 : len(fed_PD) - 1 + len(target_T)]
+        for hidden_SD, fed_PD, target_T in zip(hidden_BSD, fed, targets, strict=True)
+    ]
+    logits: Tensor = backbone.model.get_output_embeddings()(torch.cat(said)).float()
+    return list(logits.split([len(target_T) for target_T in targets]))
+
+
+def _lane(backbone: Backbone, job: ValueJob, start_PD: Tensor, longest: float, seed: int) -> _Lane:
     device = backbone.device
     text = encode_pieces(backbone.tokenizer, [job.memory.text, backbone.ids.recall_end])
-    count = -(-len(text) // config.tokens_per_vector)
+    count = -(-len(text) // TOKENS_PER_VECTOR)
     start_PD = spread_start(start_PD.detach().float().to(device), count, seed)
     fed_PD = torch.nn.Parameter(within_norm(start_PD, longest))
     # Nothing that is optimised stands before the vectors: what leads to them is computed once.
-    prompts = [recall_prompt(backbone, example.messages) for example in job.examples]
-    prefixes = compute_prefixes(backbone.model, prompts)
-    conversations = [
-        _Conversation(
-            prefix,
-            torch.tensor(_rest(backbone, example) if config.read_targets else [], dtype=torch.long, device=device),
-        )
-        for prefix, example in zip(prefixes, job.examples, strict=True)
-    ]
+    prefixes = compute_prefixes(backbone.model, [recall_prompt(backbone, e.messages) for e in job.examples])
+    rests = [torch.tensor(_rest(backbone, e), dtype=torch.long, device=device) for e in job.examples]
     return _Lane(
-        conversations=conversations,
+        conversations=[_Conversation(prefix, rest) for prefix, rest in zip(prefixes, rests, strict=True)],
         text_T=torch.tensor(text, device=device),
         fed_PD=fed_PD,
-        optimizer=torch.optim.Adam([fed_PD], lr=config.learning_rate),
+        optimizer=torch.optim.Adam([fed_PD], lr=LEARNING_RATE),
         longest=longest,
-        reach=min(config.progressive_step or len(text), len(text)),
         tokens=sum(map(len, prefixes)),
     )
 
 
-def _turn(backbone: Backbone, lanes: Sequence[_Lane], config: WriteConfig) -> None:
+def _turn(backbone: Backbone, lanes: Sequence[_Lane], max_steps: int) -> None:
     """One forward over all lanes, each in its conversation; those that need it take a step."""
     rows = target_logits(
         backbone,
@@ -255,23 +260,19 @@ def _turn(backbone: Backbone, lanes: Sequence[_Lane], config: WriteConfig) -> No
         [lane.fed_PD for lane in lanes],
         [lane.target_T for lane in lanes],
     )
-    learning: list[_Lane] = []
-    losses: list[Tensor] = []
-    for lane, logits_TV in zip(lanes, rows, strict=True):
-        loss = lane.judge(logits_TV, config)
-        if loss is not None:
-            learning.append(lane)
-            losses.append(loss)
+    losses = [lane.judge(logits_TV, max_steps) for lane, logits_TV in zip(lanes, rows, strict=True)]
+    learning = [lane for lane, loss in zip(lanes, losses, strict=True) if loss is not None]
     if learning:
-        gradients = torch.autograd.grad(losses, [lane.fed_PD for lane in learning])
+        called = [loss for loss in losses if loss is not None]
+        gradients = torch.autograd.grad(called, [lane.fed_PD for lane in learning])
         for lane, gradient_PD in zip(learning, gradients, strict=True):
-            lane.step(gradient_PD, config)
+            lane.step(gradient_PD)
 
 
 def optimise_values(
     backbone: Backbone,
     jobs: Sequence[ValueJob],
-    config: WriteConfig,
+    max_steps: int,
     gain: float,
     *,
     seed: int = 0,
@@ -279,12 +280,11 @@ def optimise_values(
 ) -> list[WrittenValue]:
     """For each job the vectors from which the frozen model decodes the memory's text in its conversations.
 
-    At most `batch_size` jobs run side by side, and one that is done leaves its place to the first that need not
+    At most BATCH_SIZE jobs run side by side, and one that is done leaves its place to the first that need not
     wait for another's result. Vectors missing at the start are copies of its first one, spread. Nothing but the
-    vectors is changed, and no gradient is left behind. gain: of the bank, which max_norm counts in. progress is
+    vectors is changed, and no gradient is left behind. gain: of the bank, which MAX_NORM counts in. progress is
     told how many of how many are done, from none on.
     """
-    longest = config.max_norm * gain if config.max_norm else float("inf")
     waiting = list(range(len(jobs)))
     lanes: dict[int, _Lane] = {}
     written: dict[int, WrittenValue] = {}
@@ -292,16 +292,16 @@ def optimise_values(
         progress(0, len(jobs))
     while len(written) < len(jobs):
         for number in list(waiting):
-            if len(lanes) == config.batch_size:
+            if len(lanes) == BATCH_SIZE:
                 break
             start = jobs[number].start
             if isinstance(start, int):
                 if start not in written:
                     continue
                 start = written[start].fed_PD
-            lanes[number] = _lane(backbone, jobs[number], start, config, longest, seed)
+            lanes[number] = _lane(backbone, jobs[number], start, MAX_NORM * gain, seed)
             waiting.remove(number)
-        _turn(backbone, list(lanes.values()), config)
+        _turn(backbone, list(lanes.values()), max_steps)
         for number in [number for number, lane in lanes.items() if lane.done]:
             lane = lanes.pop(number)
             written[number] = WrittenValue(lane.fed_PD.detach(), lane.exact, lane.steps, lane.tokens)
@@ -310,27 +310,23 @@ def optimise_values(
     return [written[number] for number in range(len(jobs))]
 
 
-def fit_keys(
-    texts_ND: Tensor, states: Sequence[Tensor], known_MD: Tensor, tau: float, config: WriteConfig
-) -> Tensor:
+def fit_keys(texts_ND: Tensor, states: Sequence[Tensor], known_MD: Tensor) -> Tensor:
     """Unit keys (N, D) of new memories, from their texts' vectors and their questions' states (Q, D) each.
 
-    known_MD: the keys of the bank that stay; they do not move. tau: of the memory head's training.
+    known_MD: the keys of the bank that stay; they do not move.
     """
-    if not config.query_weight:
-        return texts_ND
     means_ND = torch.stack([own_QD.mean(dim=0) for own_QD in states])
-    keys_ND = torch.nn.Parameter(F.normalize(texts_ND + config.query_weight * means_ND, dim=-1))
+    keys_ND = torch.nn.Parameter(F.normalize(texts_ND + means_ND, dim=-1))
     queries_QD = torch.cat(list(states))
     rows = [row for row, own_QD in enumerate(states) for _ in own_QD]
     index_Q = torch.tensor(rows, device=queries_QD.device)
-    optimizer = torch.optim.Adam([keys_ND], lr=config.key_learning_rate)
-    for _ in range(config.key_steps):
+    optimizer = torch.optim.Adam([keys_ND], lr=KEY_LEARNING_RATE)
+    for _ in range(KEY_STEPS):
         unit_ND = F.normalize(keys_ND, dim=-1)
-        logits = queries_QD @ torch.cat([unit_ND, known_MD]).T / tau
+        logits = queries_QD @ torch.cat([unit_ND, known_MD]).T / TAU
         too_near = F.relu(known_MD @ unit_ND.T).mean() if len(known_MD) else 0.0
         optimizer.zero_grad(set_to_none=True)
-        (F.cross_entropy(logits, index_Q) + config.key_apart * too_near).backward()
+        (F.cross_entropy(logits, index_Q) + KEY_APART * too_near).backward()
         optimizer.step()
     return F.normalize(keys_ND.detach(), dim=-1)
 

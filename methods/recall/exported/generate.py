@@ -11,6 +11,7 @@ criteria, KV cache, sampling, streaming.
 Shapes: B batch, R rows that recall, D hidden, M memories.
 """
 
+import inspect
 import json
 import weakref
 from pathlib import Path
@@ -42,8 +43,7 @@ def sample_weights(model):
 
 
 class MemoryBank:
-    """ids, texts, unit keys (all memories' one after the other), what is fed for each memory (one vector or more),
-    and how a memory is chosen."""
+    """ids, texts, unit keys, what is fed for each memory (one vector or more), and how a memory is chosen."""
 
     def __init__(self, folder, device):
         meta, self.settings = _read_json(folder, "bank.json"), _read_json(folder, "recall.json")
@@ -51,12 +51,8 @@ class MemoryBank:
         self.ids, self.texts = meta["ids"], meta["texts"]
         self.recall_id, self.pad_id = meta["recall_token_id"], meta["memory_pad_token_id"]
         self.weights = tensors["weights"]
-        self.keys = tensors["keys"].flatten(0, -2).to(device)  # saved as (M, D), or as (M, keys a memory, D)
-        self.embeddings = [(value * meta["gain"])[None].to(device) for value in tensors["values"]]
-        counts = meta.get("several", {})
-        if counts:
-            for memory_id, vectors in zip(counts, tensors["several"].split(list(counts.values())), strict=True):
-                self.embeddings[self.ids.index(memory_id)] = vectors.to(device)
+        self.keys = tensors["keys"].to(device)
+        self.embeddings = tensors["fed"].to(device).split(meta["num_vectors"])
 
     def belongs_to(self, model):
         """Has the model the weights that the bank was exported with?"""
@@ -64,9 +60,8 @@ class MemoryBank:
         return here.shape == self.weights.shape and torch.allclose(here, self.weights, rtol=ROUNDING, atol=1e-6)
 
     def memory_head(self, query_RD):
-        """(R, D) states of <recall> -> (R, M): the cosine of each memory's best key."""
-        cosines = torch.nn.functional.normalize(query_RD.float(), dim=-1) @ self.keys.T
-        return cosines.unflatten(1, (len(self.ids), -1)).amax(dim=-1)
+        """(R, D) states of <recall> -> (R, M) cosines."""
+        return torch.nn.functional.normalize(query_RD.float(), dim=-1) @ self.keys.T
 
 
 def _read_json(folder, name):
@@ -151,10 +146,18 @@ def recall_loop(
     recalled.extend([] for _ in range(batch_size))
     unfinished = torch.ones(batch_size, dtype=torch.long, device=input_ids.device)
     has_eos = any(hasattr(criterion, "eos_token_id") for criterion in stopping_criteria)
+    cache, mask = kwargs["past_key_values"], kwargs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask
+    takes = inspect.signature(model.forward).parameters
+    inputs = {"input_ids": input_ids[:, cache.get_seq_length() :]}
     try:
-        outputs = model._prefill(input_ids, generation_config, kwargs)
         while True:
-            kwargs = model._update_model_kwargs_for_generation(outputs, kwargs)
+            width = next(iter(inputs.values())).shape[1]
+            if "position_ids" in takes:
+                inputs["position_ids"] = (mask.cumsum(dim=-1) - 1).clamp(min=0)[:, -width:]
+            if "logits_to_keep" in takes:
+                inputs["logits_to_keep"] = 1
+            outputs = model(**inputs, attention_mask=mask, past_key_values=cache, use_cache=True, return_dict=True)
             logits = outputs.logits[:, -1].to(copy=True, dtype=torch.float32, device=input_ids.device)
             scores = logits_processor(input_ids, logits)
             if generation_config.do_sample:
@@ -182,15 +185,14 @@ def recall_loop(
             unfinished = unfinished & ~stopping_criteria(input_ids, None)
             if unfinished.max() == 0:
                 return input_ids
-            step = dict(kwargs)
+            mask = torch.cat([mask, mask.new_ones(batch_size, 1)], dim=1)
+            inputs = {"input_ids": input_ids[:, -1:]}
             if override:
                 embeds = model.get_input_embeddings()(input_ids[:, -1:]).clone()
                 for row, vector in override.items():
                     if int(input_ids[row, -1]) == bank.pad_id:  # a finished row holds padding instead
                         embeds[row, 0] = vector.to(embeds)
-                step |= {"inputs_embeds": embeds, "is_first_iteration": True}
-            inputs = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **step)
-            outputs = model(**inputs, return_dict=True)
+                inputs = {"inputs_embeds": embeds}
     finally:
         hook.remove()
 
@@ -221,11 +223,6 @@ def generate(
         given = kwargs.get("generation_config") or model.generation_config
         suppressed = kwargs.pop("suppress_tokens", None) or given.suppress_tokens or []
         kwargs["suppress_tokens"] = [*suppressed, bank.pad_id]  # it stands where it is forced and nowhere else
-        if settings["enabled"] and settings["recall_bias"]:
-            biases = kwargs.pop("sequence_bias", None) or given.sequence_bias or []
-            if isinstance(biases, dict):
-                biases = [[list(tokens), bias] for tokens, bias in biases.items()]
-            kwargs["sequence_bias"] = [*biases, [[bank.recall_id], settings["recall_bias"]]]
         memories = []
 
         def loop(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):

@@ -1,0 +1,367 @@
+"""What the calibrated recipe trains on: the specification's sample types, on questions that need the memory.
+
+    memory_front   another clause's question or a conversation, then <recall> PADS TEXT </recall>
+    memory_full    question + <think> <recall> PADS TEXT </recall> reasoning </think> answer
+    sft_only       an ordinary conversation, no memory token; cut behind its reasoning's first words, an opening
+    query          question + <think> <recall>: all of Step 1; in Step 2 with the trigger learnt
+
+PADS are as many <|memory_pad|> as a memory has vectors; where it has none, the text itself is fed, not learnt.
+What differs from the literal recipe (`methods.recall.spec`): memory_full's question is one that its memory
+answers, and the state at <recall> learns to find it; <recall> has no label after an unrelated context, or the
+model would learn to recall on small talk; questions on the corpus's reading passages, which are recalled but not
+decoded, and questions that no clause covers are mixed in.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.batches import length_grouped
+from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
+from methods.examples import (
+    Example,
+    ExampleConfig,
+    augmented,
+    clause_examples,
+    conversation_sample,
+    general,
+    in_turn,
+    later_turn,
+    plain_messages,
+    reading_examples,
+    recall_pieces,
+    talk_before,
+    think_pieces,
+    unanswerable_examples,
+)
+from methods.recall.bank import NULL_ID, MemoryBank
+from tasks.base import Conversation, Memory, Message
+
+log = logging.getLogger(__name__)
+
+QUERIES_LATER = 0.67  # share of queries put as later turns (methods.examples.later_turn)
+QUERIES_READING = 0.5  # queries on the corpus's passages, for each on a clause
+FRONT_OTHER_QUESTION = 0.5  # memory_front contexts that are another clause's question
+SFT_MAX_TOKENS = 2500  # conversations over this are skipped; few that remain come more than once
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Step 2's samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`.
+
+    The trigger is one token of a sample: `trigger_weight` makes it louder, `openings` and `queries` are short
+    samples that end behind it.
+    """
+
+    memory_front: float = 0.75
+    memory_full: float = 1.5
+    openings: float = 0.5  # ordinary conversations cut behind the first words of their reasoning
+    queries: float = 0.5  # questions on clauses cut behind <recall>
+    trigger_weight: float = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
+
+    def __post_init__(self) -> None:
+        for name in ("memory_front", "memory_full", "openings", "queries", "trigger_weight"):
+            if getattr(self, name) < 0.0:
+                raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
+
+
+def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger: bool = False) -> Sample:
+    """question + `<think>\\n<recall>`: nothing is decoded, only the state at <recall> is trained.
+
+    trigger: that the reply begins with them is learnt as well.
+    """
+    prompt = encode_prompt(backbone, example.messages)
+    target = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", backbone.ids.recall])
+    return supervised(
+        prompt,
+        target,
+        "query",
+        recall=len(target) - 1,
+        memory_index=bank.index(example.memory_id or NULL_ID),
+        teacher_row=example.teacher_row,
+        target_loss_from=0 if trigger else len(target),
+    )
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a fit draws from."""
+
+    memories: Sequence[Memory]
+    examples: Mapping[str, Sequence[Example]]  # by memory id; empty where nothing asks for it
+    unanswerable: Sequence[Example]
+    reading: Sequence[Example]  # on passages, which are in the bank while it is trained
+    conversations: Sequence[Conversation]
+
+    @classmethod
+    def of(cls, memories: Sequence[Memory], sft: Sequence[Conversation], config: ExampleConfig) -> Corpus:
+        return cls(
+            memories,
+            clause_examples(memories, config),
+            unanswerable_examples(sft),
+            reading_examples(sft),
+            general(sft),
+        )
+
+    @property
+    def passages(self) -> list[Memory]:
+        return list({e.memory_id: Memory(e.memory_id, e.clause) for e in self.reading}.values())
+
+    def mapped(self, change: Callable[[Example], Example]) -> Corpus:
+        """With the examples that have a memory to find changed."""
+        return replace(
+            self,
+            examples={key: [change(e) for e in found] for key, found in self.examples.items()},
+            reading=[change(e) for e in self.reading],
+        )
+
+
+def query_epochs(
+    backbone: Backbone, bank: MemoryBank, corpus: Corpus, config: ExampleConfig, batch_tokens: int, seed: int
+) -> Iterator[list[list[Sample]]]:
+    """Step 1's: every clause's questions once, as many on the corpus's passages, some for the null memory."""
+    rng = random.Random(seed)
+    pool = [example for found in corpus.examples.values() for example in found]
+    while True:
+        nulls = rng.sample(list(corpus.unanswerable), min(len(corpus.unanswerable), max(2, len(pool) // 10)))
+        read = rng.sample(list(corpus.reading), min(len(corpus.reading), len(pool)))
+        drawn = [augmented(e, corpus.conversations, config, rng) for e in [*pool, *read, *nulls]]
+        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
+
+
+class SftSampler:
+    """Conversations within the token limit, freshly shuffled at every draw (specification 5.2).
+
+    repeats: where a draw wants more than there are, each comes once before any comes again; else that is an error.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        conversations: Sequence[Conversation],
+        max_tokens: int,
+        rng: random.Random,
+        repeats: bool = False,
+    ) -> None:
+        self.backbone, self.conversations, self.max_tokens, self.rng = backbone, conversations, max_tokens, rng
+        self.repeats = repeats
+        self._fits: dict[int, bool] = {}
+
+    def _is_sft_within_token_limit(self, conversation: Conversation) -> tuple[bool, int]:
+        """Whether it fits, and its tokens under the chat template."""
+        seq_len = len(conversation_sample(self.backbone, conversation))
+        return seq_len <= self.max_tokens, seq_len
+
+    def _within_limit(self, index: int) -> bool:
+        if index not in self._fits:
+            self._fits[index] = self._is_sft_within_token_limit(self.conversations[index])[0]
+        return self._fits[index]
+
+    def check(self, total_target: int) -> None:
+        """Raises MethodError where no draw can hold `total_target` conversations: before anything is trained."""
+        wanted = min(total_target, 1) if self.repeats else total_target
+        found = 0
+        for index in range(len(self.conversations)):
+            if found >= wanted:
+                return
+            found += self._within_limit(index)
+        if found < wanted:
+            mend = "take shorter ones" if self.repeats else "take fewer memories or raise mixture.sft_max_tokens"
+            raise MethodError(
+                f"Step 2 needs {total_target} SFT conversations of at most {self.max_tokens} tokens an epoch "
+                f"and found {found} of {len(self.conversations)}; {mend}"
+            )
+
+    def _sample_sft_for_epoch(self, total_target: int) -> list[int]:
+        """Indices of `total_target` conversations. Too few within the limit is a MethodError (see `check`)."""
+        self.check(total_target)
+        if not total_target:  # what is off draws nothing
+            return []
+        candidate_indices = list(range(len(self.conversations)))
+        self.rng.shuffle(candidate_indices)
+        chosen: list[int] = []
+        for index in candidate_indices:
+            if len(chosen) == total_target:
+                break
+            if self._within_limit(index):
+                chosen.append(index)
+        once = list(chosen)
+        while len(chosen) < total_target:
+            chosen += self.rng.sample(once, min(len(once), total_target - len(chosen)))
+        return chosen
+
+
+def log_epoch(indices: Mapping[str, Sequence[int]], samples: Sequence[Sample]) -> None:
+    """Logs an epoch: the conversations drawn, by what they are for, by their place in the corpus; then of each
+    sample its type, where memory vectors are injected (-1: nowhere) and how long it is (specification 4.3).
+    """
+    for name, found in indices.items():
+        log.debug("%s original indices %s", name, list(found))
+    for sample in samples:
+        log.debug("%s: memory at %d, %d tokens", sample.kind, sample.pad_position, len(sample))
+
+
+class CalibratedDataset:
+    """Draws Step 2's samples. One `refresh_epoch_data()` an epoch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        bank: MemoryBank,
+        corpus: Corpus,
+        mixture: MixtureConfig,
+        drawing: ExampleConfig,
+        batch_tokens: int,
+        seed: int,
+    ) -> None:
+        self.backbone, self.bank, self.corpus = backbone, bank, corpus
+        self.mixture, self.drawing = mixture, drawing
+        self.batch_tokens = batch_tokens
+        self.rng = random.Random(seed)
+        self.sampler = SftSampler(backbone, corpus.conversations, SFT_MAX_TOKENS, self.rng, repeats=True)
+        self._decks: dict[str, list[Example]] = {}
+        # Place in a reply of <recall>, or of what stands there instead
+        self._decision = len(encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n"]))
+
+    def memory_full(self, example: Example, decode: bool = True) -> Sample:
+        """A question, its memory recalled inside the think, the answer.
+
+        decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
+        look for and how to go on, and takes no room among those that must be known by heart.
+        """
+        ids, pads = self.backbone.ids, self.bank.num_vectors
+        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, example.clause, pads), example)
+        prompt = encode_prompt(self.backbone, example.messages)
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        recall, end = target.index(ids.recall), target.index(ids.recall_end)
+        sample = supervised(
+            prompt,
+            target,
+            "memory_full",
+            recall=recall,
+            pad=recall + 1 if pads else None,
+            num_pads=pads,
+            memory_index=self.bank.index(example.memory_id or NULL_ID),
+            teacher_row=example.teacher_row,
+        )
+        if not pads:  # the text and </recall> are fed, whatever the model would say
+            given = range(len(prompt) + recall + 1, len(prompt) + end + 1)
+            return replace(sample, labels=tuple(IGNORE if i in given else x for i, x in enumerate(sample.labels)))
+        recited = range(len(prompt) + recall + 1 + pads, len(prompt) + end)
+        weights = tuple(0.0 if i in recited and not decode else 1.0 for i in range(len(sample)))
+        return replace(sample, loss_weights=weights)
+
+    def _front_context(self, memory: Memory, conversation: Conversation) -> tuple[Message, ...]:
+        """Another clause's question, or the unrelated conversation."""
+        examples = self.corpus.examples
+        others = [m for m in self.corpus.memories if m.id != memory.id and examples[m.id]]
+        if others and self.rng.random() < FRONT_OTHER_QUESTION:
+            return self.rng.choice(examples[self.rng.choice(others).id]).messages
+        return plain_messages(conversation)[:-1]
+
+    def memory_front(self, memory: Memory, messages: Sequence[Message]) -> Sample:
+        """A context that is not about it, then this memory.
+
+        Whatever stands before, the vector decides what is recited. Nothing before it is learnt, unless no other
+        sample teaches to recall.
+        """
+        pads = self.bank.num_vectors
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)]
+        target = encode_pieces(self.backbone.tokenizer, pieces)
+        recall = target.index(self.backbone.ids.recall)
+        alone = not self.mixture.memory_full and not self.mixture.queries
+        return supervised(
+            encode_prompt(self.backbone, messages),
+            target,
+            "memory_front",
+            pad=recall + 1,
+            num_pads=pads,
+            memory_index=self.bank.index(memory.id),
+            target_loss_from=0 if alone else recall + 1,
+        )
+
+    def opening(self, conversation: Conversation) -> Sample:
+        """An ordinary conversation as far as the first words of its reasoning, where it recalls nothing.
+
+        Whether to recall is decided at one token of a conversation; cut behind it, several conversations cost as
+        much as a whole one. It stands behind such talk as a question does.
+        """
+        before = talk_before(self.corpus.conversations, self.drawing, self.rng)
+        think, answer = split_think(conversation.messages[-1].content)
+        prompt = encode_prompt(self.backbone, (*before, *plain_messages(conversation)[:-1]))
+        target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
+        return supervised(prompt, target[: self._decision + 2], "sft_only")
+
+    def query(self, example: Example) -> Sample:
+        """A question as far as `<recall>`: that it is looked up, and where."""
+        later = self.rng.random() < QUERIES_LATER
+        put = (later_turn if later else augmented)(example, self.corpus.conversations, self.drawing, self.rng)
+        return query_sample(self.backbone, put, self.bank, trigger=True)
+
+    def _decided(self, sample: Sample) -> Sample:
+        """The sample with the loss of its trigger's token weighted, where that is learnt."""
+        begins = next(i for i, label in enumerate(sample.labels) if label != IGNORE)
+        if self.mixture.trigger_weight == 1.0 or sample.input_ids[begins] != self.backbone.ids.think:
+            return sample
+        weights = list(sample.loss_weights or (1.0,) * len(sample))
+        weights[begins + self._decision] *= self.mixture.trigger_weight
+        return replace(sample, loss_weights=tuple(weights))
+
+    def _num(self, share: float) -> int:
+        """Samples an epoch."""
+        return round(len(self.corpus.memories) * share)
+
+    def check(self) -> None:
+        """Raises MethodError where an epoch could not be drawn or would hold nothing."""
+        mixture, drawing, corpus = self.mixture, self.drawing, self.corpus
+        num_pure = max(self._num(n) for n in (mixture.memory_front, drawing.sft_only, mixture.openings))
+        self.sampler.check(num_pure)
+        asked = self._num(mixture.memory_full + mixture.queries) if any(corpus.examples.values()) else 0
+        null = min(self._num(drawing.unanswerable), len(corpus.unanswerable))
+        read = min(self._num(drawing.reading + mixture.queries * QUERIES_READING), len(corpus.reading))
+        if not num_pure + asked + null + read:
+            raise MethodError("mixture: an epoch would hold no sample; raise mixture.memory_full or another part")
+
+    def refresh_epoch_data(self) -> list[Sample]:
+        """One epoch's samples, logged by `log_epoch`."""
+        mixture, drawing, corpus, rng = self.mixture, self.drawing, self.corpus, self.rng
+        size = len(corpus.memories)
+        prefix = self.sampler._sample_sft_for_epoch(self._num(mixture.memory_front))
+        pure = self.sampler._sample_sft_for_epoch(self._num(drawing.sft_only))
+        opened = self.sampler._sample_sft_for_epoch(self._num(mixture.openings))
+        order = rng.sample(list(corpus.memories), size)
+        front = [order[i % size] for i in range(len(prefix))]
+        asked = [m for m in rng.sample(list(corpus.memories), size) if corpus.examples[m.id]]
+        talk = corpus.conversations
+
+        def in_order(share: float) -> list[Memory]:
+            return [asked[i % len(asked)] for i in range(self._num(share))] if asked else []
+
+        def drawn(pool: Sequence[Example], share: float) -> list[Example]:
+            return rng.sample(list(pool), min(len(pool), self._num(share)))
+
+        def put(example: Example) -> Example:
+            return augmented(example, talk, drawing, rng)
+
+        nulls = drawn(corpus.unanswerable, drawing.unanswerable)
+        samples = [self.memory_front(m, self._front_context(m, talk[prefix[i]])) for i, m in enumerate(front)]
+        full = (in_turn(corpus.examples, m.id, self._decks, rng) for m in in_order(mixture.memory_full))
+        samples += [self.memory_full(put(example)) for example in full]
+        samples += [self.query(rng.choice(corpus.examples[m.id])) for m in in_order(mixture.queries)]
+        samples += [self.query(e) for e in drawn(corpus.reading, mixture.queries * QUERIES_READING)]
+        samples += [self.memory_full(put(e)) for e in nulls]
+        samples += [self.memory_full(put(e), decode=False) for e in drawn(corpus.reading, drawing.reading)]
+        samples += [conversation_sample(self.backbone, talk[i]) for i in pure]
+        samples += [self.opening(talk[i]) for i in opened]
+        log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)
+        return [self._decided(sample) for sample in samples]
+
+    def epochs(self) -> Iterator[list[list[Sample]]]:
+        """Endless epochs of length-grouped batches."""
+        while True:
+            yield length_grouped(self.refresh_epoch_data(), self.batch_tokens, self.rng)
