@@ -14,10 +14,10 @@ from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method
 from pipelines.config import Resolved
-from pipelines.fit import FitJob, fit_missing, not_made, write_memories
-from pipelines.fits import fit_or_load
+from pipelines.fit_processes import FitJob, fit_missing, not_made, write_memories
 from pipelines.progress import Display
 from pipelines.run import Run
+from pipelines.saved_fits import fit_or_load
 from tasks.base import Memory, TaskData
 
 Make = Callable[[str, Backbone, Path], Method]  # name, weights and folder of its own -> a method before its fit

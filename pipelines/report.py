@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from eval.records import RecordError
-from pipelines.ablation import Ablation, comparison_of, is_ablation, text_of, write_ablation
+from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
 from pipelines.results import read_json, read_saved, write_results
 from reports.base import Comparison, LoggedRun, ReportError

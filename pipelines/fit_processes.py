@@ -1,10 +1,10 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
-side, each on fewer threads. `python -m pipelines.fit RUN FOLDER JOB` is one such process, its job in JSON; it
-saves the fit in FOLDER and prints its progress as JSON lines. Where several devices share a fit, `torchrun` starts
-as many of them: all compute the same fit, each its share of every batch (`methods.batches.share_of`); the first
-one prints and saves.
+side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
+JSON; it saves the fit in FOLDER and prints its progress as JSON lines. Where several devices share a fit,
+`torchrun` starts as many of them: all compute the same fit, each its share of every batch
+(`methods.batches.share_of`); the first one prints and saves.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.config import Resolved, saved_config
-from pipelines.fits import fit_and_save, load_fit
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
+from pipelines.saved_fits import fit_and_save, load_fit
 from tasks.base import Memory
 
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
@@ -96,7 +96,7 @@ def threads_of(fits: int, processes: int, cores: int) -> list[int]:
 def command_of(run: Run, job: FitJob, devices: int) -> list[str]:
     """What fits a job in a process of its own, or in as many as there are devices to share it."""
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
-    words = ["-m", "pipelines.fit", str(run.folder), str(job.folder_in(run)), json.dumps(asdict(job))]
+    words = ["-m", "pipelines.fit_processes", str(run.folder), str(job.folder_in(run)), json.dumps(asdict(job))]
     return [sys.executable, *(together if devices > 1 else []), *words]
 
 
