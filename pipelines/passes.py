@@ -1,4 +1,7 @@
-"""The passes that `evaluation=full` adds: ordinary ability, and changes to what was learnt."""
+"""The passes that `evaluation=full` adds: ordinary ability, and changes to what was learnt.
+
+lm-eval takes 3 s to import: it is met only where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.ability import run_ability
 from eval.lifecycle import RefitSet, plan_lifecycle, run_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
@@ -43,6 +45,8 @@ def measure_ability(
     display: Display,
 ) -> None:
     """The ability pass. backbone: the untouched weights, measured once for all methods."""
+    from eval.ability_pass import run_ability
+
     for method in methods:
         stage = f"ability {method.name} seed {seed}"
         if stage in run.stages:
