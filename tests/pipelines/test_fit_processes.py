@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,30 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
     run = Run(tmp_path, {})
     with pytest.raises(RuntimeError, match=r"(?s)fitting (sft|recall) failed:.*config\.json"):
         fit_processes.fit_apart(run, jobs("sft", "recall"), 2, Display())
+
+
+def test_what_a_library_prints_goes_to_the_log_and_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words, JSON, bytes that are no text, half a line before one of the fit's own."""
+    mark = fit_processes.MARK.encode()
+    prints = {
+        "a": b'loaded\n{"loss": 1}\n3\n\xff\nhalf ' + mark + b'{"stage": "a", "done": 1, "total": 2}\nend\n',
+        "b": b"half " + mark + b'{"error": "put it right"}\n',
+    }
+
+    def printing(_run: Run, job: fit_processes.FitJob, _devices: int) -> list[str]:
+        return [sys.executable, "-c", f"import sys; sys.stdout.buffer.write({prints[job.name]!r})"]
+
+    monkeypatch.setattr(fit_processes, "command_of", printing)
+    heard: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Display, "__call__", lambda _self, *said: heard.append(said))
+    run = Run(tmp_path, {})
+    with pytest.raises(MethodError, match=r"^put it right$"):
+        fit_processes.fit_apart(run, jobs("a", "b"), 1, Display())
+    assert heard == [("a", 1, 2)] and run.stages == ["fit a seed 0"]
+    logs = [(run.fit_folder(0, name) / "fit.log").read_text(encoding="utf-8") for name in ("a", "b")]
+    assert logs == ['loaded\n{"loss": 1}\n3\n\ufffd\nhalf end\n', "half "]
 
 
 def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
