@@ -19,20 +19,20 @@ from eval.trigger import trigger_roc
 from methods.backbone import Backbone, load_backbone
 from methods.base import Method
 from methods.recall.trigger import recall_margins
-from pipelines.ablation import TRIGGERS, write_ablation
+from pipelines.ablation_results import TRIGGERS, write_ablation
+from pipelines.ablation_rows import SETS, AblationRow, chosen_rows
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, say_too_long
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_missing, not_made
-from pipelines.fits import fit_or_load
+from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.passes import measure_ability
 from pipelines.progress import Display, quiet_libraries
 from pipelines.report import show_ablation
 from pipelines.results import read_json
-from pipelines.rows import SETS, AblationRow, chosen_rows
 from pipelines.run import Run, environment, open_run, write_json
+from pipelines.saved_fits import fit_or_load
 from reports.base import TaskFacts
 from tasks.base import Message, TaskData, TaskError
 from tasks.validate import check
@@ -59,7 +59,7 @@ def fit_row(
 
 
 def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> Path:
-    """Fits and asks every row; returns the run folder, from which `pipelines.ablation` makes the results."""
+    """Fits and asks every row; returns the run folder, for `pipelines.ablation_results`."""
     base = resolve(compose_config("compare", words))
     configs = {row.name: resolve(compose_config("compare", [*words, *row.overrides])) for row in rows}
     seeds = range(base.seed, base.seed + base.seeds)

@@ -20,7 +20,7 @@ from pipelines.cli import CONF, main_with
 from reports.text import one_line, visible
 
 if TYPE_CHECKING:
-    from pipelines.fitted import Conversation
+    from pipelines.fitted_run import Conversation
 
 HELP = """usage: python -m pipelines.chat [method=recall] [run=latest] [seed=...] [--web]
 
@@ -252,7 +252,7 @@ def help_text() -> str:
 
 
 def _fits(folder: Path) -> list[str]:
-    from pipelines.fitted import saved_fits
+    from pipelines.saved_fits import saved_fits
 
     return sorted({name for _seed, name in saved_fits(folder)}) or ["no fit"]
 
@@ -263,7 +263,7 @@ def start(options: Options) -> None:
         raise MethodError(
             f"port={options.port}: is not a port; choose one from 1024 to 65535, or 0 for any that is free"
         )
-    from pipelines.fitted import Conversation, FittedRun
+    from pipelines.fitted_run import Conversation, FittedRun
     from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
 

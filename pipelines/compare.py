@@ -20,8 +20,7 @@ from methods.base import FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit import FitJob, fit_missing, not_made
-from pipelines.fits import fit_or_load, load_fit, save_fit
+from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.footprint import footprints
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
@@ -29,6 +28,7 @@ from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
+from pipelines.saved_fits import fit_or_load, load_fit, save_fit
 from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import Split, TaskData
 from tasks.dialogues import build_dialogues

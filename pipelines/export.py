@@ -46,7 +46,7 @@ def export(options: Options) -> None:
         raise MethodError("to=... is missing: name the folder to be written, e.g. to=exported")
     from methods.recall.export import check_room
     from methods.recall.method import RecallMethod
-    from pipelines.fitted import FittedRun
+    from pipelines.fitted_run import FittedRun
     from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
 

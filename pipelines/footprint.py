@@ -16,8 +16,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from eval.runner import Footprint
-from pipelines.progress import Display
+from eval.runner import Footprint, PeakMemory, cost_questions
+from methods.arms import borrows_from
+from methods.backbone import load_backbone
+from pipelines.config import saved_config
+from pipelines.making import make_method
+from pipelines.progress import Display, quiet_libraries
 
 NUM_ANSWERS = 2  # in a measurement
 NUM_MEASUREMENTS = 3  # one after another in the same process
@@ -43,12 +47,6 @@ def measure(run_folder: Path, seed: int, name: str) -> Footprint:
 
     The first answer loads what only answering needs, RAG's encoder say, and is not watched.
     """
-    from eval.runner import PeakMemory, cost_questions
-    from methods.arms import borrows_from
-    from methods.backbone import load_backbone
-    from pipelines.compare import make_method
-    from pipelines.config import saved_config
-
     config = saved_config(run_folder)
     task = config.task.load(seed)
     facts = json.loads((run_folder / "environment.json").read_text(encoding="utf-8"))
@@ -80,8 +78,6 @@ def release_memory() -> None:
 
 
 if __name__ == "__main__":
-    from pipelines.progress import quiet_libraries
-
     quiet_libraries()
     peak = measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     sys.stdout.write(json.dumps(asdict(peak)) + "\n")

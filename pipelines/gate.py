@@ -13,11 +13,11 @@ from typing import TypeVar
 from methods.backbone import Backbone
 from methods.base import MethodError
 from pipelines.config import Resolved
-from pipelines.fit import FitJob, fit_missing, write_memories
-from pipelines.fits import fit_or_load, load_fit
+from pipelines.fit_processes import FitJob, fit_missing, write_memories
 from pipelines.making import make_method
 from pipelines.progress import Display
 from pipelines.run import GATE_FILE, Run, write_json
+from pipelines.saved_fits import fit_or_load, load_fit
 
 T = TypeVar("T")
 

@@ -1,4 +1,7 @@
-"""The passes that `evaluation=full` adds: ordinary ability, and changes to what was learnt."""
+"""The passes that `evaluation=full` adds: ordinary ability, and changes to what was learnt.
+
+lm-eval takes 3 s to import: it is met only where it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.ability import run_ability
 from eval.lifecycle import RefitSet, plan_lifecycle, run_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method
 from pipelines.config import Resolved
-from pipelines.fit import FitJob, fit_missing, not_made, write_memories
-from pipelines.fits import fit_or_load
+from pipelines.fit_processes import FitJob, fit_missing, not_made, write_memories
 from pipelines.progress import Display
 from pipelines.run import Run
+from pipelines.saved_fits import fit_or_load
 from tasks.base import Memory, TaskData
 
 Make = Callable[[str, Backbone, Path], Method]  # name, weights and folder of its own -> a method before its fit
@@ -43,6 +45,8 @@ def measure_ability(
     display: Display,
 ) -> None:
     """The ability pass. backbone: the untouched weights, measured once for all methods."""
+    from eval.ability_pass import run_ability
+
     for method in methods:
         stage = f"ability {method.name} seed {seed}"
         if stage in run.stages:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import psutil
-
 from eval.records import RecordError
-from pipelines.ablation import Ablation, comparison_of, is_ablation, text_of, write_ablation
+from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
 from pipelines.results import read_json, read_saved, write_results
+from pipelines.run import writer_of
 from reports.base import Comparison, LoggedRun, ReportError
 
 HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false]
@@ -74,11 +73,11 @@ def check_finished(folder: Path) -> None:
     """Raises RecordError where the run still goes on or was cut."""
     path = folder / "run.json"
     state = read_json(path)
-    status, pid = state.get("status"), state.get("pid")
+    status, writer = state.get("status"), writer_of(state)
     if status == "finished":
         return
-    if status == "running" and isinstance(pid, int) and psutil.pid_exists(pid):
-        raise RecordError(f"{path}: the run still goes on in process {pid}; report it once that has ended")
+    if writer is not None:
+        raise RecordError(f"{path}: the run still goes on in process {writer}; report it once that has ended")
     stages = ", ".join(state.get("stages_finished", ())) or "nothing"
     num_turns = state.get("turns_recorded", 0)
     raise RecordError(

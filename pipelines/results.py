@@ -26,8 +26,8 @@ from eval.stats import Estimate, resamples_for
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
-from pipelines.fits import load_fit
 from pipelines.run import write_json
+from pipelines.saved_fits import load_fit
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report

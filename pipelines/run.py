@@ -1,7 +1,7 @@
 """A run's folder: what was asked, on what, what is finished, and where to go on after an interruption.
 
 runs/<task>/<time>-<config hash>/
-    run.json           status, stages finished, config hash
+    run.json           status, stages finished, config hash; while it runs the process that writes the folder
     config.json        the resolved configuration
     environment.json   versions, git sha, device
     records.jsonl      one line a generated turn or timed answer, flushed as they come
@@ -54,6 +54,7 @@ PACKAGES = [
 GATE_FILE = "gate.json"  # what the literal recipe did on what it trained on, where it passed (pipelines.gate)
 # Settings that change where results go, not what they are.
 NOT_HASHED = ("runs_dir", "mlflow", "log_level")
+CLOCK_S = 5.0  # a start time may move by so much where the machine's clock is put right
 
 
 def code_version() -> str:
@@ -92,8 +93,16 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dtype": str(dtype).removeprefix("torch."),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
     }
+
+
+def version_of(package: str) -> str:
+    """Not every run needs every package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass
@@ -167,6 +176,7 @@ class Run:
         return {
             "status": self.status,
             "pid": os.getpid(),
+            "pid_started": psutil.Process().create_time(),
             "config_hash": config_hash(self.config),
             "stages_finished": self.stages,
             "turns_recorded": len(self.turns),
@@ -195,6 +205,23 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(body.encode()).hexdigest()[:8]
 
 
+def writer_of(state: Mapping[str, Any]) -> int | None:
+    """The process that still writes a run, from what its run.json says; None where it has gone.
+
+    Its id may be another process's by now, which started at another time. A run.json without `pid_started`, from
+    an earlier version, is held by whatever process has the id.
+    """
+    pid, started = state.get("pid"), state.get("pid_started")
+    if state.get("status") != "running" or not isinstance(pid, int):
+        return None
+    try:
+        process = psutil.Process(pid)
+        same = started is None or abs(process.create_time() - started) < CLOCK_S
+        return pid if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
+
+
 def _drop_cut_line(path: Path) -> None:
     """A kill may leave half a line at the end; what was whole stays."""
     if not path.exists():
@@ -211,10 +238,10 @@ def open_run(config: Mapping[str, Any]) -> Run:
     for folder in sorted(base.glob(f"*-{digest}"), reverse=True):
         state_file = folder / "run.json"
         state = json.loads(state_file.read_text(encoding="utf-8")) if state_file.exists() else {}
-        pid = int(state.get("pid", 0))
-        if state.get("status") == "running" and pid != os.getpid() and psutil.pid_exists(pid):
+        writer = writer_of(state)
+        if writer not in (None, os.getpid()):
             raise RecordError(
-                f"{folder} is being written by process {pid} of the same configuration; wait for it or stop it"
+                f"{folder} is being written by process {writer} of the same configuration; wait for it or stop it"
             )
         if state.get("status") in ("running", "interrupted", "failed"):
             records = folder / "records.jsonl"

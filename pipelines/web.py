@@ -29,7 +29,7 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 from methods.answering import AnswerPieces, stream_answer
 from methods.base import Answer, MethodError, RecallSwitch
-from pipelines.fitted import FittedRun
+from pipelines.fitted_run import FittedRun
 from reports.text import visible
 from tasks.base import Message
 

@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from eval.cost import AMORTISED_OVER, STAGES, cost_of_pass
 from eval.stats import Estimate
 from reports.base import Summary, estimate, metric_keys
-from reports.rows import Group, Row
+from reports.metric_names import Group, Row
 from reports.tables import DASH, break_evens, distances, format_number, group_rows
 from reports.text import one_line
 

@@ -23,7 +23,7 @@ from reports import tables
 from reports.base import Comparison, Summary, duration, estimate, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import draw_all, inline
-from reports.rows import GROUPS, ROWS, Group, Row
+from reports.metric_names import GROUPS, ROWS, Group, Row
 from reports.tables import DASH, Table, format_number
 from reports.text import visible
 

@@ -13,7 +13,7 @@ from reports import tables
 from reports.base import Comparison, Verdict, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
-from reports.rows import GROUPS, ROWS, Row
+from reports.metric_names import GROUPS, ROWS, Row
 from reports.text import md, md_table
 
 FAILURES_PER_METHOD = 3

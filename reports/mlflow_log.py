@@ -43,7 +43,7 @@ from methods.base import FitReport, Lookup  # noqa: E402
 from reports import tables  # noqa: E402
 from reports.base import Comparison, LoggedRun, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
 from reports.markdown import verdicts_markdown  # noqa: E402
-from reports.rows import ROWS  # noqa: E402
+from reports.metric_names import ROWS  # noqa: E402
 from reports.text import redact  # noqa: E402
 
 HEADLINE = (

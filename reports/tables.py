@@ -19,7 +19,7 @@ import pandas as pd
 from eval.cost import break_even, cost_of_pass
 from eval.stats import Estimate
 from reports.base import Summary, estimate, metric_keys
-from reports.rows import GROUPS, ROWS, Group, Level, Row, Unit
+from reports.metric_names import GROUPS, ROWS, Group, Level, Row, Unit
 from reports.text import latex, md, md_table
 
 DASH = "—"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from reports import tables
 from reports.base import Comparison, LoggedRun, Summary, default_store, verdicts
-from reports.rows import Group, Row
+from reports.metric_names import Group, Row
 from reports.text import one_line, redact
 
 WIDTH = 100

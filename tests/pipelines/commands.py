@@ -88,7 +88,7 @@ def said_by_every_method(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) ->
 
     talker.model.get_input_embeddings().register_forward_pre_hook(begin)
     talker.model.get_output_embeddings().register_forward_hook(push)
-    monkeypatch.setattr("pipelines.fitted.load_backbone", lambda _name, device, _dtype: checked(talker, device))
+    monkeypatch.setattr("pipelines.fitted_run.load_backbone", lambda _, device, _dtype: checked(talker, device))
     monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: backbone.clone())
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from eval.records import read_records
 from methods.backbone import Backbone
 from pipelines import ablate, compare, report
+from pipelines.ablation_rows import ALL, SECTION_4_4, SETS, chosen_rows
 from pipelines.cli import compose_config
 from pipelines.config import resolve, saved_config
-from pipelines.rows import ALL, SECTION_4_4, SETS, chosen_rows
 from tasks.base import TaskError
 from tasks.registry import load_task
 
@@ -53,7 +53,7 @@ def test_a_fit_apart_sees_the_rows_own_configuration(row: ablate.AblationRow, tm
 def test_rows_are_fitted_side_by_side_in_processes_of_their_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Each with its own settings. That such fits are those made here is test_fit_apart's."""
+    """Each with its own settings. That such fits are those made here is test_fit_processes's."""
     more = "train.max_tokens=1500"  # or Step 1's first batch would end its schedule, at rate 0
     run(monkeypatch, *SMALL, more, "fit_processes=2", f"runs_dir={tmp_path}", "rows=recall/fixed_keys")
     (folder,) = run_folders(tmp_path)

@@ -18,8 +18,8 @@ from methods.backbone import Backbone
 from methods.base import MethodError, WriteReport
 from methods.recall.method import RecallMethod
 from pipelines import chat
-from pipelines.fitted import Conversation, FittedRun
-from pipelines.rows import ALL
+from pipelines.ablation_rows import ALL
+from pipelines.fitted_run import Conversation, FittedRun
 
 ROOT = Path(__file__).resolve().parents[2]
 SKATES = "Skates are returned to desk eleven by noon."

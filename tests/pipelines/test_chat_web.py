@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 from methods.backbone import Backbone
 from methods.base import Context, MethodError
 from pipelines import web
-from pipelines.fitted import Conversation, FittedRun
+from pipelines.fitted_run import Conversation, FittedRun
 from tasks.base import Message
 
 ASKED = {"messages": [{"role": "user", "content": "How much is it?"}]}

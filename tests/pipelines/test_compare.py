@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from commands import METHODS, Finished
 
 from eval.runner import num_generated
@@ -19,6 +20,7 @@ from methods.backbone import Backbone, load_backbone
 from pipelines import compare
 from pipelines.footprint import footprints, measure
 from pipelines.progress import Display
+from pipelines.run import environment
 from tasks.base import TaskError
 from tasks.dialogues import DialogueOptions, build_dialogues
 from tasks.registry import load_task
@@ -146,6 +148,12 @@ def test_the_environment_is_written_down(finished: Finished) -> None:
     assert config["data_version"] == load_task("regs", 6, 0).version
 
 
+def test_a_package_that_is_not_installed_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.run.PACKAGES", ["torch", "recallbench-none"])
+    versions = environment(torch.device("cpu"), torch.float32)["versions"]
+    assert versions == {"torch": torch.__version__, "recallbench-none": "not installed"}
+
+
 def test_mlflow_holds_a_parent_and_a_child_a_method(finished: Finished) -> None:
     from mlflow import MlflowClient
 
@@ -190,7 +198,7 @@ def test_what_loading_needs_for_a_moment_is_no_peak_of_answering(
 
     measure(finished.folder, 0, "sft")  # what is imported for the first time stays
     before = psutil.Process().memory_info().rss
-    monkeypatch.setattr("methods.backbone.load_backbone", load)
+    monkeypatch.setattr("pipelines.footprint.load_backbone", load)
     assert measure(finished.folder, 0, "sft").peak_bytes < before + size / 2
 
 

@@ -13,11 +13,11 @@ from methods.base import FitReport, MethodError
 from pipelines import gate
 from pipelines.cli import compose_config
 from pipelines.config import resolve
-from pipelines.fit import FitJob, read_memories
-from pipelines.fits import save_fit
+from pipelines.fit_processes import FitJob, read_memories
 from pipelines.progress import Display
 from pipelines.results import read_json
 from pipelines.run import GATE_FILE, Run
+from pipelines.saved_fits import save_fit
 
 
 def gated(folder: Path, backbone: Backbone, names: list[str], segments: float, verbatim: float) -> list[str]:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from pipelines import fit, progress
+from pipelines import fit_processes, progress
 from pipelines.progress import EVERY_S, Display
 
 
@@ -46,7 +46,9 @@ def test_a_bar_that_begins_anew_is_the_same_bar_from_its_start(monkeypatch: pyte
 def test_fits_side_by_side_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     """Methods may share a stage's name, and rows and refits train one method; a stage with the name keeps it."""
     for name, stage in (("sft", "sft"), ("recall", "recall step 1"), ("recall_spec", "recall step 1")):
-        fit.Lines(name)(stage, 1, 2)
-    fit.Lines("sft/changed")("sft", 1, 2)
-    said = [json.loads(line)["stage"] for line in capsys.readouterr().out.splitlines()]
+        fit_processes.Lines(name)(stage, 1, 2)
+    fit_processes.Lines("sft/changed")("sft", 1, 2)
+    said = [
+        json.loads(line.removeprefix(fit_processes.MARK))["stage"] for line in capsys.readouterr().out.splitlines()
+    ]
     assert said == ["sft", "recall step 1", "recall_spec: recall step 1", "sft/changed: sft"]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from commands import Finished, run_folders
 
@@ -245,8 +246,8 @@ def test_a_run_that_still_goes_on(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = only(runs)
-    edit_json(folder / "run.json", status="running", pid=1)
-    assert "process 1" in refused(monkeypatch, capsys, f"run={folder}")
+    edit_json(folder / "run.json", status="running", pid=1, pid_started=psutil.Process(1).create_time())
+    assert "process 1;" in refused(monkeypatch, capsys, f"run={folder}")
 
 
 @pytest.mark.parametrize(

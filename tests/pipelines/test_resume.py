@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from commands import SMALL, run_command, run_folders, use
 
@@ -172,14 +176,44 @@ def test_an_unfinished_run_is_continued(tmp_path: Path, status: str) -> None:
     assert first == second
 
 
-def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+def opened_again(tmp_path: Path, **lock: Any) -> bool:
+    """Does a run go on whose run.json says so of the process that wrote it? The folder is the same, or refused."""
     config = {**CONFIG, "runs_dir": str(tmp_path)}
     run = open_run(config)
     state = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    other = os.getppid()  # alive, and not this process
-    (run.folder / "run.json").write_text(json.dumps({**state, "pid": other}), encoding="utf-8")
-    with pytest.raises(RecordError, match=f"process {other}"):
-        open_run(config)
+    kept = {key: value for key, value in {**state, **lock}.items() if value is not None}
+    (run.folder / "run.json").write_text(json.dumps(kept), encoding="utf-8")
+    try:
+        return open_run(config).folder == run.folder
+    except RecordError as error:
+        assert f"{run.folder} is being written by process {lock['pid']} " in str(error)
+        return False
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    """Known by its id and its start time; in a run.json from before that was kept, by its id alone."""
+    other = psutil.Process(os.getppid())
+    assert not opened_again(tmp_path / "new", pid=other.pid, pid_started=other.create_time())
+    assert not opened_again(tmp_path / "old", pid=other.pid, pid_started=None)
+
+
+def test_a_killed_run_goes_on_though_its_process_id_is_taken_again(tmp_path: Path) -> None:
+    other = psutil.Process(os.getppid())
+    assert opened_again(tmp_path, pid=other.pid, pid_started=other.create_time() - 60)
+
+
+@pytest.mark.parametrize("started", ["own", None])
+def test_a_killed_run_goes_on_once_its_process_has_ended(tmp_path: Path, started: str | None) -> None:
+    """Before its parent has asked for its exit status, and after."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    lock = {"pid": child.pid, "pid_started": started and psutil.Process(child.pid).create_time()}
+    assert not opened_again(tmp_path / "alive", **lock)
+    child.kill()
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    assert opened_again(tmp_path / "zombie", **lock)
+    child.communicate()
+    assert opened_again(tmp_path / "gone", **lock)
 
 
 def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:

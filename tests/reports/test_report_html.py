@@ -17,7 +17,7 @@ from eval.stats import Estimate
 from methods.base import Lookup
 from reports.base import Comparison
 from reports.html import page, write_html
-from reports.rows import GROUPS
+from reports.metric_names import GROUPS
 from reports.text import visible
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}

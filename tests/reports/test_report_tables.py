@@ -16,7 +16,7 @@ from eval.stats import Estimate
 from eval.summary import summarise
 from reports import tables
 from reports.base import Comparison, ReportError, estimate, metric_keys, read_summary
-from reports.rows import GROUPS, ROWS
+from reports.metric_names import GROUPS, ROWS
 from reports.text import md
 
 
@@ -107,7 +107,7 @@ def test_the_rows_are_those_of_the_summary() -> None:
     assert keys - shown - {"cost/peak_rss_bytes"} == set()
     by_distance = {row.key for *_, row in tables.distances(summary)}
     by_distance |= {row.key for row in tables.split_rows(summary)}
-    assert keys - by_distance <= {row.key for row in ROWS}, "give it a row in reports/rows.py"
+    assert keys - by_distance <= {row.key for row in ROWS}, "give it a row in reports/metric_names.py"
 
 
 def test_cued_and_uncued_stand_below_each_other() -> None:

@@ -1,10 +1,10 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
-side, each on fewer threads. `python -m pipelines.fit RUN FOLDER JOB` is one such process, its job in JSON; it
-saves the fit in FOLDER and prints its progress as JSON lines. Where several devices share a fit, `torchrun` starts
-as many of them: all compute the same fit, each its share of every batch (`methods.batches.share_of`); the first
-one prints and saves.
+side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
+JSON; it saves the fit in FOLDER and prints its progress, a line of JSON behind a mark. What a library prints goes
+to fit.log in that folder. Where several devices share a fit, `torchrun` starts as many of them: all compute the
+same fit, each its share of every batch (`methods.batches.share_of`); the first one prints and saves.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.config import Resolved, saved_config
-from pipelines.fits import fit_and_save, load_fit
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
+from pipelines.saved_fits import fit_and_save, load_fit
 from tasks.base import Memory
 
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
+MARK = "recallbench: "  # before what a fit's process says to the one that started it
 MEMORIES = "memories.json"  # in the folder of a refit: what it is fitted on in place of the task's memories
 
 
@@ -96,7 +97,7 @@ def threads_of(fits: int, processes: int, cores: int) -> list[int]:
 def command_of(run: Run, job: FitJob, devices: int) -> list[str]:
     """What fits a job in a process of its own, or in as many as there are devices to share it."""
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
-    words = ["-m", "pipelines.fit", str(run.folder), str(job.folder_in(run)), json.dumps(asdict(job))]
+    words = ["-m", "pipelines.fit_processes", str(run.folder), str(job.folder_in(run)), json.dumps(asdict(job))]
     return [sys.executable, *(together if devices > 1 else []), *words]
 
 
@@ -118,24 +119,31 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
             failed.set()  # at once: this worker takes the next job before the pool hears of it
             raise
 
+    def hear(said: dict[str, Any]) -> None:
+        if "error" in said:
+            raise MethodError(said["error"])
+        display(said["stage"], said["done"], said["total"])
+
     def fit_one(job: FitJob) -> None:
         words = command_of(run, job, devices)
         folder = job.folder_in(run)
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
-        with (folder / "fit.log").open("w", encoding="utf-8") as log:  # a pipe that nobody reads would fill up
-            child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
-        running.append(child)
-        if failed.is_set():
-            child.terminate()
-        assert child.stdout is not None
-        for line in child.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise MethodError(said["error"])
-            display(said["stage"], said["done"], said["total"])
+        with (folder / "fit.log").open("w", buffering=1, encoding="utf-8") as log:  # an unread pipe would fill up
+            child = subprocess.Popen(
+                words, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", errors="replace", env=environment
+            )
+            running.append(child)
+            if failed.is_set():
+                child.terminate()
+            assert child.stdout is not None
+            for line in child.stdout:
+                printed, mark, said = line.partition(MARK)
+                log.write(printed)
+                if mark:
+                    hear(json.loads(said))
         if child.wait() != 0:
-            last_words = (folder / "fit.log").read_text(encoding="utf-8")[-LAST_WORDS:]
+            last_words = (folder / "fit.log").read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]
             raise RuntimeError(f"fitting {job.label} failed:\n{last_words}")
         run.finish_stage(job.stage)
 
@@ -154,7 +162,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
 
 
 def _say(**said: Any) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(f"{MARK}{json.dumps(said)}\n")
     sys.stdout.flush()
 
 

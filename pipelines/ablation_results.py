@@ -46,7 +46,7 @@ class Ablation:
     """A finished ablation, computed from its records."""
 
     saved: SavedRun
-    rows: Sequence[Mapping[str, Any]]  # name, what, against, fit_of: pipelines.rows.AblationRow
+    rows: Sequence[Mapping[str, Any]]  # name, what, against, fit_of: pipelines.ablation_rows.AblationRow
     metrics: Mapping[str, Mapping[str, Estimate]]  # row -> metric -> estimate
     triggers: Mapping[str, Mapping[str, Any]]  # row -> the trigger's ROC on the first seed
     gate: Mapping[str, float] | None  # None: no row needed it

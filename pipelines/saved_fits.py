@@ -28,6 +28,12 @@ def load_fit(folder: Path) -> FitReport | None:
     return FitReport(**body)
 
 
+def saved_fits(folder: Path) -> set[tuple[int, str]]:
+    """(seed, name) of every fit that a run folder holds; the name of an ablation's row may hold a slash."""
+    paths = [file.parent.relative_to(folder / "fits") for file in folder.glob("fits/*/**/fit.json")]
+    return {(int(path.parts[0]), "/".join(path.parts[1:])) for path in paths}
+
+
 def fit_and_save(
     method: Method, folder: Path, memories: Sequence[Memory], sft: Sequence[Conversation]
 ) -> FitReport:

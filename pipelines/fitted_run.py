@@ -23,6 +23,7 @@ from pipelines.config import Resolved, saved_config
 from pipelines.making import make_method
 from pipelines.progress import Display
 from pipelines.results import read_json
+from pipelines.saved_fits import saved_fits
 from tasks.base import Memory, Message, TaskError
 
 ROOM_TOKENS = 64  # kept for the chat template beside a question
@@ -119,12 +120,6 @@ class FittedRun:
         if tokens > room:
             raise MethodError(f"the question has {tokens} tokens, and {room} fit the model's window; ask in fewer")
         return Context(tuple(messages), max_new_tokens)
-
-
-def saved_fits(folder: Path) -> set[tuple[int, str]]:
-    """(seed, name) of every fit that a run folder holds; the name of an ablation's row may hold a slash."""
-    paths = [file.parent.relative_to(folder / "fits") for file in folder.glob("fits/*/**/fit.json")]
-    return {(int(path.parts[0]), "/".join(path.parts[1:])) for path in paths}
 
 
 class Conversation:

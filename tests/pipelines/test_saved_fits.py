@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from methods.base import FitReport
-from pipelines.fits import fit_or_load, load_fit
 from pipelines.run import Run
+from pipelines.saved_fits import fit_or_load, load_fit
 from tasks.base import Conversation, Memory
 from tasks.registry import load_task
 

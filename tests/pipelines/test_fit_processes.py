@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,18 @@ from safetensors.torch import load_file
 from eval.records import LifecycleRecord, TurnRecord, read_all_records, read_records
 from eval.runner import Footprint
 from methods.base import MethodError
-from pipelines import compare, fit
+from pipelines import compare, fit_processes
 from pipelines.config import saved_config
-from pipelines.fits import load_fit
-from pipelines.fitted import saved_fits
 from pipelines.progress import Display
 from pipelines.run import Run
+from pipelines.saved_fits import load_fit, saved_fits
 
 WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
 ADAPTER = "adapter_model.safetensors"
 
 
-def jobs(*names: str) -> list[fit.FitJob]:
-    return [fit.FitJob(name, name, 0) for name in names]
+def jobs(*names: str) -> list[fit_processes.FitJob]:
+    return [fit_processes.FitJob(name, name, 0) for name in names]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_refits_apart_are_those_made_here_and_stay_in_the_run_folder(
     ]
     assert {r.step for r in apart if r.refit} == {"write", "update", "forget"}
     refits = folder / "refits" / "0" / "sft"
-    changed, forgotten = (fit.read_memories(refits / name) for name in ("changed", "forgotten"))
+    changed, forgotten = (fit_processes.read_memories(refits / name) for name in ("changed", "forgotten"))
     task = saved_config(folder).task.load(0)
     assert {m.id for m in changed} > {m.id for m in task.memories} > {m.id for m in forgotten}
     assert set(forgotten) < set(task.memories)
@@ -129,14 +129,14 @@ def test_devices_that_share_a_fit_make_the_same_fit(monkeypatch: pytest.MonkeyPa
 
 def test_more_devices_than_gpus_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine with two GPUs."""
-    monkeypatch.setattr(fit, "resolve_device", lambda _device: torch.device("cuda"))
+    monkeypatch.setattr(fit_processes, "resolve_device", lambda _device: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert fit.own_device("auto") == "cuda:1"
+    assert fit_processes.own_device("auto") == "cuda:1"
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(MethodError, match=r"fit_devices=3 asks for more GPUs than torch sees here \(2\)"):
-        fit.own_device("auto")
+        fit_processes.own_device("auto")
 
 
 def test_a_mistake_of_the_users_comes_back_as_one_sentence(
@@ -153,21 +153,45 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> 
     """Here: the run folder holds no configuration."""
     run = Run(tmp_path, {})
     with pytest.raises(RuntimeError, match=r"(?s)fitting (sft|recall) failed:.*config\.json"):
-        fit.fit_apart(run, jobs("sft", "recall"), 2, Display())
+        fit_processes.fit_apart(run, jobs("sft", "recall"), 2, Display())
+
+
+def test_what_a_library_prints_goes_to_the_log_and_nothing_else_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words, JSON, bytes that are no text, half a line before one of the fit's own."""
+    mark = fit_processes.MARK.encode()
+    prints = {
+        "a": b'loaded\n{"loss": 1}\n3\n\xff\nhalf ' + mark + b'{"stage": "a", "done": 1, "total": 2}\nend\n',
+        "b": b"half " + mark + b'{"error": "put it right"}\n',
+    }
+
+    def printing(_run: Run, job: fit_processes.FitJob, _devices: int) -> list[str]:
+        return [sys.executable, "-c", f"import sys; sys.stdout.buffer.write({prints[job.name]!r})"]
+
+    monkeypatch.setattr(fit_processes, "command_of", printing)
+    heard: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Display, "__call__", lambda _self, *said: heard.append(said))
+    run = Run(tmp_path, {})
+    with pytest.raises(MethodError, match=r"^put it right$"):
+        fit_processes.fit_apart(run, jobs("a", "b"), 1, Display())
+    assert heard == [("a", 1, 2)] and run.stages == ["fit a seed 0"]
+    logs = [(run.fit_folder(0, name) / "fit.log").read_text(encoding="utf-8") for name in ("a", "b")]
+    assert logs == ['loaded\n{"loss": 1}\n3\n\ufffd\nhalf end\n', "half "]
 
 
 def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even the name that the failed fit's own worker would take next."""
     started: list[str] = []
-    popen = fit.subprocess.Popen
+    popen = fit_processes.subprocess.Popen
 
     def noting(words: list[str], **settings: object) -> object:
         started.append(json.loads(words[-1])["name"])
         return popen(words, **settings)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(fit.subprocess, "Popen", noting)
+    monkeypatch.setattr(fit_processes.subprocess, "Popen", noting)
     with pytest.raises(RuntimeError, match="fitting a failed"):
-        fit.fit_apart(Run(tmp_path, {}), jobs("a", "b", "c"), 1, Display())
+        fit_processes.fit_apart(Run(tmp_path, {}), jobs("a", "b", "c"), 1, Display())
     assert started == ["a"]
 
 
@@ -178,4 +202,4 @@ def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pyte
 def test_the_last_round_takes_the_cores_that_others_left(
     fits: int, processes: int, cores: int, threads: list[int]
 ) -> None:
-    assert fit.threads_of(fits, processes, cores) == threads
+    assert fit_processes.threads_of(fits, processes, cores) == threads
