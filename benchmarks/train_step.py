@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from methods.augment import augmented
+from methods.turns import example_turn, turn_batches
 
 from methods import batches, control_rows
-from methods.augment import augmented
 from methods.backbone import Backbone, load_backbone
 from methods.batches import lay_out
 from methods.chat import Sample
 from methods.examples import ExampleConfig, clause_examples, general
 from methods.sft import sft_sample
 from methods.train import LoraTrainConfig, train_lora
-from methods.turns import example_turn, turn_batches
 from pipelines.progress import quiet_libraries
 from tasks.registry import load_task
 

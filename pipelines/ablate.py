@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.trigger import trigger_roc
+from eval.trigger import trigger_area
 from methods.backbone import Backbone, load_backbone
 from methods.base import Method
-from methods.recall.trigger import recall_margins
+from methods.recall.embed import recall_margins
 from pipelines.ablation_results import TRIGGERS, write_ablation
 from pipelines.ablation_rows import SETS, AblationRow, chosen_rows
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
@@ -36,8 +36,6 @@ from pipelines.saved_fits import fit_or_load
 from reports.base import TaskFacts
 from tasks.base import Message, TaskData, TaskError
 from tasks.validate import check
-
-BIASES = (-8.0, -6.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)  # of <recall>, for the trigger's ROC
 
 
 def missing_fits(rows: Sequence[AblationRow], config: Resolved, run: Run) -> list[FitJob]:
@@ -113,17 +111,11 @@ def trigger_turns(task: TaskData) -> tuple[Conversations, Conversations]:
 
 
 def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:
-    """The trigger's ROC on the seed's dev questions and ordinary conversations."""
+    """The area under the trigger's ROC on the seed's dev questions and ordinary conversations."""
     asked, ordinary = trigger_turns(task)
     backbone = method.backbone  # type: ignore[attr-defined]
-    wanted = recall_margins(backbone, asked).tolist()
-    roc = trigger_roc(wanted, recall_margins(backbone, ordinary).tolist(), BIASES)
-    return {
-        "area": roc.area,
-        "asked": len(asked),
-        "ordinary": len(ordinary),
-        "points": [asdict(p) for p in roc.points],
-    }
+    area = trigger_area(recall_margins(backbone, asked).tolist(), recall_margins(backbone, ordinary).tolist())
+    return {"area": area, "asked": len(asked), "ordinary": len(ordinary)}
 
 
 def run_and_show(words: list[str], rows: Sequence[AblationRow]) -> None:

@@ -76,17 +76,12 @@ def compare(config: Resolved, display: Display) -> Comparison:
     return comparison
 
 
-RECITERS = ("recall", "recall_spec", "recall_written")
-
-
 def say_too_long(
     names: Sequence[str], config: Resolved, task: TaskData, backbone: Backbone, display: Display
 ) -> None:
     """Says before any fit which memories are longer than an answer: no recall could recite them."""
-    reciters = set(names) & set(RECITERS)
-    if reciters:
-        configs = [config.method_configs[name] for name in reciters]
-        num_pads = max(getattr(own, "vectors_per_memory", 1) for own in configs)
+    if any(name.startswith("recall") for name in names):
+        num_pads = config.method_configs["recall"].vectors_per_memory if "recall" in names else 1
         said = too_long_to_recite(backbone, task.memories, config.evaluation.max_new_tokens, num_pads)
         if said:
             display.say(said)

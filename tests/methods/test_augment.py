@@ -7,9 +7,9 @@ import re
 from dataclasses import replace
 
 import pytest
+from methods.augment import AGAIN, CLAIMS, FOLLOW_UPS, answered, augmented, later_turn, talk_before
 from test_examples import TWO_TURNS
 
-from methods.augment import AGAIN, CLAIMS, FOLLOW_UPS, answered, augmented, later_turn, talk_before
 from methods.base import MethodError
 from methods.examples import Example, ExampleConfig, clause_examples, general, plain_messages, self_made_cues
 from tasks.base import QA, Memory, Message

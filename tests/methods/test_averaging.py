@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from methods.averaging import WeightAverage
 from safetensors.torch import load_file
 from test_train import CONFIG, batches_of, term
 from torch import nn
 
-from methods.averaging import WeightAverage
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.recall.method import RecallMethod

@@ -10,6 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from methods.recall.stage1 import memory_term
+from methods.samples import recall_pieces
+from methods.turns import Turn, as_dialogues
 from model_script import random_bank
 
 from methods.backbone import Backbone
@@ -24,10 +27,7 @@ from methods.batches import (
     share_of,
 )
 from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, supervised
-from methods.recall.stage1 import memory_term
-from methods.samples import recall_pieces
 from methods.train import LoraTrainConfig, MemoryLM, MemoryTerm, train_lora
-from methods.turns import Turn, as_dialogues
 from tasks.base import Message
 
 CPU = torch.device("cpu")

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from methods.recall.calibrated import MixtureConfig
+from methods.recall.mixed_dataset import SpecMixture
+from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.calibrated import MixtureConfig
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.mixed_dataset import SpecMixture
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
-from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Conversation, Memory, Message, TaskData

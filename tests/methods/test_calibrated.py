@@ -10,6 +10,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from methods.recall.calibrated import CalibratedDataset, MixtureConfig
+from methods.recall.stage1 import query_epochs
+from methods.samples import conversation_sample
 
 from methods.backbone import Backbone
 from methods.base import MethodError
@@ -25,9 +28,6 @@ from methods.examples import (
     unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.calibrated import CalibratedDataset, MixtureConfig
-from methods.recall.stage1 import query_epochs
-from methods.samples import conversation_sample
 from tasks.base import Conversation, Message, TaskData
 
 NOTHING = MixtureConfig(

@@ -9,12 +9,6 @@ from collections import Counter
 
 import pytest
 import torch
-
-from methods.backbone import Backbone
-from methods.base import MethodError
-from methods.chat import IGNORE, Sample, encode_text
-from methods.examples import general
-from methods.recall.bank import MemoryBank
 from methods.recall.mixed_dataset import MixedMemorySFTDataset, SpecMixture
 from methods.recall.segments import (
     extract_think,
@@ -22,6 +16,12 @@ from methods.recall.segments import (
     segment_epochs,
     segment_sample,
 )
+
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.chat import IGNORE, Sample, encode_text
+from methods.examples import general
+from methods.recall.bank import MemoryBank
 from tasks.base import Conversation, Memory, Message, TaskData
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.recall.mixed_dataset import SpecMixture
+from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod, general_memories
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.mixed_dataset import SpecMixture
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
 from methods.recall.writing import WriteConfig
-from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod, general_memories
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import TaskData

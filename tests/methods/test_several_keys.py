@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.recall.stage1 import train_recall_token
 from model_script import random_bank
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,7 +20,6 @@ from methods.chat import encode_pieces, encode_prompt, supervised
 from methods.recall.bank import FORMAT, NULL_ID, MemoryBank, best_cosines
 from methods.recall.embed import _batch_extract_embeddings, key_parts
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.stage1 import train_recall_token
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, no_progress

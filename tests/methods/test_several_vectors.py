@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.recall.calibrated import MixtureConfig
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.calibrated import MixtureConfig
 from methods.recall.method import RecallConfig, RecallMethod, SilentRecallConfig
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup

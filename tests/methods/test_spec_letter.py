@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from methods.recall.mixed_dataset import MixedMemorySFTDataset
+from methods.recall.segments import sample_think_segments, segment_epochs, segment_sample
+from methods.recall.stage1 import train_recall_token
 from model_script import random_bank, says, scripted, spied
 from test_recall_generation import PROMPT, axes, recall_at
 from test_train import CONFIG, batches_of, term
@@ -21,9 +24,6 @@ from methods.decode import Clock
 from methods.recall import spec, stage2
 from methods.recall.bank import NULL_ID
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.mixed_dataset import MixedMemorySFTDataset
-from methods.recall.segments import sample_think_segments, segment_epochs, segment_sample
-from methods.recall.stage1 import train_recall_token
 from methods.setup import MethodSetup
 from methods.train import ALL_LINEAR, QUERY_VALUE, LoraTrainConfig, no_progress, train_lora
 from tasks.base import Conversation, Message, TaskData

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from methods.augment import augmented
+from methods.recall.calibrated import CalibratedDataset, MixtureConfig
+from methods.recall.stage1 import query_epochs
+from methods.recall.teacher import agreed, encoder_cosines, near_duplicates, with_row
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.augment import augmented
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.examples import (
@@ -29,10 +32,7 @@ from methods.examples import (
     unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.calibrated import CalibratedDataset, MixtureConfig
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.stage1 import query_epochs
-from methods.recall.teacher import agreed, encoder_cosines, near_duplicates, with_row
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, Teacher
 from pipelines.config import CompareConfig, resolve

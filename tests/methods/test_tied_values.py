@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.recall.stage1 import memory_term, train_recall_token
+from methods.recall.stage2 import train_memory_decoding
 from model_script import random_bank
 from test_train import CONFIG, batches_of
 
 from methods.backbone import Backbone
 from methods.chat import encode_pieces, supervised
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.stage1 import memory_term, train_recall_token
-from methods.recall.stage2 import train_memory_decoding
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, no_progress
 from tasks.base import TaskData

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from methods.recall.stage1 import memory_term
+from methods.recall.stage2 import train_memory_decoding
 from model_script import random_bank
 from torch.nn import functional as F
 
@@ -19,8 +21,6 @@ from methods.batches import collate, lay_out, length_grouped, share_of
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
 from methods.examples import READING_ID
 from methods.recall.bank import MemoryBank
-from methods.recall.stage1 import memory_term
-from methods.recall.stage2 import train_memory_decoding
 from methods.train import (
     QUERY_VALUE,
     LoraTrainConfig,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from methods.recall.trigger import recall_margins
 from model_script import random_bank
 
 from methods.backbone import Backbone
@@ -11,7 +12,6 @@ from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
 from methods.recall.generation import AutoregressiveRecall
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.trigger import recall_margins
 from methods.setup import MethodSetup
 from tasks.base import Message
 

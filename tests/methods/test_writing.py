@@ -9,6 +9,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from methods.recall.frozen import target_logits
+from methods.recall.stage2 import train_memory_decoding
+from methods.samples import recall_pieces, recall_prompt
 from model_script import random_bank
 from torch.nn import functional as F
 
@@ -20,10 +23,8 @@ from methods.decode import generate
 from methods.examples import Example
 from methods.prefixes import compute_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.frozen import target_logits
 from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
 from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.stage2 import train_memory_decoding
 from methods.recall.writing import (
     ValueJob,
     WriteConfig,
@@ -37,7 +38,6 @@ from methods.recall.writing import (
     spread_start,
     within_norm,
 )
-from methods.samples import recall_pieces, recall_prompt
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, no_progress
 from tasks.base import QA, Memory, Message
