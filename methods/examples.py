@@ -19,9 +19,9 @@ from typing import Literal
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
-from methods.examples_zh import chinese_questions
 from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message
 from tasks.chinese import is_chinese
+from tasks.self_cues import self_made_questions
 
 MemorySampleKind = Literal["memory_front", "memory_full", "sft_only"]  # the specification's sample types
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
@@ -63,38 +63,6 @@ class ExampleConfig:
             )
 
 
-# A number with the word it counts, or a name of two capitalised words: what a question may ask for.
-# "box 41 by 15:35" counts nothing: a preposition or a conjunction is no unit.
-_NO_UNIT = r"(?!(?:and|or|on|by|to|of|at|in|for|from|per|before|after|until|with|is|are|a|an|the)\b)"
-_FACT = re.compile(
-    r"\b\d(?:[\d.,:]*\d)?(?:(?:st|nd|rd|th)\b|\s+(?:per\s+cent|" + _NO_UNIT + r"[a-z]+))?"
-    r"|\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"
-)
-
-
-def self_made_cues(memory: Memory, limit: int) -> list[Example]:
-    """Questions by rule from a clause's own text: a fact replaced by its question, under the title.
-
-    They lead to the clause and no further: an answer picked by rule would teach to name any fact at hand.
-
-    "Staff receive 31 euros a day." titled "Meals, Cork" -> "Meals, Cork: staff receive how many euros a day?"
-    """
-    found = [Example((Message("user", asked),), memory.id, memory.text) for asked in chinese_questions(memory)]
-    for sentence in () if is_chinese(memory.text) else re.split(r"(?<=[.!?])\s+", memory.text):
-        for match in _FACT.finditer(sentence):
-            fact = match.group()
-            if match.start() == 0 or fact in memory.title:
-                continue
-            unit = fact.partition(" ")[2]
-            asked = f"how many {unit}" if unit and fact[0].isdigit() else "what"
-            blank = (sentence[: match.start()] + asked + sentence[match.end() :]).rstrip(".!? ")
-            question = f"{memory.title}: {blank[0].lower() + blank[1:]}?" if memory.title else f"{blank}?"
-            found.append(Example((Message("user", question),), memory.id, memory.text))
-    if len(found) <= limit:
-        return found
-    return random.Random(memory.id).sample(found, limit)
-
-
 def titled(memory: Memory) -> str:
     """A memory as searches read it: its title, then its text."""
     return f"{memory.title}. {memory.text}" if memory.title else memory.text
@@ -111,7 +79,10 @@ def clause_examples(memories: Sequence[Memory], config: ExampleConfig) -> dict[s
     for memory in memories:
         cued = [_cue_example(memory, cue, asked.get((memory.family, cue.slot), ())) for cue in memory.cues]
         limit = min(config.self_cues, 1) if cued else config.self_cues
-        examples[memory.id] = cued + self_made_cues(memory, limit)
+        examples[memory.id] = cued + [
+            Example((Message("user", question),), memory.id, memory.text)
+            for question in self_made_questions(memory, limit)
+        ]
     return examples
 
 

@@ -1,7 +1,7 @@
 """A run's recall model as a folder of its own: `python -m pipelines.export run=latest method=recall to=FOLDER`.
 
 The folder is an ordinary model folder with its memories; somebody with transformers alone chats with it
-(`methods.recall.export`).
+(`pipelines.export_folder`).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def export(options: Options) -> None:
     """Finds the fit, loads it, writes the folder and says where it is."""
     if not options.to:
         raise MethodError("to=... is missing: name the folder to be written, e.g. to=exported")
-    from methods.recall.export import check_room
     from methods.recall.method import RecallMethod
+    from pipelines.export_folder import check_room, export_model
     from pipelines.fitted_run import FittedRun
     from pipelines.progress import quiet_libraries
     from pipelines.report import find_run
@@ -61,7 +61,7 @@ def export(options: Options) -> None:
             f"method={options.method}: has no memories to export; name a recall method, of: "
             f"{', '.join(fitted.names)}"
         )
-    method.export(folder, options.overwrite)
+    export_model(method, folder, options.overwrite)
     sys.stdout.write(
         f"wrote {options.method} of {run} (seed {fitted.seed}) to {folder}; how to chat with it: "
         f"{folder / 'README.md'}\n"

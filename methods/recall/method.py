@@ -18,7 +18,6 @@ from methods.decode import Clock, Generated, generate
 from methods.examples import Example, clause_examples
 from methods.recall.bank import MemoryBank, check_entries
 from methods.recall.embed import check_lengths
-from methods.recall.export import export_model
 from methods.recall.generation import RecallEvent, RecallMechanism, recalled_text, test_memory_recall
 from methods.recall.recipe import RecallConfig, StageLogs, extract, spread, train_calibrated
 from methods.recall.writing import (
@@ -90,7 +89,7 @@ class RecallMethod:
         started = time.perf_counter()
         self._check(memories)
         logs = self._train(memories, sft)
-        bank = self._bank()
+        bank = self.fitted_bank()
         notes = {"step1_s": logs.step1.seconds, "step2_s": logs.step2.seconds, **logs.notes}
         if bank.num_vectors:
             notes["verbatim_from_true_vector"] = test_memory_recall(self.backbone, bank, TEST_CONTEXT)
@@ -108,14 +107,15 @@ class RecallMethod:
 
     # answering
 
-    def _bank(self) -> MemoryBank:
+    def fitted_bank(self) -> MemoryBank:
+        """Raises MethodError where nothing was fitted."""
         if self.bank is None:
             raise MethodError(f"{self.name}: nothing was fitted yet; call fit or load first")
         return self.bank
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
         clock = Clock(self.backbone.device, enabled=timed)
-        bank = self._bank()
+        bank = self.fitted_bank()
         recall = replace(self.recall, enabled=self.recall.enabled and self._recall_enabled)
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
         mechanism = RecallMechanism(bank, self.backbone, recall, self.logit_scale, forced)
@@ -138,7 +138,7 @@ class RecallMethod:
 
     def _lookups(self, output: Generated, events: Sequence[RecallEvent]) -> tuple[Lookup, ...]:
         """Each recall with the text that stands behind it."""
-        ids, texts = self._bank().ids, recalled_text(self.backbone, output.token_ids)
+        ids, texts = self.fitted_bank().ids, recalled_text(self.backbone, output.token_ids)
         return tuple(
             Lookup(ids[e.memory_index], e.score, text, tuple((ids[i], score) for i, score in e.candidates))
             for e, text in zip(events, texts, strict=False)  # a <recall> that ends the answer finds nothing
@@ -152,6 +152,11 @@ class RecallMethod:
 
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
+
+    @property
+    def chosen_by_gold(self) -> bool:
+        """Is it a control arm?"""
+        return self._choose is not None
 
     def enable_recall(self, enabled: bool) -> None:
         """Off: the bank is never looked into, and the weights answer alone."""
@@ -176,7 +181,7 @@ class RecallMethod:
 
     def _write(self, memories: Sequence[Memory], options: WriteConfig) -> WriteReport:
         started = time.perf_counter()
-        bank = self._bank()
+        bank = self.fitted_bank()
         self._check(memories)
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
         keys_ND = bank.normalise(self._extract(untouched, memories))
@@ -205,7 +210,7 @@ class RecallMethod:
 
     def _start_values(self, keys_ND: torch.Tensor) -> list[torch.Tensor]:
         """(P, D) that new memories are fed as where nothing is optimised: as many as fitted ones, untrained."""
-        bank = self._bank()
+        bank = self.fitted_bank()
         if bank.num_vectors == 1:
             return list(keys_ND[:, None] * bank.gain)
         return list(spread(keys_ND, bank.num_vectors, self.setup.train.seed) * bank.gain)
@@ -218,10 +223,10 @@ class RecallMethod:
         options: WriteConfig,
     ) -> dict[str, WrittenValue]:
         """Each memory's value by its id; a warning names each that is not decoded word for word."""
-        bank = self._bank()
+        bank = self.fitted_bank()
         jobs = [
             ValueJob(memory, [*own, *(Example(messages, memory.id, memory.text) for messages in GENERIC)], start)
-            for memory, own, start in zip(memories, asked, plan_starts(bank, memories, keys_ND), strict=True)
+            for memory, own, start in zip(memories, asked, plan_starts(bank, keys_ND), strict=True)
         ]
         values = optimise_values(
             self.backbone,
@@ -249,26 +254,15 @@ class RecallMethod:
         return [*clause_examples([memory], self.setup.examples)[memory.id], by_title]
 
     def forget(self, ids: Sequence[str]) -> None:
-        self._bank().forget(ids)
+        self.fitted_bank().forget(ids)
 
     def stored_bytes(self) -> int:
-        return self._bank().num_bytes
+        return self.fitted_bank().num_bytes
 
     def save(self, path: Path) -> None:
         """The adapters of both steps and the bank; the base weights are not copied."""
         self.setup.copy_adapters(path)
-        self._bank().save(path / "bank")
-
-    def export(self, folder: Path, overwrite: bool = False) -> None:
-        """Writes an ordinary model folder with its bank and `custom_generate/generate.py`.
-
-        overwrite: an earlier export may lie there. Raises MethodError for a control arm.
-        """
-        if self._choose is not None:
-            raise MethodError(f"{self.name}: chooses by the gold answers, which no export has; export recall")
-        export_model(
-            self.backbone, self._bank(), folder, self.recall, self.logit_scale, self.setup.sampling, overwrite
-        )
+        self.fitted_bank().save(path / "bank")
 
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""

@@ -293,7 +293,7 @@ class SpecRecallMethod(RecallMethod):
 
         Measured through the decode loop: the prompt ends in <recall>, one step is taken.
         """
-        bank = self._bank()
+        bank = self.fitted_bank()
         hits = 0
         for start in range(0, len(segments), 16):
             part = segments[start : start + 16]
@@ -307,5 +307,5 @@ class SpecRecallMethod(RecallMethod):
     def _test_epoch(self, model: Any, epoch: int) -> None:
         """`test_memory_recall` on the model as it stands, LoRA not yet merged."""
         live = replace(self.backbone, model=model)
-        share = test_memory_recall(live, self._bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
+        share = test_memory_recall(live, self.fitted_bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
         log.info("epoch %d: %.2f of %d memories recited word for word", epoch, share, TEST_MEMORIES)

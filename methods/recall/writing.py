@@ -14,8 +14,7 @@ own vector, a sibling's or the mean, left at least 14 tokens wrong; 4 vectors we
 the frozen model has learnt to read behind.
 
 Values are optimised side by side, each with an optimiser and conversations of its own, so that none knows of the
-others; one that is done makes room for the next. A value that starts at another new one's waits for it: the
-outcome is that of one at a time in the given order, up to rounding.
+others; one that is done makes room for the next. The outcome is that of one at a time, up to rounding.
 
 The key starts at the text's own vector, moved towards the states that questions about it have at <recall>, and
 is trained alone on them: they pick it from the whole bank, and other memories' keys stay out of its way. Those
@@ -28,6 +27,7 @@ ones, Q questions, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -76,7 +76,7 @@ class ValueJob:
 
     memory: Memory
     examples: Sequence[Example]  # the conversations in which it must be decoded; with an answer, also be read
-    start: Tensor | int  # (P, D) that are fed at first, or the number of an earlier job whose result is
+    start_PD: Tensor  # what is fed at first
 
 
 @dataclass(frozen=True)
@@ -172,26 +172,19 @@ def spread_start(start_PD: Tensor, count: int, seed: int = 0) -> Tensor:
     return torch.cat([start_PD, copies])
 
 
-def plan_starts(bank: MemoryBank, memories: Sequence[Memory], keys_ND: Tensor) -> list[Tensor | int]:
-    """Where each new memory's value starts: at the value of the memory with the nearest key, if that is near.
+def plan_starts(bank: MemoryBank, keys_ND: Tensor) -> list[Tensor]:
+    """(P, D) where each new memory's value starts: the value of the bank's memory with the nearest key, if near.
 
-    As if they were written one at a time in this order: a memory may be followed by those behind it, and then
-    stands here as its number, since its value is not known yet; what it replaces is gone for them. Where no key
-    is near, at the memory's own key, at the size of fitted values.
+    Where no key is, at the memory's own key, at the size of fitted values.
     """
-    gone = {row for row, memory_id in enumerate(bank.ids) if memory_id == NULL_ID}
-    starts: list[Tensor | int] = []
-    for number, (memory, key_D) in enumerate(zip(memories, keys_ND, strict=True)):
-        cosine_K = torch.cat([bank.keys_MD, keys_ND[:number]]) @ key_D
-        cosine_K[list(gone)] = -1.0
-        nearest = int(cosine_K.argmax()) if len(cosine_K) else -1
-        if nearest < 0 or float(cosine_K[nearest]) < WARM_START_COSINE:
-            starts.append(key_D[None] * bank.gain)
-        else:
-            starts.append(bank.memory_embeddings(nearest) if nearest < len(bank) else nearest - len(bank))
-        if memory.id in bank:
-            gone.add(bank.index(memory.id))
-    return starts
+    cosine_NM = keys_ND @ bank.keys_MD.T
+    if NULL_ID in bank:
+        cosine_NM[:, bank.index(NULL_ID)] = -1.0
+    nearest_N = cosine_NM.argmax(dim=1).tolist() if len(bank) else [-1] * len(keys_ND)
+    return [
+        bank.memory_embeddings(row) if row >= 0 and cosine_M[row] >= WARM_START_COSINE else key_D[None] * bank.gain
+        for row, cosine_M, key_D in zip(nearest_N, cosine_NM, keys_ND, strict=True)
+    ]
 
 
 def _rest(backbone: Backbone, example: Example) -> list[int]:
@@ -233,11 +226,11 @@ def target_logits(
     return list(logits.split([len(target_T) for target_T in targets]))
 
 
-def _lane(backbone: Backbone, job: ValueJob, start_PD: Tensor, longest: float, seed: int) -> _Lane:
+def _lane(backbone: Backbone, job: ValueJob, longest: float, seed: int) -> _Lane:
     device = backbone.device
     text = encode_pieces(backbone.tokenizer, [job.memory.text, backbone.ids.recall_end])
     count = -(-len(text) // TOKENS_PER_VECTOR)
-    start_PD = spread_start(start_PD.detach().float().to(device), count, seed)
+    start_PD = spread_start(job.start_PD.detach().float().to(device), count, seed)
     fed_PD = torch.nn.Parameter(within_norm(start_PD, longest))
     # Nothing that is optimised stands before the vectors: what leads to them is computed once.
     prefixes = compute_prefixes(backbone.model, [recall_prompt(backbone, e.messages) for e in job.examples])
@@ -280,27 +273,19 @@ def optimise_values(
 ) -> list[WrittenValue]:
     """For each job the vectors from which the frozen model decodes the memory's text in its conversations.
 
-    At most BATCH_SIZE jobs run side by side, and one that is done leaves its place to the first that need not
-    wait for another's result. Vectors missing at the start are copies of its first one, spread. Nothing but the
-    vectors is changed, and no gradient is left behind. gain: of the bank, which MAX_NORM counts in. progress is
-    told how many of how many are done, from none on.
+    At most BATCH_SIZE jobs run side by side, and one that is done leaves its place to the next. Vectors missing at
+    the start are copies of its first one, spread. Nothing but the vectors is changed, and no gradient is left
+    behind. gain: of the bank, which MAX_NORM counts in. progress is told how many of how many are done, from none
+    on.
     """
-    waiting = list(range(len(jobs)))
+    waiting = iter(range(len(jobs)))
     lanes: dict[int, _Lane] = {}
     written: dict[int, WrittenValue] = {}
     if jobs and progress is not None:
         progress(0, len(jobs))
     while len(written) < len(jobs):
-        for number in list(waiting):
-            if len(lanes) == BATCH_SIZE:
-                break
-            start = jobs[number].start
-            if isinstance(start, int):
-                if start not in written:
-                    continue
-                start = written[start].fed_PD
-            lanes[number] = _lane(backbone, jobs[number], start, MAX_NORM * gain, seed)
-            waiting.remove(number)
+        for number in itertools.islice(waiting, BATCH_SIZE - len(lanes)):
+            lanes[number] = _lane(backbone, jobs[number], MAX_NORM * gain, seed)
         _turn(backbone, list(lanes.values()), max_steps)
         for number in [number for number, lane in lanes.items() if lane.done]:
             lane = lanes.pop(number)

@@ -24,7 +24,7 @@ from methods.base import MethodError
 from methods.chat import SYSTEM
 from methods.decode import Sampling
 from methods.recall.bank import MemoryBank
-from methods.recall.generation import AutoregressiveRecall
+from methods.recall.method import RecallMethod
 
 LOOP = Path(__file__).parent / "exported" / "generate.py"
 MARK = "bank.json"  # of a folder that holds an export
@@ -71,26 +71,22 @@ print(recalled)
 """
 
 
-def export_model(
-    backbone: Backbone,
-    bank: MemoryBank,
-    folder: Path,
-    recall: AutoregressiveRecall,
-    logit_scale: float,
-    sampling: Sampling,
-    overwrite: bool = False,
-) -> None:
-    """Writes the folder, with which tokens and memories are chosen as given. overwrite: an earlier export, if any.
+def export_model(method: RecallMethod, folder: Path, overwrite: bool = False) -> None:
+    """Writes the folder, with which tokens and memories are chosen as the method does.
 
-    Raises MethodError where something else lies there, where it cannot be written, or for memories without
-    vectors.
+    overwrite: an earlier export may lie there. Raises MethodError where something else does, where it cannot be
+    written, for a control arm, and for memories without vectors.
     """
+    bank = method.fitted_bank()
+    if method.chosen_by_gold:
+        raise MethodError(f"{method.name}: chooses by the gold answers, which no export has; export recall")
     if not bank.num_vectors:
-        raise MethodError("memories that are fed as their text have no export; export recall")
+        raise MethodError(f"{method.name}: memories that are fed as their text have no export; export recall")
     check_room(folder, overwrite)
+    settings = asdict(method.recall) | {"logit_scale": method.logit_scale}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(backbone, bank, folder, asdict(recall) | {"logit_scale": logit_scale}, sampling)
+        _write(method.backbone, bank, folder, settings, method.setup.sampling)
     except OSError as error:
         raise MethodError(f"{folder}: cannot be written ({error.strerror}); name another folder") from error
 
