@@ -59,6 +59,8 @@ def answer_from(
         kv_bytes=output.kv_bytes,
         truncated_turns=truncated_turns,
         searched_vectors=searched_vectors,
+        forwards=output.forwards,
+        drafted=output.drafted,
     )
     return Answer(raw, think, final, lookups, usage, output.finished)
 

@@ -76,18 +76,17 @@ def spied(backbone: Backbone) -> Iterator[Feed]:
         handle.remove()
 
 
-def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_keys: int = 1) -> MemoryBank:
-    """Memories m0, m1, ... with keys and values that differ, off a centre, with a gain of 3."""
+def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_vectors: int = 1) -> MemoryBank:
+    """Memories m0, m1, ... with keys and vectors that differ, off a centre, with a gain of 3."""
     generator = torch.Generator().manual_seed(seed)
     width = backbone.hidden_size
-    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint, num_keys)
+    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint)
     if size:  # nothing cannot be written
-        bank.write(
-            [f"m{i}" for i in range(size)],
-            [f"Text of memory {i}." for i in range(size)],
-            torch.randn(size, num_keys, width, generator=generator),
-            torch.randn(size, width, generator=generator),
-        )
+        keys_MD = torch.randn(size, width, generator=generator)
+        fed_MPD = torch.randn(size, num_vectors, width, generator=generator)
+        ids, texts = [f"m{i}" for i in range(size)], [f"Text of memory {i}." for i in range(size)]
+        bank.write(ids, texts, keys_MD, list(fed_MPD))
+        bank.take_values(bank.values_MPD)
     return bank
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from model_script import says, scripted
@@ -21,6 +20,7 @@ from methods.base import Answer, Context, Method
 from methods.decode import generate, listening
 from methods.rag import RagMethod
 from methods.recall.method import RecallMethod
+from methods.recall.recipe import make_bank
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from tasks.base import Message, TaskData
@@ -36,7 +36,7 @@ def asked(
     monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
     setup = MethodSetup(pristine_lively.clone(), folder=tmp_path)
     recall, rag = RecallMethod(setup), RagMethod(setup)
-    recall.bank = recall._make_bank(regs.memories, [])
+    recall.bank = make_bank(setup.backbone, regs.memories, 8, 0)
     rag.retriever.upsert(regs.memories)
     yield {"recall": recall, "sft": SftMethod(setup), "rag": rag}
 
@@ -134,13 +134,12 @@ def test_recalled_text_is_timed_over_all_recalls(pristine: Backbone) -> None:
     assert seconds(text, text) == seconds(ids.recall, pad) == 0
 
 
-def test_a_listener_hears_every_step_of_a_batch(lively: Backbone) -> None:
-    prompts = [[5, 6, 7], [8, 9]]
-    heard: list[torch.Tensor] = []
+def test_a_listener_hears_every_token_of_an_answer(lively: Backbone) -> None:
+    heard: list[int] = []
     with listening(heard.append):
-        inside = generate(lively, prompts, 6)
-    assert inside == generate(lively, prompts, 6)
-    assert [tuple(column.tolist()) for column in torch.stack(heard, dim=1)] == [g.token_ids for g in inside]
+        (inside,) = generate(lively, [[5, 6, 7]], 6)
+    assert [inside] == generate(lively, [[5, 6, 7]], 6)
+    assert tuple(heard) == inside.token_ids
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.binary(max_size=4))
@@ -153,7 +152,7 @@ def test_characters_come_whole(pristine: Backbone, text: str, broken: bytes) -> 
     pieces: list[str] = []
     stream = TextStream(tokenizer, pieces.append)
     for i in ids:
-        stream.add(torch.tensor([i]))
+        stream.add(i)
     if not broken and "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)
     stream.send(tokenizer.decode(ids, skip_special_tokens=False))
