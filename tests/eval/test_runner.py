@@ -25,8 +25,8 @@ from eval.runner import (
     run_retention,
 )
 from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
-from methods.prefixes import Prefixes, current_prefixes
 from methods.decode import _serial
+from methods.prefixes import Prefixes, current_prefixes
 from methods.shapes import Shapes, TransformerShape
 from tasks.base import Dialogue, Message, TaskData
 from tasks.dialogues import build_dialogues

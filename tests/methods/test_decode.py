@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from model_script import random_bank, scripted
+
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
 from methods.decode import Clock, Generated, Sampling, generate, quoting, serially

@@ -84,7 +84,7 @@ def test_the_loop_is_stock_greedy(smollm2: Backbone) -> None:
 
 
 def test_a_hundred_answers_are_the_same_with_drafts(smollm2: Backbone) -> None:
-    """Drafts that hold for some tokens and then do not, in batches; what is said is said in fewer forwards alone."""
+    """Drafts that hold for some tokens and then do not, in batches; alone, answers take fewer forwards."""
     rng = random.Random(0)
     questions = [qa.question for qa in load_task("regs").questions[:100]]
     prompts = [encode_prompt(smollm2, [Message("user", question)]) for question in questions]

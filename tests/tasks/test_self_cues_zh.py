@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from methods.examples import ExampleConfig, clause_examples, self_made_cues, unanswerable_examples
 from methods.examples_zh import chinese_questions
+
+from methods.examples import ExampleConfig, clause_examples, self_made_cues, unanswerable_examples
 from tasks.base import NO_CLAUSE, Memory
 from tasks.registry import load_task
 
