@@ -84,11 +84,16 @@ Drafter = Callable[
 ]  # a row's new tokens -> what it is likely to say next; () if unknown
 
 
-def quoting(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> Drafter:
-    """Drafts the first of the texts that continues what was said, where an answer opens with one of them."""
+def quoting(opening: Sequence[int], texts: Sequence[Sequence[int]], least: int = 0) -> Drafter:
+    """Drafts the first of the texts that continues what was said, where an answer opens with one of them.
+
+    least: tokens of a text that must be said before; 0: the first text is as good a guess as any.
+    """
     wholes = [[*opening, *text] for text in texts]
 
     def propose(said: Sequence[int]) -> Sequence[int]:
+        if len(said) < least + bool(least) * len(opening):
+            return ()
         return next((whole[len(said) :] for whole in wholes if whole[: len(said)] == list(said)), ())
 
     return propose

@@ -244,6 +244,11 @@ def test_a_quotation_is_drafted_as_far_as_it_fits(said: list[int], expected: Seq
     assert quoting([1, 2], [[5, 6, 7], [8, 9]])(said) == expected
 
 
+def test_a_book_is_quoted_once_it_is_clear_what() -> None:
+    drafter = quoting([1, 2], [[5, 6, 7], [8, 9, 3]], least=2)
+    assert [drafter([1, 2, *said]) for said in ([], [8], [8, 9])] == [(), (), [3]]
+
+
 def test_times_and_bytes(lively: Backbone) -> None:
     output = generate(lively, PROMPTS[:1], NEW, clock=Clock(lively.device, enabled=True))[0]
     assert len(output.token_s) == NEW
