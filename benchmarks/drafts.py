@@ -72,9 +72,9 @@ def main() -> None:
             if a.final and b.final and not abstains(a.final, qa) and not abstains(b.final, qa)
         ]
         if both:
-            sys.stdout.write(
-                f"recall over sft on the {len(both)} that both answer: {ratio(*map(list, zip(*both, strict=True)))}\n"
-            )
+            seconds = [list(side) for side in zip(*both, strict=True)]
+            said = ratio(seconds[0], seconds[1])
+            sys.stdout.write(f"recall over sft on the {len(both)} that both answer: {said}\n")
 
 
 if __name__ == "__main__":
