@@ -1,10 +1,12 @@
-"""Retrieval distilled from the sentence encoder: the ranking, the samples that carry it, what the loss learns."""
+"""The calibrated recipe: its bank, what the sentence encoder teaches, both steps, and what a fit leaves behind."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,135 +14,71 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from methods.augment import augmented
-from methods.recall.calibrated import CalibratedDataset, MixtureConfig
-from methods.recall.stage1 import query_epochs
-from methods.recall.teacher import agreed, encoder_cosines, near_duplicates, with_row
-from torch import Tensor
+from model_script import EVERY_ROW, random_bank, scripted
+from test_train import CONFIG, batches_of, pair_of_twins
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
-from methods.base import MethodError
-from methods.examples import (
-    NULL_TEXT,
-    Example,
-    ExampleConfig,
-    clause_examples,
-    general,
-    reading_examples,
-    titled,
-    unanswerable_examples,
-)
+from methods.base import Context, MethodError
+from methods.chat import encode_text
+from methods.decode import Generated, generate, serially
+from methods.examples import NULL_TEXT, READING_ID, ExampleConfig, augmented, recall_prompt, titled
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
+from methods.recall.method import RecallMethod
+from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
+from methods.recall.recipe import (
+    RecallConfig,
+    budgets,
+    encoder_cosines,
+    extract,
+    make_bank,
+    quoted,
+    taught,
+    train_step,
+    twins_of,
+)
+from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig, MemoryTerm, Teacher
+from methods.train import LoraTrainConfig, MemoryTerm
 from pipelines.config import CompareConfig, resolve
 from pipelines.making import make_method
 from tasks.base import Memory, Message, TaskData
 
-TAU = 0.05
-INF = float("inf")
+NEW = Memory("new", "Skates are returned by 14.30. Lost ones cost 3 euros.", "Skates")
 
 
-def keys_and_queries(num_memories: int = 5, num_queries: int = 4, width: int = 8) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    keys = F.normalize(torch.randn(num_memories, width, generator=generator), dim=-1)
-    return keys, torch.randn(num_queries, width, generator=generator)
+# The bank before training.
 
 
-def loss_of(
-    keys: Tensor, queries: Tensor, gold: Tensor, teacher: Teacher | None, rows: Tensor, twins: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient at the queries."""
-    queries = queries.clone().requires_grad_()
-    loss = MemoryTerm(keys[:, None], keys, 1.0, TAU, twins_MM=twins, teacher=teacher).retrieval_loss(
-        queries, gold, rows
-    )
-    loss.backward()
-    assert queries.grad is not None
-    return loss.detach(), queries.grad
+def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: TaskData) -> None:
+    """Keys are centred and unit; what is fed has the gain's norm, is apart where keys are near, and one seed's."""
+    near = [Memory("a", "Meals cost 31 euros.", "Meals"), Memory("b", "Meals cost 32 euros.", "Meals")]
+    memories = [*regs.memories, *near]
+    bank = make_bank(lively, memories, 3, seed=0)
+    assert bank.ids == [NULL_ID, *(m.id for m in memories)]
+    assert bank.gain == pytest.approx(lively.embedding_norm)
+    raw_ND = extract(lively, [Memory(NULL_ID, NULL_TEXT), *memories])
+    torch.testing.assert_close(bank.keys_MD, F.normalize(raw_ND - raw_ND.mean(dim=0), dim=-1))
+    norms = torch.stack([fed_PD.norm(dim=-1) for fed_PD in bank.fed])
+    torch.testing.assert_close(norms, torch.full((len(memories) + 1, 3), bank.gain))
+    fed = bank.values_MPD
+    one, other = bank.index("a"), bank.index("b")
+    for place in range(3):
+        assert float(fed[one, place] @ fed[other, place]) < float(bank.keys_MD[one] @ bank.keys_MD[other]) - 0.1
+    assert torch.equal(make_bank(lively, memories, 3, seed=0).values_MPD, fed)
+    assert not torch.equal(make_bank(lively, memories, 3, seed=1).values_MPD, fed)
+    without = make_bank(lively, memories, 0, seed=0)
+    assert torch.equal(without.keys_MD, bank.keys_MD)
+    assert {tuple(fed_PD.shape) for fed_PD in without.fed} == {(0, lively.hidden_size)}
 
 
-def pair_of_twins(size: int, one: int, other: int) -> Tensor:
-    twins = torch.zeros(size, size, dtype=torch.bool)
-    twins[one, other] = twins[other, one] = True
-    return twins
+def test_a_title_is_read_with_its_text() -> None:
+    assert titled(Memory("a", "Text.", "Title")) == "Title. Text."
+    assert titled(Memory("a", "Text.")) == "Text."
 
 
-# The loss.
-
-
-@pytest.mark.parametrize("with_twins", [False, True])
-def test_a_teacher_that_is_sure_of_the_gold_memory_changes_nothing(with_twins: bool) -> None:
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([0, 3, 2, 3]), torch.arange(4)
-    twins = pair_of_twins(5, 3, 1) if with_twins else None
-    sure = torch.where(F.one_hot(gold, 5).bool(), 0.0, -INF)
-    plain, plain_grad = loss_of(keys, queries, gold, None, rows, twins)
-    for weight in (0.0, 0.3, 1.0):
-        taught, taught_grad = loss_of(keys, queries, gold, Teacher(sure, weight), rows, twins)
-        torch.testing.assert_close(taught, plain)
-        torch.testing.assert_close(taught_grad, plain_grad)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
-def test_the_loss_is_shared_by_the_weight(weight: float) -> None:
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([0, 3, 2, 3]), torch.tensor([1, 0, 1, 0])
-    ranking = torch.randn(2, 5, generator=torch.Generator().manual_seed(1)) * 3
-    found, _ = loss_of(keys, queries, gold, Teacher(ranking, weight), rows)
-    expected = 0.0
-    for query, index, row in zip(queries, gold.tolist(), rows.tolist(), strict=True):
-        log_probs = (F.cosine_similarity(query[None], keys) / TAU).log_softmax(dim=-1)
-        of_teacher = -float((ranking[row].softmax(dim=-1) * log_probs).sum())
-        expected += ((1 - weight) * -float(log_probs[index]) + weight * of_teacher) / len(queries)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_question_without_a_row_learns_the_gold_memory_alone() -> None:
-    keys, queries = keys_and_queries()
-    gold = torch.tensor([0, 3, 2, 3])
-    ranking = torch.zeros(1, 5)
-    _, plain = loss_of(keys, queries, gold, None, torch.full((4,), -1))
-    _, none = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.full((4,), -1))
-    torch.testing.assert_close(none, plain)
-    _, one = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.tensor([-1, -1, 0, -1]))
-    torch.testing.assert_close(one[[0, 1, 3]], plain[[0, 1, 3]])
-    assert not torch.allclose(one[2], plain[2])
-
-
-def test_what_the_teacher_gives_to_twins_and_to_unranked_memories_is_nobodys() -> None:
-    """A twin has no share in either distribution; an unranked memory stays a negative."""
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([3]), torch.tensor([0])
-    ranking = torch.tensor([[-INF, 9.0, 0.5, 1.0, 0.0]])
-    with_twin, gradient = loss_of(keys, queries[:1], gold, Teacher(ranking, 0.7), rows, pair_of_twins(5, 3, 1))
-    assert bool(torch.isfinite(gradient).all())
-    kept = [0, 2, 3, 4]
-    without, _ = loss_of(keys[kept], queries[:1], torch.tensor([2]), Teacher(ranking[:, kept], 0.7), rows)
-    torch.testing.assert_close(with_twin, without)
-    fewer, _ = loss_of(keys[kept[1:]], queries[:1], torch.tensor([1]), Teacher(ranking[:, kept[1:]], 0.7), rows)
-    assert not torch.allclose(with_twin, fewer)
-
-
-def test_queries_take_over_the_ranking() -> None:
-    """Against the gold memory alone: the memory that the teacher ranks second becomes the second."""
-    keys, queries = keys_and_queries(num_queries=1)
-    gold, rows = torch.tensor([0]), torch.tensor([0])
-    ranking = torch.tensor([[3.0, -2.0, -2.0, -2.0, 2.0]])
-    query = torch.nn.Parameter(queries.clone())
-    optimizer = torch.optim.Adam([query], lr=0.05)
-    memory = MemoryTerm(keys[:, None], keys, 1.0, 0.3, teacher=Teacher(ranking, 1.0))
-    for _ in range(200):
-        optimizer.zero_grad()
-        memory.retrieval_loss(query, gold, rows).backward()
-        optimizer.step()
-    best = (F.normalize(query.detach(), dim=-1) @ keys.T)[0].topk(2).indices
-    assert best.tolist() == [0, 4]
-
-
-# The ranking.
+# The encoder's ranking.
 
 
 class CountingEncoder:
@@ -168,87 +106,89 @@ def test_the_ranking_is_by_cosine_and_leaves_out_what_has_no_text(encoder: Any) 
     assert encoder_cosines(encoder, [], texts).shape == (0, 3)
 
 
-def test_near_duplicates_are_pairs_of_texts_over_the_margin(encoder: Any) -> None:
-    texts = [None, "Meals cost 31 euros.", "Meals cost 31 euros", "Meals cost 32 euros.", "Skates are lent."]
-    near = near_duplicates(encoder, texts, 0.99)
-    assert near.nonzero().tolist() == [[1, 2], [2, 1]]  # neither itself nor the null memory
-    wider = near_duplicates(encoder, texts, 0.5)
-    assert torch.equal(wider, wider.T)
-    assert bool(wider[1, 3]) and not wider[4].any() and not wider[0].any()
-    assert not near_duplicates(encoder, texts, 1.01).any()
+def corpus_of(task: TaskData) -> Corpus:
+    return Corpus.of(task.memories, task.sft, ExampleConfig())
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.95])
-def test_near_duplicates_are_negatives_unless_a_margin_is_set(
-    lively: Backbone, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch, margin: float
+def bank_of(backbone: Backbone, corpus: Corpus) -> MemoryBank:
+    """The null memory, the clauses and the passages, in no space at all."""
+    entries = [Memory(NULL_ID, NULL_TEXT), *corpus.memories, *corpus.passages]
+    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
+    vectors = torch.randn(len(entries), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    bank.write([m.id for m in entries], [m.text for m in entries], vectors, list(vectors[:, None]))
+    return bank
+
+
+def test_only_a_teacher_that_is_right_is_followed(pristine: Backbone, regs: TaskData, encoder: Any) -> None:
+    """A question keeps its row where the encoder ranks its memory first; twins do not count."""
+    corpus = corpus_of(regs)
+    bank = bank_of(pristine, corpus)
+    before = [e for found in (*corpus.examples.values(), corpus.reading) for e in found]
+    rows: dict[bool, list[int]] = {}
+    for with_twins in (False, True):
+        twins_MM = twins_of(bank) if with_twins else torch.zeros(len(bank), len(bank), dtype=torch.bool)
+        found, teacher = taught(corpus, bank, encoder, 0.5, twins_MM)
+        assert teacher.weight == 0.5
+        after = [e for part in (*found.examples.values(), found.reading) for e in part]
+        number = {question: n for n, question in enumerate(dict.fromkeys(e.messages[-1].content for e in before))}
+        assert len(teacher.logits_QM) == len(number)  # a question has one row
+        assert bool(teacher.logits_QM[:, bank.index(NULL_ID)].isneginf().all())
+        for example, other in zip(after, before, strict=True):
+            assert replace(example, teacher_row=-1) == other
+            gold, row = bank.index(example.memory_id), number[example.messages[-1].content]
+            ranking = teacher.logits_QM[row].masked_fill(twins_MM[gold], -torch.inf)
+            assert example.teacher_row == (row if int(ranking.argmax()) == gold else -1)
+        assert found.unanswerable == corpus.unanswerable
+        rows[with_twins] = [e.teacher_row for e in after]
+    assert -1 in rows[False] and max(rows[False]) >= 0
+    assert rows[True].count(-1) < rows[False].count(-1)
+
+
+def test_passages_of_one_kind_are_no_negatives_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.train.TAU", 1.0)  # every rival counts
+    bank = MemoryBank(torch.zeros(8), 1.0, "")
+    keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    names = ["m0", *(f"{READING_ID}{kind}" for kind in ("tickets/x", "tickets/y", "keys/z")), "m1"]
+    bank.write(names, names, keys, list(keys[:, None]))
+    assert torch.equal(twins_of(bank), pair_of_twins(5, 1, 2))
+    memory = MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, twins_MM=twins_of(bank))
+    query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
+    scores = bank.memory_head(query)[0]
+    for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():
+        expected = torch.logsumexp(scores[[index, *rivals]], dim=0) - scores[index]
+        torch.testing.assert_close(memory.retrieval_loss(query, torch.tensor([index])), expected)
+
+
+def test_a_question_keeps_its_row_when_it_is_put_anew(
+    pristine: Backbone, regs: TaskData, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("methods.recall.method.load_encoder", lambda *_args: encoder)
-    memories = [Memory("a", "Meals cost 31 euros."), Memory("b", "Meals cost 31 euros"), Memory("c", "Skates.")]
-    method = method_of(lively, tmp_path, RecallConfig(negative_margin=margin))
-    method.bank = method._make_bank(memories, [])
-    pairs = [[1, 2], [2, 1]] if margin else []
-    assert method._no_negatives(memories).nonzero().tolist() == pairs
-
-
-def test_only_a_teacher_that_is_right_is_followed() -> None:
-    """The first row ranks "b" first, the second a twin of "a", which does not count."""
-    bank = MemoryBank(torch.zeros(4), 1.0, "")
-    names = [NULL_ID, "a", "b", "c"]
-    bank.write(names, ["none", "A", "B", "C"], torch.eye(4), torch.eye(4))
-    teacher = Teacher(torch.tensor([[-INF, 1.0, 2.0, 0.0], [-INF, 1.0, 0.0, 2.0]]), 0.5)
-    twins = pair_of_twins(4, 1, 3)
-
-    def row_after(memory_id: str, row: int) -> int:
-        example = Example((Message("user", "q"),), memory_id, "text", teacher_row=row)
-        return agreed(example, teacher, bank, twins).teacher_row
-
-    assert row_after("a", 0) == -1
-    assert row_after("b", 0) == 0
-    assert row_after("a", 1) == 1
-    assert row_after("b", 1) == -1
-
-
-# Rows.
-
-
-def test_one_question_has_one_row_and_keeps_it_when_it_is_augmented(regs: TaskData) -> None:
-    config = ExampleConfig(history_probability=1.0, word_dropout=0.5)
-    rows: dict[str, int] = {}
-    pool = [with_row(e, rows) for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found]
-    assert list(rows.values()) == list(range(len(rows)))
-    assert len({e.messages[-1].content for e in pool}) == len(rows)
-    rng = random.Random(0)
-    changed = [augmented(e, general(regs.sft), config, rng) for e in pool]
-    assert [e.teacher_row for e in changed] == [rows[e.messages[-1].content] for e in pool]
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.5)
+    corpus = corpus_of(regs)
+    bank = bank_of(pristine, corpus)
+    corpus, _ = taught(corpus, bank, encoder, 0.5, twins_of(bank))
+    pool = [e for found in corpus.examples.values() for e in found]
+    config, rng = ExampleConfig(history_probability=1.0), random.Random(0)
+    changed = [augmented(e, corpus.conversations, config, rng) for e in pool]
+    assert [e.teacher_row for e in changed] == [e.teacher_row for e in pool]
     assert any(e.messages[-1] != other.messages[-1] for e, other in zip(pool, changed, strict=True))
 
 
-def test_samples_of_both_steps_carry_the_row_of_their_question(pristine: Backbone, regs: TaskData) -> None:
+def test_samples_of_both_steps_carry_the_row_of_their_question(
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("methods.recall.mixture.QUERIES_LATER", 0.0)
     rows: dict[str, int] = {}
-    examples = clause_examples(regs.memories, ExampleConfig())
-    examples = {key: [with_row(e, rows) for e in found] for key, found in examples.items()}
-    reading = [with_row(e, rows) for e in reading_examples(regs.sft)]
-    null = unanswerable_examples(regs.sft)
-    texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in regs.memories}}
-    texts |= {e.memory_id: e.clause for e in reading}
-    bank = MemoryBank(torch.zeros(pristine.hidden_size), 1.0, "")
-    vectors = torch.randn(len(texts), pristine.hidden_size)
-    bank.write(list(texts), list(texts.values()), vectors, vectors)
-    plain = ExampleConfig(
-        history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0
+    corpus = corpus_of(regs).mapped(
+        lambda e: replace(e, teacher_row=rows.setdefault(e.messages[-1].content, len(rows)))
     )
-    conversations = general(regs.sft)
-    step1 = query_epochs(pristine, bank, examples, null, reading, conversations, plain, 4, seed=0)
-    mixture = MixtureConfig(memory_full=2.0, unanswerable=0.5, reading=1.0, queries_later=0.0)
-    step2 = CalibratedDataset(
-        pristine, bank, regs.memories, examples, null, reading, conversations, mixture, plain, 4, 0
-    )
+    bank, plain = bank_of(pristine, corpus), ExampleConfig(history_probability=0.0, unanswerable=0.5)
+    step1 = query_epochs(pristine, bank, corpus, plain, 384, seed=0)
+    step2 = CalibratedDataset(pristine, bank, corpus, MixtureConfig(memory_full=2.0), plain, 384, seed=0)
     for samples in ([s for batch in next(step1) for s in batch], step2.refresh_epoch_data()):
-        asked = [s for s in samples if s.recall_position >= 0]
-        about = {bank.ids[s.memory_index] for s in asked}
-        assert (
-            NULL_ID in about and about & {m.id for m in regs.memories} and about & {e.memory_id for e in reading}
-        )
+        asked = {bank.ids[s.memory_index] for s in samples if s.recall_position >= 0}
+        assert NULL_ID in asked and asked & {m.id for m in regs.memories}
+        assert any(memory_id.startswith(READING_ID) for memory_id in asked)
         for sample in samples:
             if sample.recall_position < 0 or bank.ids[sample.memory_index] == NULL_ID:
                 assert sample.teacher_row == -1
@@ -257,11 +197,39 @@ def test_samples_of_both_steps_carry_the_row_of_their_question(pristine: Backbon
                 assert rows[text.split("<|im_start|>user\n")[1].split("<|im_end|>")[0]] == sample.teacher_row
 
 
+# One step.
+
+
+@pytest.mark.parametrize(("step", "learn"), [("step1", True), ("step2", True), ("step2", False)])
+def test_the_bank_gets_what_a_step_has_learnt(lively: Backbone, tmp_path: Path, step: Any, learn: bool) -> None:
+    """Keys in both steps, what is fed in the second, neither by the letter; unit and of the gain, as before."""
+    bank, before = random_bank(lively), random_bank(lively)
+    setup = MethodSetup(lively, folder=tmp_path)
+    epochs = itertools.repeat(batches_of(lively))
+    log = train_step(setup, step, bank, epochs, CONFIG, learn_vectors=learn)
+    assert log.optimizer_steps > 1
+    torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(len(bank)))
+    fed, fed_before = (torch.stack(one.fed)[:, 0] for one in (bank, before))
+    torch.testing.assert_close(fed.norm(dim=-1), torch.full((len(bank),), bank.gain))
+    assert not bank.keys_MD.requires_grad and not fed.requires_grad
+    assert bool(((bank.keys_MD - before.keys_MD).norm(dim=-1) > 1e-4).any()) == learn
+    moved = ((fed - fed_before).norm(dim=-1) > 1e-3).nonzero().flatten().tolist()
+    assert moved == ([1, 4] if learn and step == "step2" else [])  # those that were fed
+    assert (setup.adapters / step / "adapter_config.json").exists()
+
+
+def test_the_budget_is_that_of_both_steps() -> None:
+    train = LoraTrainConfig(max_tokens=1001)
+    assert [step.max_tokens for step in budgets(train, 0.2)] == [200, 801]
+    assert [step.max_tokens for step in budgets(train, 0.0)] == [0, 1001]
+    assert all(replace(step, max_tokens=1001) == train for step in budgets(train, 0.5))
+
+
 # The whole recipe.
 
 
-def method_of(backbone: Backbone, folder: Path, config: RecallConfig) -> RecallMethod:
-    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=4000), folder=folder, encoder="named")
+def method_of(backbone: Backbone, folder: Path, config: RecallConfig, tokens: int = 1500) -> RecallMethod:
+    setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=tokens), folder=folder, encoder="named")
     return RecallMethod(setup, config)
 
 
@@ -270,19 +238,18 @@ def test_a_fit_ranks_every_text_once(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path, encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counting, loaded = CountingEncoder(encoder), []
-    monkeypatch.setattr("methods.recall.method.load_encoder", lambda *args: loaded.append(args) or counting)
+    monkeypatch.setattr("methods.recall.recipe.load_encoder", lambda *args: loaded.append(args) or counting)
     config = RecallConfig(distil_weight=0.5, step1_share=0.5)
-    plain = method_of(pristine_lively.clone(), tmp_path / "a", replace(config, distil_weight=0.0))
+    plain = method_of(pristine_lively.clone(), tmp_path / "a", replace(config, distil_weight=0.0), 4000)
     plain_report = plain.fit(regs.memories, regs.sft)
     assert not loaded
     assert "teacher_hit_at_1" not in plain_report.notes
 
-    method = method_of(pristine_lively.clone(), tmp_path / "b", config)
+    method = method_of(pristine_lively.clone(), tmp_path / "b", config, 4000)
     report = method.fit(regs.memories, regs.sft)
     assert loaded == [("named", "cpu")]
     assert set(counting.seen.values()) == {1}
-    reading = reading_examples(regs.sft)
-    passages = {e.clause for e in reading}
+    passages = {m.text for m in corpus_of(regs).passages}
     assert {titled(m) for m in regs.memories} | passages <= set(counting.seen)
     assert NULL_TEXT not in counting.seen
     assert 0.0 < report.notes["teacher_hit_at_1"] <= 1.0
@@ -292,15 +259,105 @@ def test_a_fit_ranks_every_text_once(
     assert method.bank.ids == [NULL_ID, *(m.id for m in regs.memories)]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("num_vectors", [0, 3])
+def test_fit_save_load_write_and_forget(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_vectors: int
+) -> None:
+    """The saved bank decides how much is fed, not the setting; writing leaves what is there as it is."""
+    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: pristine_lively)
+    config = RecallConfig(vectors_per_memory=num_vectors, distil_weight=0.0, write=WriteConfig(max_steps=2))
+    config = config if num_vectors else quoted(config)
+    start_MPD = make_bank(pristine_lively, regs.memories, num_vectors, seed=0).values_MPD
+    method = method_of(pristine_lively.clone(), tmp_path / "fit", config)
+    report = method.fit(regs.memories, regs.sft)
+    bank = method.bank
+    assert bank is not None
+    assert bank.values_MPD.shape == (len(regs.memories) + 1, num_vectors, pristine_lively.hidden_size)
+    assert bool((bank.values_MPD - start_MPD).norm(dim=-1).gt(1e-4).all())  # every one of them has learnt
+    vectors = len(bank) * (1 + num_vectors) * pristine_lively.hidden_size * 4
+    assert report.index_bytes == bank.num_bytes == vectors + sum(len(text.encode()) for text in bank.texts)
+    assert ("verbatim_from_true_vector" in report.notes) == bool(num_vectors)  # else there is none
+    method.save(tmp_path / "saved")
+
+    other = method_of(pristine_lively.clone(), tmp_path / "other", RecallConfig(distil_weight=0.0))
+    other.load(tmp_path / "saved")
+    assert other.bank is not None
+    fitted, keys = bank.values_MPD, bank.keys_MD.clone()
+    torch.testing.assert_close(other.bank.values_MPD, fitted)
+    other.write_config = config.write
+    written = other.write([NEW])
+    assert (written.trained_tokens > 0) == bool(num_vectors)
+    assert torch.equal(other.bank.keys_MD[:-1], keys)
+    for row, unit_PD in enumerate(fitted):
+        torch.testing.assert_close(other.bank.memory_embeddings(row), unit_PD * bank.gain)
+    other.forget([regs.memories[0].id, NEW.id])
+    left = [i for i in bank.ids if i != regs.memories[0].id]
+    assert other.bank.ids == left
+    torch.testing.assert_close(other.bank.values_MPD, fitted[[bank.index(i) for i in left]])
+
+
+# The clause's own text behind <recall>.
+
+
+def test_a_written_text_is_found_and_stands_behind_recall(
+    lively: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a step of any optimiser on what is fed, with no pad, whatever the model would say."""
+    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: lively)
+    method = RecallMethod(MethodSetup(lively), quoted(RecallConfig()))
+    method.bank = make_bank(lively, regs.memories, 0, seed=0)
+    before = method.stored_bytes()
+    report = method.write([NEW])
+    assert (report.trained_tokens, report.exact, report.inexact) == (0, (), ())
+    assert report.bytes_stored == before + lively.hidden_size * 4 + len(NEW.text.encode())
+    question = Context((Message("user", f"What is the rule on: {NEW.title}?"),), len(NEW.text) + 8)
+    other = Context((Message("user", "Anything else?"),), 200)
+    with scripted(lively, {(EVERY_ROW, 1): lively.ids.recall}):
+        found = method.answer_batch([question, other])
+    for answer in found:
+        (lookup,) = answer.lookups
+        text = method.bank.texts[method.bank.index(lookup.memory_id)]
+        assert lookup.text == text
+        assert f"<recall>{text}</recall>" in answer.raw
+        assert "<|memory_pad|>" not in answer.raw
+    assert found[0].lookups[0].memory_id == NEW.id  # its key is fitted to this very question
+    method.forget([NEW.id])
+    assert method.stored_bytes() == before
+
+
+def test_a_text_is_fed_in_one_forward_or_token_by_token_alike(lively: Backbone, regs: TaskData) -> None:
+    bank, ids = make_bank(lively, regs.memories, 0, seed=0), lively.ids
+    prompts = [
+        recall_prompt(lively, (Message("user", text),)) for text in ("Where?", "What is the rule on meals?")
+    ]
+
+    def said(at_once: bool) -> list[Generated]:
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(), force_memory=[2, 4])
+        with nullcontext() if at_once else serially():
+            return generate(lively, prompts, 200, mechanism=mechanism)
+
+    whole, single = said(True), said(False)
+    assert [output.token_ids for output in whole] == [output.token_ids for output in single]
+    for output, row in zip(whole, (2, 4), strict=True):
+        text = encode_text(lively.tokenizer, bank.texts[row])
+        assert list(output.token_ids[: len(text) + 1]) == [*text, ids.recall_end]
+    assert whole[0].forwards < single[0].forwards - 20
+
+
+def test_quoting_changes_what_is_fed_and_trains_no_decoding() -> None:
+    config = RecallConfig(step1_share=0.3, mixture=MixtureConfig(memory_full=2.0))
+    assert quoted(config) == replace(
+        config, vectors_per_memory=0, mixture=MixtureConfig(memory_front=0.0, memory_full=2.0)
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"distil_weight": 1.5}, "distil_weight=1.5 is not a share"),
         ({"distil_weight": -0.1}, "distil_weight=-0.1 is not a share"),
-        ({"distil_temperature": 0.0}, "distil_temperature=0.0 divides cosines"),
-        ({"negative_margin": 1.0}, "negative_margin=1.0 is not a cosine"),
-        ({"tie_values": True, "vectors_per_memory": 2}, "tie_values=true makes one vector"),
-        ({"tie_values": True, "vectors_per_memory": 1, "train_keys": False}, "train_keys and train_values alike"),
+        ({"vectors_per_memory": -1}, "vectors_per_memory=-1 is below 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:
@@ -316,8 +373,3 @@ def test_the_encoder_is_the_one_of_rag(pristine: Backbone, regs: TaskData, tmp_p
     method = make_method(resolve(raw), "recall", regs, 0, pristine, lambda *_args: None, tmp_path)  # type: ignore[arg-type]
     assert isinstance(method, RecallMethod)
     assert method.setup.encoder == "some/encoder"
-
-
-def test_a_title_is_read_with_its_text() -> None:
-    assert titled(Memory("a", "Text.", "Title")) == "Title. Text."
-    assert titled(Memory("a", "Text.")) == "Text."
