@@ -14,6 +14,7 @@ from methods.base import Answer, Context, Method
 from methods.chat import PASSAGE_ROOM, encode_prompt, history_room
 from methods.rag import ChromaRetriever, RagConfig, RagMethod, open_book
 from methods.recall.method import RecallMethod
+from methods.recall.recipe import make_bank
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from tasks.base import Memory, Message, TaskData
@@ -53,9 +54,8 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def rag(backbone: Backbone, folder: Path, encoder: Any) -> RagMethod:
-    method = RagMethod(
-        MethodSetup(backbone, folder=folder), RagConfig(), retriever=ChromaRetriever(folder / "c", encoder, 8)
-    )
+    retriever = ChromaRetriever(folder / "c", encoder)
+    method = RagMethod(MethodSetup(backbone, folder=folder), RagConfig(), retriever=retriever)
     method.retriever.upsert(FACTS)
     return method
 
@@ -71,7 +71,7 @@ def test_every_method_loses_the_same_of_a_history(
     backbone = window(pristine_lively.clone(), 1700)
     setup = MethodSetup(backbone, folder=tmp_path)
     recall = RecallMethod(setup)
-    recall.bank = recall._make_bank(regs.memories, [])
+    recall.bank = make_bank(backbone, regs.memories, 8, seed=0)
     book = arms.full_context(setup, RagConfig())
     book.retriever.upsert(regs.memories[:4])
     asked: list[Method] = [SftMethod(setup), recall, rag(backbone, tmp_path, encoder), book]

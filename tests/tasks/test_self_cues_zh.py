@@ -39,7 +39,7 @@ def test_every_clause_gets_questions_that_lead_to_it_and_no_further() -> None:
             assert question.startswith(f"{memory.title}：") and question.endswith("？"), question
             assert re.search("多少|几点|几月几日|什么|谁", question), question
             assert (example.memory_id, example.clause, example.answer) == (memory.id, memory.text, "")
-    assert {len(found) for found in clause_examples(ZH.memories, ExampleConfig(3, 0)).values()} <= {1, 2, 3}
+    assert {len(found) for found in clause_examples(ZH.memories, ExampleConfig(self_cues=3)).values()} <= {1, 2, 3}
 
 
 def test_abstention_is_in_the_language_of_the_task() -> None:
