@@ -35,30 +35,29 @@ class SavedBank:
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    keys_MD: Floats  # unit vectors that the memory head compares the query with; of several the whole texts'
-    fed_MF: Floats  # (M, P * D): what is fed for each memory, P vectors one after another
+    keys_MD: Floats  # unit vectors that the memory head compares the query with
+    fed_MF: Floats  # (M, P * D): what is fed for each memory, P vectors one after another; P = 0 where texts are
     gain: float
 
 
 def read_bank(fit: Path) -> SavedBank:
-    """The bank below a fit's folder (fits/<seed>/<method>). Raises ReportError where there is none."""
+    """The bank below a fit's folder (fits/<seed>/<method>). Raises ReportError where there is none to read."""
     from safetensors.numpy import load_file
 
     folder = fit / "bank"
     if not (folder / "bank.json").is_file():
         raise ReportError(f"{folder}: no memory bank; name the fit of a recall method, e.g. fits/0/recall")
     body = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+    if "num_vectors" not in body:
+        raise ReportError(
+            f"{folder}: another version of the program saved this bank; read it with that, or fit again"
+        )
     tensors = load_file(folder / "bank.safetensors")
-    keys, values = (np.asarray(tensors[name], dtype=np.float64) for name in ("keys", "values"))
-    keys = keys[:, 0] if keys.ndim == 3 else keys  # the whole text's comes first
-    gain, counts = float(body["gain"]), body.get("several", {})
-    fed = dict(zip(body["ids"], values[:, None] * gain, strict=True))  # (P, D) by id
-    if counts:
-        parts = np.split(np.asarray(tensors["several"], dtype=np.float64), np.cumsum(list(counts.values()))[:-1])
-        fed |= dict(zip(counts, parts, strict=True))
-    least = min((len(fed_PD) for fed_PD in fed.values()), default=1)  # written ones may have more than the others
-    fed_MF = np.stack([fed[memory_id][:least].ravel() for memory_id in body["ids"]])
-    return SavedBank(tuple(body["ids"]), tuple(body["texts"]), keys, fed_MF, gain)
+    keys_MD, fed = (np.asarray(tensors[name], dtype=np.float64) for name in ("keys", "fed"))
+    counts = body["num_vectors"]
+    least = min(counts, default=1)  # written ones may have more than the others
+    fed_MF = np.stack([fed_PD[:least].ravel() for fed_PD in np.split(fed, np.cumsum(counts)[:-1])])
+    return SavedBank(tuple(body["ids"]), tuple(body["texts"]), keys_MD, fed_MF, float(body["gain"]))
 
 
 def pair_cosines(vectors_MD: Floats, family_of: Sequence[str]) -> tuple[Floats, Floats]:

@@ -50,7 +50,7 @@ def missing(text: str) -> list[str]:
 
 
 def test_the_check_can_fail() -> None:
-    assert not missing("`methods/decode.py:decode_loop` `methods/recall/bank.py:MemoryBank.write`")
+    assert not missing("`methods/decode.py:generate` `methods/recall/bank.py:MemoryBank.write`")
     wrong = "`methods/decode.py:no_such` `methods/none.py:f` `methods/recall/bank.py:write`"
     assert len(missing(f"{wrong} `tests/test_spec_map.py::test_no_such`")) == 4
 

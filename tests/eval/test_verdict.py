@@ -332,5 +332,5 @@ def test_a_planted_gap_is_called_different() -> None:
 
 
 def test_a_hypothesis_can_be_judged_for_another_recipe() -> None:
-    other: Hypothesis = replace(BY_KEY["H1"], key="H1/recall_silent", recipe="recall_silent")
-    assert judge(other, {"against rag": difference(0.0, 0.01)}).as_dict()["recipe"] == "recall_silent"
+    other: Hypothesis = replace(BY_KEY["H1"], key="H1/recall_quoted", recipe="recall_quoted")
+    assert judge(other, {"against rag": difference(0.0, 0.01)}).as_dict()["recipe"] == "recall_quoted"

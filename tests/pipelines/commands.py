@@ -27,7 +27,6 @@ SMALL = (
     "evaluation.timed_questions=2",
     "evaluation.bootstrap_resamples=50",
     "methods.recall.vectors_per_memory=1",  # few tokens are said
-    "methods.recall_written.vectors_per_memory=1",
 )
 
 
@@ -70,23 +69,25 @@ def said_by_every_method(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) ->
     script = [ids.think, ids.recall, None, letters["R"], ids.recall_end, ids.think_end, letters["4"], letters["2"]]
     script.append(ids.eos)
     talker = backbone.clone()
-    step = 0
+    fed: list[int] = []  # places of the tokens of a forward, counted from the prompt's last one, which is 0
+    prompt = 0
 
-    def begin(_module: Any, args: tuple[Tensor, ...]) -> None:
-        nonlocal step
-        if args[0].dim() == 2 and args[0].shape[1] > 1:  # a prompt
-            step = 0
+    def begin(_module: Any, _args: Any, inputs: dict[str, Any]) -> None:
+        nonlocal prompt
+        places = inputs["position_ids"][0].tolist()
+        if inputs["past_key_values"].get_seq_length() == 0:
+            prompt = places[-1]
+        fed[:] = [place - prompt for place in places]
 
     def push(_module: Any, _args: Any, logits_BTV: Tensor) -> Tensor:
-        nonlocal step
-        token = script[step] if step < len(script) else None
-        step += 1
-        if token is not None and logits_BTV.dim() == 3 and not logits_BTV.requires_grad:  # in generation alone
+        if logits_BTV.dim() == 3 and not logits_BTV.requires_grad:  # in generation alone
             logits_BTV = logits_BTV.clone()
-            logits_BTV[:, -1, token] = 1e6
+            for at, place in enumerate(fed[-logits_BTV.shape[1] :]):
+                if place < len(script) and script[place] is not None:
+                    logits_BTV[:, at, script[place]] = 1e6
         return logits_BTV
 
-    talker.model.get_input_embeddings().register_forward_pre_hook(begin)
+    talker.model.register_forward_pre_hook(begin, with_kwargs=True)
     talker.model.get_output_embeddings().register_forward_hook(push)
     monkeypatch.setattr("pipelines.fitted_run.load_backbone", lambda _, device, _dtype: checked(talker, device))
     monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: backbone.clone())

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from eval.records import read_records
 from methods.backbone import Backbone
+from methods.registry import NAMES
 from pipelines import ablate, compare, report
 from pipelines.ablation_rows import ALL, SECTION_4_4, SETS, chosen_rows
 from pipelines.cli import compose_config
@@ -37,7 +38,7 @@ def test_every_rows_overrides_change_the_configuration(row: ablate.AblationRow) 
     base = resolve(compose_config("compare", []))
     changed = resolve(compose_config("compare", list(row.overrides)))
     assert (base.raw == changed.raw) == (not row.overrides)
-    assert row.method in base.method_configs
+    assert row.method in NAMES
     assert row.against in {"", *(other.name for other in ALL)}
 
 
@@ -55,12 +56,12 @@ def test_rows_are_fitted_side_by_side_in_processes_of_their_own(
 ) -> None:
     """Each with its own settings. That such fits are those made here is test_fit_processes's."""
     more = "train.max_tokens=1500"  # or Step 1's first batch would end its schedule, at rate 0
-    run(monkeypatch, *SMALL, more, "fit_processes=2", f"runs_dir={tmp_path}", "rows=recall/fixed_keys")
+    run(monkeypatch, *SMALL, more, "fit_processes=2", f"runs_dir={tmp_path}", "rows=recall/no_step1")
     (folder,) = run_folders(tmp_path)
-    fits = {name: folder / "fits" / "0" / name for name in ("recall", "recall/fixed_keys")}
+    fits = {name: folder / "fits" / "0" / name for name in ("recall", "recall/no_step1")}
     assert all((fit / "fit.log").is_file() for fit in fits.values())
-    learnt, fixed = [load_file(fit / "bank" / "bank.safetensors") for fit in fits.values()]
-    assert not torch.equal(learnt["keys"], fixed["keys"])
+    learnt, fixed = [load_file(fit / "bank" / "bank.safetensors")["keys"] for fit in fits.values()]
+    assert not torch.equal(learnt, fixed)
     turns, _ = read_records(folder / "records.jsonl")
     assert {turn.method for turn in turns} == set(fits)
 
@@ -68,10 +69,8 @@ def test_rows_are_fitted_side_by_side_in_processes_of_their_own(
 def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
     assert tuple(chosen_rows(["section_4_4"])) == SECTION_4_4
     assert [row.name for row in chosen_rows(["recall/sampled"])] == ["recall", "recall/sampled"]  # its fit
-    assert [row.name for row in chosen_rows(["recall/keys_3"])] == ["recall", "recall/keys_3"]  # read against it
+    assert [row.name for row in chosen_rows(["recall_quoted"])] == ["recall", "recall_quoted"]  # read against it
     assert [row.name for row in chosen_rows(["recall"])] == ["recall"]
-    raw = ["recall", "recall/sampled", "recall/raw_logits"]  # its fit, and what it is read against
-    assert [row.name for row in chosen_rows(["recall/raw_logits"])] == raw
     assert tuple(chosen_rows(["all"])) == ALL
     for words in (["nothing"], []):
         with pytest.raises(TaskError, match="section_4_4"):
@@ -83,7 +82,7 @@ def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
 def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
     small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [*SMALL, f"runs_dir={tmp_path}", "rows=recall/sampled,recall_silent"]
+    words = [*SMALL, f"runs_dir={tmp_path}", "rows=recall/sampled,recall_quoted"]
     ask = compare.run_retention
     asked: list[str] = []
 
@@ -100,14 +99,14 @@ def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(
     run(monkeypatch, *words)
     (folder,) = run_folders(tmp_path)
     turns, costs = read_records(folder / "records.jsonl")
-    assert {r.method for r in turns} == {"recall", "recall/sampled", "recall_silent"}
+    assert {r.method for r in turns} == {"recall", "recall/sampled", "recall_quoted"}
     assert not costs
     dev = {qa.id for qa in load_task("regs", 6, 0).questions if qa.split == "dev"}
     scored = [r.qa for r in turns if r.qa is not None and r.kind == "first_ask"]
     assert scored
     assert all(qa.id in dev for qa in scored)
     body = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
-    assert list(body["rows"]) == ["recall", "recall/sampled", "recall_silent"]
+    assert list(body["rows"]) == ["recall", "recall/sampled", "recall_quoted"]
     assert body["rows"]["recall"]["fit"] == body["rows"]["recall/sampled"]["fit"]
     assert set(body["verdicts"]) == {"H5", "H6", "H5/recall_spec", "H6/recall_spec"}
     written = {name: (folder / name).read_bytes() for name in ("ablation.json", "ablation.csv", "ablation.md")}

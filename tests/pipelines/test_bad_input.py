@@ -40,7 +40,7 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("train.max_tokens=abc", ("train.max_tokens='abc'", "int")),
     ("train.max_tokens=1.5", ("train.max_tokens=1.5", "int")),
     ("train.learning_rate=fast", ("train.learning_rate='fast'", "float")),
-    ("train.target_modules=q_proj", ("train.target_modules='q_proj'", "list")),
+    ("methods.recall_spec.sample_types=memory_front", ("methods.recall_spec.sample_types='memory_front'", "list")),
     ("dialogues.distances=[a]", ("dialogues.distances=['a']", "list of int")),
     ("methods.sft=3", ("methods.sft=3", "group")),
     ("methods.rag.reader=big", ("methods.rag.reader=big", "tuned", "frozen")),

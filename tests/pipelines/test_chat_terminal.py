@@ -415,7 +415,7 @@ def test_help_in_a_process_of_its_own(finished: Finished) -> None:
 def ablation(copied: Path) -> Path:
     """The run's recall as the fits of an ablation's rows, one below another's folder and one shared."""
     rows = [
-        asdict(row) for row in ALL if row.name in ("recall", "recall/sampled", "recall/no_step1", "recall/gain_4")
+        asdict(row) for row in ALL if row.name in ("recall", "recall/sampled", "recall/no_step1", "recall_quoted")
     ]
     config = json.loads((copied / "config.json").read_text(encoding="utf-8")) | {"ablation": rows}
     (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -429,7 +429,7 @@ def ablation(copied: Path) -> Path:
 
 def test_an_ablations_rows_are_talked_to_under_their_own_settings(ablation: Path) -> None:
     fitted = FittedRun(ablation)
-    assert fitted.names == ("recall", "recall/sampled", "recall/no_step1")  # gain_4 was not fitted yet
+    assert fitted.names == ("recall", "recall/sampled", "recall/no_step1")  # recall_quoted was not fitted yet
     methods = [fitted.method(name) for name in fitted.names]
     plain, sampled, without = methods
     assert [method.name for method in methods] == list(fitted.names)

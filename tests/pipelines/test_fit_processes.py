@@ -142,11 +142,13 @@ def test_more_devices_than_gpus_are_one_sentence(monkeypatch: pytest.MonkeyPatch
 def test_a_mistake_of_the_users_comes_back_as_one_sentence(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = (*WORDS, "fit_processes=2", f"runs_dir={tmp_path}", "methods.recall.mixture.sft_max_tokens=1")
+    nothing = [f"methods.recall.mixture.{n}=0" for n in ("memory_front", "memory_full", "openings", "queries")]
+    nothing += [f"examples.{n}=0" for n in ("sft_only", "reading", "unanswerable")]
+    words = (*WORDS, "fit_processes=2", f"runs_dir={tmp_path}", *nothing)
     with pytest.raises(SystemExit) as stopped:
         run_command(monkeypatch, *words)
     assert stopped.value.code == 2
-    assert "sft_max_tokens" in capsys.readouterr().err
+    assert "mixture: an epoch would hold no sample" in capsys.readouterr().err
 
 
 def test_a_process_that_dies_is_an_error_with_its_last_words(tmp_path: Path) -> None:

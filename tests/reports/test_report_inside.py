@@ -50,16 +50,26 @@ def test_a_bank_of_one_or_two_can_be_drawn(num_memories: int) -> None:
     assert "<svg" in svg(inside.map_figure(places, shares, ["$a"] * num_memories))
 
 
-@pytest.mark.parametrize("num_keys", [1, 2])
-def test_a_saved_bank_is_read_as_it_was(tmp_path: Path, num_keys: int) -> None:
-    """Of several keys a memory the first, which is its whole text's."""
-    bank = MemoryBank(torch.zeros(3), 2.5, "f", num_keys)
-    bank.write(["a", "b"], ["A.", "B."], torch.randn(2, num_keys, 3), torch.eye(3)[1:])
+def test_a_saved_bank_is_read_as_it_was(tmp_path: Path) -> None:
+    bank = MemoryBank(torch.zeros(3), 2.5, "f")
+    bank.write(["a", "b"], ["A.", "B."], torch.randn(2, 3), list(torch.eye(3)[1:, None]))
     bank.save(tmp_path / "fits" / "bank")
     read = inside.read_bank(tmp_path / "fits")
     assert (read.ids, read.texts, read.gain) == (("a", "b"), ("A.", "B."), 2.5)
-    assert read.keys_MD.tolist() == bank.keys_MD.tolist() and read.fed_MF.tolist() == bank.embeddings_MD.tolist()
+    assert read.keys_MD.tolist() == bank.keys_MD.tolist()
+    assert read.fed_MF.tolist() == torch.cat(bank.fed).tolist()
     with pytest.raises(ReportError, match="no memory bank"):
+        inside.read_bank(tmp_path)
+
+
+def test_a_bank_of_another_version_is_refused(tmp_path: Path) -> None:
+    bank = MemoryBank(torch.zeros(3), 2.5, "f")
+    bank.write(["a"], ["A."], torch.ones(1, 3), [torch.ones(1, 3)])
+    bank.save(tmp_path / "bank")
+    body = json.loads((tmp_path / "bank" / "bank.json").read_text(encoding="utf-8"))
+    del body["num_vectors"]
+    (tmp_path / "bank" / "bank.json").write_text(json.dumps(body), encoding="utf-8")
+    with pytest.raises(ReportError, match="another version"):
         inside.read_bank(tmp_path)
 
 
@@ -71,6 +81,13 @@ def test_all_that_is_fed_for_a_memory_is_read(tmp_path: Path) -> None:
     bank.save(tmp_path / "bank")
     expected = torch.stack([fed_PD[:2].flatten() for fed_PD in fed])
     np.testing.assert_allclose(inside.read_bank(tmp_path).fed_MF, expected.numpy(), rtol=1e-6)
+
+
+def test_a_bank_whose_texts_are_fed_has_no_vectors(tmp_path: Path) -> None:
+    bank = MemoryBank(torch.zeros(3), 2.5, "f")
+    bank.write(["a", "b"], ["A.", "B."], torch.eye(3)[1:], [torch.empty(0, 3)] * 2)
+    bank.save(tmp_path / "bank")
+    assert inside.read_bank(tmp_path).fed_MF.shape == (2, 0)
 
 
 def test_each_recall_is_a_row_with_its_lead() -> None:

@@ -14,12 +14,12 @@ from document_files import MARKDOWN, write_all
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.examples import self_made_cues
 from tasks.base import QA, TaskError
 from tasks.cutting import Clause, cut, ends_sentence, num_words, pieces
 from tasks.local import Local, load, read
 from tasks.rule_questions import by_gap, by_keywords, facts, make
 from tasks.sections import Passage, Section
+from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems, remarks
 
 LISBON, CORK, GATES = (
@@ -212,7 +212,7 @@ def test_training_never_asks_a_machine_made_question(tmp_path: Path) -> None:
     """The methods' self-made training questions are worded otherwise."""
     task = load(str(write_all(tmp_path / "documents")))
     for memory in task.memories:
-        trained = [example.messages[-1].content for example in self_made_cues(memory, limit=99)]
+        trained = self_made_questions(memory, limit=99)
         for qa in task.questions:
             if qa.memory_ids == (memory.id,):
                 assert not any(nearly_equal(qa.question, question) for question in trained), qa.id

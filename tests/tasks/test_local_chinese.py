@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from methods.examples import self_made_cues
 from tasks.base import NO_CLAUSE
 from tasks.chinese import has_chinese, is_chinese
 from tasks.cutting import Clause, cut
@@ -16,6 +15,7 @@ from tasks.local import read
 from tasks.registry import load_task
 from tasks.rule_questions import facts, make
 from tasks.sections import Passage, Section
+from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems
 
 TEXT = """# 住户守则
@@ -91,7 +91,7 @@ def test_near_misses_are_found_without_blanks_between_words() -> None:
 def test_training_never_asks_a_machine_made_question(folder: Path) -> None:
     task = read(str(folder)).task
     for memory in task.memories:
-        trained = [example.messages[-1].content for example in self_made_cues(memory, limit=99)]
+        trained = self_made_questions(memory, limit=99)
         assert trained
         own = [qa.question for qa in task.questions if qa.memory_ids == (memory.id,)]
         assert not [(one, two) for one in own for two in trained if nearly_equal(one, two)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from methods.examples_zh import chinese_questions
-
-from methods.examples import ExampleConfig, clause_examples, self_made_cues, unanswerable_examples
+from methods.examples import ExampleConfig, clause_examples, unanswerable_examples
 from tasks.base import NO_CLAUSE, Memory
 from tasks.registry import load_task
+from tasks.self_cues import self_made_questions
+from tasks.self_cues_zh import chinese_questions
 
 ZH = load_task("regs_zh")
 
@@ -26,20 +27,21 @@ def test_self_made_questions_by_hand() -> None:
     ]
     assert chinese_questions(Memory("2", "G2级可用3天。", "假，G2级")) == ["假，G2级：G2级可用多少天？"]
     assert chinese_questions(Memory("4", "Staff of 上海 get 31 euros per day.", "Meals")) == []
-    assert len(self_made_cues(Memory("4", "Staff of 上海 get 31 euros per day.", "Meals"), 9)) == 1
+    assert len(self_made_questions(Memory("4", "Staff of 上海 get 31 euros per day.", "Meals"), 9)) == 1
     assert chinese_questions(Memory("3", "Staff get 31 euros per day.", "Meals")) == []
 
 
 def test_every_clause_gets_questions_that_lead_to_it_and_no_further() -> None:
     for memory in ZH.memories:
-        examples = self_made_cues(memory, 3)
-        assert 1 <= len(examples) <= 3, memory.id
-        for example in examples:
-            question = example.messages[-1].content
+        questions = self_made_questions(memory, 3)
+        assert 1 <= len(questions) <= 3, memory.id
+        for question in questions:
             assert question.startswith(f"{memory.title}：") and question.endswith("？"), question
             assert re.search("多少|几点|几月几日|什么|谁", question), question
+    made = clause_examples([replace(memory, cues=()) for memory in ZH.memories], ExampleConfig())
+    for memory in ZH.memories:
+        for example in made[memory.id]:
             assert (example.memory_id, example.clause, example.answer) == (memory.id, memory.text, "")
-    assert {len(found) for found in clause_examples(ZH.memories, ExampleConfig(self_cues=3)).values()} <= {1, 2, 3}
 
 
 def test_abstention_is_in_the_language_of_the_task() -> None:
