@@ -150,6 +150,15 @@ def test_what_cannot_be_written_is_named_and_nothing_is_written(
     assert same(bank, bank_of())
 
 
+@pytest.mark.parametrize("wide", ["key", "fed"])
+def test_the_width_that_does_not_fit_is_named_whichever_it_is(wide: str) -> None:
+    bank, vector = bank_of(), torch.randn(1, WIDTH)
+    key, fed = (torch.randn(1, WIDTH + 1) if name == wide else vector for name in ("key", "fed"))
+    with pytest.raises(MethodError, match=f"'new' has width {WIDTH + 1}, this model needs {WIDTH}"):
+        bank.write(["new"], ["a"], key, [fed])
+    assert same(bank, bank_of())
+
+
 def test_an_unknown_id_is_named_and_nothing_is_forgotten() -> None:
     bank = bank_of()
     with pytest.raises(MethodError, match="'m7'"):
