@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def talk(exchanges: int, words: int) -> tuple[Message, ...]:
 
 def window(backbone: Backbone, tokens: int) -> Backbone:
     """The same model with a context window of so many tokens."""
-    backbone.model.config.max_position_embeddings = tokens
+    backbone.facts = replace(backbone.facts, context_length=tokens)
     return backbone
 
 
