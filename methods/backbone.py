@@ -84,7 +84,7 @@ class Backbone:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return (self.ids.eos,)
+        return self.facts.stop_ids
 
     @property
     def hidden_size(self) -> int:
