@@ -24,7 +24,7 @@ import torch
 
 from methods.base import MethodError
 from methods.model_facts import ModelFacts, check_vocabulary, read_facts
-from methods.template import THINK, THINK_END
+from methods.template import THINK, THINK_END, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +96,7 @@ class Backbone:
 
     @property
     def embedding_norm(self) -> float:
-        """Mean L2 norm of a token's embedding as the decoder receives it: the natural size of an injected vector."""
+        """The natural size of an injected vector."""
         return self.facts.embedding_norm
 
     def clone(self) -> Backbone:
@@ -196,10 +196,10 @@ def _tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> dict[str, int]:
-    """Adds the missing control tokens, in input and head: the vocabulary's mean plus a direction of half a row's norm.
+    """Adds the missing control tokens: the vocabulary's mean plus a seeded direction of half a row's norm.
 
     Left at the mean, new rows point all one way and are never emitted; at a random direction alone they lack
-    the mean's very low logit, and an untrained model emits them in place of words. -> the ids of all of them
+    the mean's very low logit, and an untrained model emits them in place of words. -> id of each, in their order
     """
     known = tokenizer.get_vocab()
     missing = [t for t in CONTROL_TOKENS if t not in known]
@@ -268,45 +268,38 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return choices[dtype]
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises MethodError for a folder whose weights are not there or would have to be unpickled."""
-    if any(folder.glob("*.safetensors")):
-        return
-    pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
-    if pickles:
-        raise MethodError(
-            f"its weights are pickles ({pickles[0]}), which are never read; save them with `save_pretrained` of a "
-            "recent transformers, as safetensors"
-        )
-    raise MethodError("the folder holds no weights (*.safetensors)")
-
-
 def _load(name: str) -> tuple[Any, Any]:
     """(model in fp32, tokenizer). Raises MethodError for what is no causal LM, or not whole."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL_LMS
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
-    if Path(source).is_dir():
-        _check_folder(Path(source))
+    folder = Path(source)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+        if pickles:
+            raise MethodError(
+                f"its weights are pickles ({pickles[0]}), which are never read; save them as safetensors"
+            )
+        raise MethodError("the folder holds no weights (*.safetensors)")
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        if config.is_encoder_decoder or config.model_type not in CAUSAL_LMS:
-            raise MethodError(f"models of the kind {config.model_type} are not supported: it is no causal LM")
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, found = AutoModelForCausalLM.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except MethodError:
-        raise
     except Exception as error:  # files can be broken in any way
+        if "Unrecognized configuration class" in str(error):
+            raise MethodError("it is of a kind that is no causal LM, such as an encoder-decoder") from error
         raise MethodError(
             f"it could not be loaded: it is neither the packaged {PACKAGED_LM}, nor a model folder with "
-            f"safetensors, nor a Hub id that can be reached ({(str(error) or type(error).__name__).splitlines()[0]})"
+            f"safetensors, nor a Hub id that can be reached ({first_line(error)})"
         ) from error
+    if any(key.startswith(("encoder.", "model.encoder.")) for key in found["unexpected_keys"]):
+        raise MethodError("it is an encoder-decoder, of which a causal LM is one half; choose a decoder")
     missing = sorted(found["missing_keys"])
     if missing:
-        raise MethodError(f"its weights lack {len(missing)} tensors ({missing[0]} for one); take a whole checkpoint")
+        raise MethodError(
+            f"its weights lack {len(missing)} tensors ({missing[0]} for one); take a whole checkpoint"
+        )
     return model, tokenizer
 
 
@@ -333,25 +326,11 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
         tokenizer.pad_token_id = facts.turn_end
     tokenizer.padding_side = "left"
     tokenizer.clean_up_tokenization_spaces = False  # it would rewrite what was said ("5 ." -> "5.")
-    model.generation_config = GenerationConfig()  # what a model brings (no_repeat_ngram_size) is no setting of a run
+    model.generation_config = GenerationConfig()  # what a model brings in its own is no setting of a run
     fingerprint = _fingerprint(model, tokenizer)
     model.to(where, resolve_dtype(dtype, where)).eval()
     model.config.use_cache = True
-    return Backbone(
-        name=name,
-        model=model,
-        tokenizer=tokenizer,
-        ids=ControlIds(
-            think=tokens[THINK],
-            think_end=tokens[THINK_END],
-            recall=tokens[RECALL],
-            recall_end=tokens[RECALL_END],
-            memory_pad=tokens[MEMORY_PAD],
-            eos=facts.turn_end,
-        ),
-        facts=facts,
-        fingerprint=fingerprint,
-    )
+    return Backbone(name, model, tokenizer, ControlIds(*tokens.values(), eos=facts.turn_end), facts, fingerprint)
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
@@ -365,5 +344,5 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
     except (OSError, ValueError) as error:
         raise MethodError(
             f"rag.encoder={name} could not be loaded: it is neither the packaged {PACKAGED_ENCODER}, nor a "
-            f"model folder, nor a Hub id that can be reached ({str(error).splitlines()[0]})"
+            f"model folder, nor a Hub id that can be reached ({first_line(error)})"
         ) from error

@@ -17,12 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import MethodError
-from methods.template import TemplateFacts, read_template, turn_end
+from methods.template import TemplateFacts, first_line, read_template, turn_end
 
-_QUERY_VALUE = re.compile(r"^(q|v|kv|query|value)(_|$)|qkv|query_key_value|^(c_attn|att_proj|W[qv])$", re.IGNORECASE)
+_QUERY_VALUE = re.compile(
+    r"^(q|v|kv|query|value)(_|$)|qkv|query_key_value|^(c_attn|att_proj|W[qv])$", re.IGNORECASE
+)
 _FUSED = re.compile(r"qkv|query_key_value|c_attn|att_proj", re.IGNORECASE)
 _POSITIONS = re.compile(r"wpe|pos")  # in the names of learned positions
-_NEEDED = ("inputs_embeds", "attention_mask", "past_key_values")
+_NEEDED = {
+    "inputs_embeds": "way to be fed vectors",
+    "attention_mask": "mask",
+    "past_key_values": "key-value cache",
+}
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,12 @@ class ModelFacts:
     hidden_size: int
     context_length: int  # tokens
     learned_positions: bool  # a token behind the context length has no position at all
-    takes_position_ids: bool
     embedding_norm: float  # mean L2 norm of what the decoder receives for a token: the size of a fed vector
     logit_scale: float  # logits are the head's output times this,
     logit_softcap: float  # and then squeezed between plus and minus this (0: they are not)
-    trained_matrices: tuple[str, ...]  # hold control tokens' rows: the embedding, and the head where it is not tied
+    trained_matrices: tuple[
+        str, ...
+    ]  # hold control tokens' rows: the embedding, and the head where it is not tied
     lora_targets: tuple[str, ...]  # all linear layers of the decoder, by the last part of their names
     query_value_targets: tuple[str, ...]  # of these; empty where the model has none
     fused_query_value: bool  # keys are adapted with them, since one layer computes them all
@@ -62,7 +69,7 @@ def _close(first: Tensor, second: Tensor) -> bool:
 
 
 def check_vocabulary(model: Any, tokenizer: Any) -> None:
-    """Raises MethodError for a token without a row that a text, the template or the tokenizer's own marks may hold.
+    """Raises MethodError for a token without a row that a text or a chat may hold.
 
     Spare marks, as for images, may lie above the rows (Gemma 3 1B); the embedding then grows.
     """
@@ -79,7 +86,7 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 
 @torch.no_grad()
 def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
-    """Of a model in fp32 on the CPU with the control tokens added. Raises MethodError for what no method can use."""
+    """Of a model in fp32 with the control tokens added. Raises MethodError for what no method can use."""
     config = model.config.get_text_config()
     template = read_template(tokenizer)
     own = model.generation_config.eos_token_id
@@ -103,11 +110,12 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
             isinstance(module, nn.Embedding) and _POSITIONS.search(name.rpartition(".")[2])
             for name, module in model.named_modules()
         ),
-        takes_position_ids="position_ids" in inspect.signature(model.forward).parameters,
         embedding_norm=_embedding_norm(embedding, len(tokenizer)),
         logit_scale=scale,
         logit_softcap=softcap,
-        trained_matrices=tuple(name for name, module in model.named_modules() if any(module is m for m in matrices)),
+        trained_matrices=tuple(
+            name for name, module in model.named_modules() if any(module is m for m in matrices)
+        ),
         lora_targets=targets,
         query_value_targets=query_value,
         fused_query_value=any(_FUSED.search(name) for name in query_value),
@@ -129,30 +137,26 @@ def _read_logits(model: Any, config: Any) -> tuple[float, float]:
     """(scale, softcap) between head and logits, from two short forwards that show that the model can be used."""
     head, decoder = model.get_output_embeddings(), getattr(model, model.base_model_prefix, None)
     parameters = inspect.signature(model.forward).parameters
-    missing = [name for name in _NEEDED if name not in parameters]
-    if head is None or decoder is None or missing:
+    missing = [what for name, what in _NEEDED.items() if name not in parameters]
+    unsupported = f"models of the kind {model.config.model_type} are not supported: "
+    if missing or head is None or decoder is None:
         raise MethodError(
-            f"models of the kind {model.config.model_type} are not supported: they keep a running state in place of "
-            f"a key-value cache, or have no output head ({', '.join(missing) or 'head'} is missing); choose a "
-            "decoder with attention"
+            f"{unsupported}they have no {(*missing, 'output head')[0]}; choose a decoder with attention"
         )
     ids_BT = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 9]])
+    mask_BT = torch.ones_like(ids_BT)
     model.eval()
     try:
-        plain = model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT))
+        plain_BTV = model(input_ids=ids_BT, attention_mask=mask_BT).logits
         embeds_BTD = model.get_input_embeddings()(ids_BT)
-        fed = model(inputs_embeds=embeds_BTD, attention_mask=torch.ones_like(ids_BT), use_cache=True)
-        states_BTD = decoder(inputs_embeds=embeds_BTD, attention_mask=torch.ones_like(ids_BT)).last_hidden_state
-        raw_BTV = head(states_BTD)
+        fed = model(inputs_embeds=embeds_BTD, attention_mask=mask_BT, use_cache=True)
+        raw_BTV = head(decoder(inputs_embeds=embeds_BTD, attention_mask=mask_BT).last_hidden_state)
     except Exception as error:  # whatever a model of another kind trips over
-        raise MethodError(
-            f"models of the kind {model.config.model_type} are not supported: a forward over embeddings fails "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+        raise MethodError(f"{unsupported}a forward over embeddings fails ({first_line(error)})") from error
     faults = {
         "a token sees those behind it": not _close(fed.logits[0, :3], fed.logits[1, :3]),
         "they keep no key-value cache": fed.past_key_values is None,
-        "embeddings fed in place of tokens give other logits": not _close(plain.logits, fed.logits),
+        "embeddings fed in place of tokens give other logits": not _close(plain_BTV, fed.logits),
     }
     softcap = float(getattr(config, "final_logit_softcapping", None) or 0)
     inner_BTV = torch.atanh(fed.logits / softcap) * softcap if softcap else fed.logits
@@ -160,7 +164,7 @@ def _read_logits(model: Any, config: Any) -> tuple[float, float]:
     faults["their logits are not their head's output"] = not _close(_logits(raw_BTV, scale, softcap), fed.logits)
     for fault, found in faults.items():
         if found:
-            raise MethodError(f"models of the kind {model.config.model_type} are not supported: {fault}")
+            raise MethodError(unsupported + fault)
     return scale, softcap
 
 

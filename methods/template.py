@@ -10,10 +10,10 @@ import datetime
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from methods.base import MethodError
 from tasks.base import Message
@@ -33,28 +33,33 @@ _WENT_ON = (*_ANSWERED, Message("user", "And on Sundays?"))
 _SYSTEM = Message("system", "You are a helpful assistant.")
 
 
+SystemTurn = Literal["the template's", "in the first user turn"]
+Content = Literal["text", "parts"]
+
+
 @dataclass(frozen=True)
 class TemplateFacts:
     """What a chat template does, as far as prompts and answers depend on it."""
 
-    system_turn: Literal["the template's", "in the first user turn"] = "the template's"
-    content: Literal["text", "parts"] = "text"  # parts: a list of typed parts, as templates for images take it
+    system_turn: SystemTurn = "the template's"
+    content: Content = "text"  # parts: a list of typed parts, as templates for images take it
     opened_think: str = ""  # what its generation prompt opens, and answers begin with; prompts leave it out
     date: str = ""  # the one that it prints, frozen; "": none
 
 
 @dataclass(frozen=True)
-class Masked:
+class _Masked:
     """Tokenizers that know each added token under a private name alone, so that no text becomes one."""
 
     names: Mapping[str, str]  # added token -> private name
+    added: re.Pattern[str]  # matches the longest added token that begins somewhere
     whole: Tokenizer  # as the tokenizer encodes a whole text
     inner: Tokenizer  # as it encodes a part from the middle, where no blank is put before
 
 
 @lru_cache(maxsize=4)
-def _masked(tokenizer: Any, size: int) -> Masked:
-    """size: len(tokenizer), which grows with every added token."""
+def _masked(tokenizer: Any, _size: int) -> _Masked:
+    """_size: len(tokenizer), which grows with every added token."""
     from tokenizers import Tokenizer
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -62,9 +67,9 @@ def _masked(tokenizer: Any, size: int) -> Masked:
         raise MethodError("its tokenizer has no fast form (tokenizer.json), without which text cannot be masked")
     state = json.loads(backend.to_str()) | {"post_processor": None, "padding": None, "truncation": None}
     nonce = secrets.token_hex(8)  # nobody can type what no source shows
-    added = [token for token in state["added_tokens"] if token["content"].strip(_BLANKS)]
-    names = {token["content"]: f"\ue000{nonce}{token['id']}\ue001" for token in added}
-    for token in added:
+    tokens = [token for token in state["added_tokens"] if token["content"].strip(_BLANKS)]
+    names = {token["content"]: f"\ue000{nonce}{token['id']}\ue001" for token in tokens}
+    for token in tokens:
         token["content"] = names[token["content"]]
     model = state["model"]
     if isinstance(model["vocab"], dict):
@@ -79,7 +84,12 @@ def _masked(tokenizer: Any, size: int) -> Masked:
     whole = json.dumps(state)
     inner = json.dumps(state | {key: _no_blank_before(state[key]) for key in ("normalizer", "pre_tokenizer")})
     first = Tokenizer.from_str(whole)
-    return Masked(names, first, first if inner == whole else Tokenizer.from_str(inner))
+    return _Masked(
+        names,
+        re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)"),
+        first,
+        first if inner == whole else Tokenizer.from_str(inner),
+    )
 
 
 def _no_blank_before(step: Any) -> Any:
@@ -91,8 +101,23 @@ def _no_blank_before(step: Any) -> Any:
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Plain text as it stands inside a longer one: strings that look like added tokens stay ordinary characters."""
+    """Text as it stands inside a longer one; what looks like an added token stays ordinary characters."""
     return list(_masked(tokenizer, len(tokenizer)).inner.encode(text, add_special_tokens=False).ids)
+
+
+def _encode_rendered(tokenizer: Any, parts: Sequence[str]) -> list[int]:
+    """In one go, so that a tokenizer joins text over the border of template and content as it always does."""
+    masked = _masked(tokenizer, len(tokenizer))
+    named = [
+        part if n % 2 else masked.added.sub(lambda found: masked.names[found[0]], part)
+        for n, part in enumerate(parts)
+    ]
+    return list(masked.whole.encode("".join(named), add_special_tokens=False).ids)
+
+
+def _chat(facts: TemplateFacts, messages: Sequence[Message], contents: Iterable[str]) -> list[dict[str, Any]]:
+    forms = (text if facts.content == "text" else [{"type": "text", "text": text}] for text in contents)
+    return [{"role": m.role, "content": form} for m, form in zip(messages, forms, strict=True)]
 
 
 def render(
@@ -105,16 +130,13 @@ def render(
     """
     cores = [message.content.strip() for message in messages]
     marks = [f"\ue000{index}\ue001" for index in range(len(messages))]
-    contents = [
-        "".join((before, mark, after))
-        for message, core, mark in zip(messages, cores, marks, strict=True)
-        for before, _, after in [message.content.partition(core) if core else (message.content, "", "")]
-    ]
+    marked = (m.content.replace(core, mark, 1) for m, core, mark in zip(messages, cores, marks, strict=True))
     try:
-        rendered = _apply(tokenizer, facts, messages, contents, add_generation_prompt, tokenize=False)
+        rendered = tokenizer.apply_chat_template(
+            _chat(facts, messages, marked), tokenize=False, add_generation_prompt=add_generation_prompt
+        )
     except Exception as error:  # a template may fail in any way
-        reason = str(error) or type(error).__name__
-        raise MethodError(f"its chat template cannot write these messages ({reason.splitlines()[0]})") from error
+        raise MethodError(f"its chat template cannot write these messages ({first_line(error)})") from error
     parts = re.split(f"({'|'.join(marks)})", rendered)
     if parts[1::2] != marks:
         raise MethodError("its chat template does not write each message once and in order")
@@ -122,23 +144,9 @@ def render(
     return parts
 
 
-def _apply(
-    tokenizer: Any,
-    facts: TemplateFacts,
-    messages: Sequence[Message],
-    contents: Sequence[str],
-    add_generation_prompt: bool,
-    tokenize: bool,
-) -> Any:
-    def form(text: str) -> str | list[dict[str, str]]:
-        return text if facts.content == "text" else [{"type": "text", "text": text}]
-
-    return tokenizer.apply_chat_template(
-        [{"role": m.role, "content": form(text)} for m, text in zip(messages, contents, strict=True)],
-        tokenize=tokenize,
-        return_dict=False,
-        add_generation_prompt=add_generation_prompt,
-    )
+def first_line(error: Exception) -> str:
+    """Of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def placed(facts: TemplateFacts, messages: Sequence[Message]) -> list[Message]:
@@ -152,27 +160,13 @@ def placed(facts: TemplateFacts, messages: Sequence[Message]) -> list[Message]:
 
 
 def prompt_ids(tokenizer: Any, facts: TemplateFacts, messages: Sequence[Message]) -> list[int]:
-    """Ids of the template over the messages, up to and including the assistant's header, without an opened think."""
+    """Ids of the template over the messages up to the assistant's header; a think that it opens is left out."""
     parts = render(tokenizer, facts, placed(facts, messages))
     parts[-1] = parts[-1].removesuffix(facts.opened_think)
     return _encode_rendered(tokenizer, parts)
 
 
-def _encode_rendered(tokenizer: Any, parts: Sequence[str]) -> list[int]:
-    """In one go, so that a tokenizer joins text over the border of template and content as it always does."""
-    masked = _masked(tokenizer, len(tokenizer))
-    added = added_tokens(tokenizer)
-    named = [part if at % 2 else added.sub(lambda m: masked.names[m[0]], part) for at, part in enumerate(parts)]
-    return list(masked.whole.encode("".join(named), add_special_tokens=False).ids)
-
-
-def added_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Matches the longest added token that begins somewhere."""
-    names = _masked(tokenizer, len(tokenizer)).names
-    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
-
-
-def freeze_date(tokenizer: Any) -> str:
+def _freeze_date(tokenizer: Any) -> str:
     """Puts one day for good into a template that prints today's; -> that day, "" where none is printed."""
     template = str(tokenizer.get_chat_template())
     frozen = _DATE_CALL.sub(lambda call: f"'{TODAY.strftime(call[2])}'", template)
@@ -186,12 +180,12 @@ def freeze_date(tokenizer: Any) -> str:
 
 def read_template(tokenizer: Any) -> TemplateFacts:
     """Raises MethodError for a template that is broken, or whose ids cannot be had with contents masked."""
-    date = freeze_date(tokenizer)
-    systems: tuple[Literal["the template's", "in the first user turn"], ...]
-    systems = ("the template's", "in the first user turn")
-    forms: tuple[Literal["text", "parts"], ...] = ("text", "parts")
+    date = _freeze_date(tokenizer)
+    kinds = [
+        TemplateFacts(system, form, date=date) for form in get_args(Content) for system in get_args(SystemTurn)
+    ]
     problems = []
-    for facts in (TemplateFacts(system, form) for form in forms for system in systems):
+    for facts in kinds:
         try:
             for messages in (_ASKED, _WENT_ON):
                 parts = render(tokenizer, facts, placed(facts, (_SYSTEM, *messages)))
@@ -201,14 +195,10 @@ def read_template(tokenizer: Any) -> TemplateFacts:
     else:
         raise problems[1]  # of plain text without a system turn
     opened = _OPENED.search(parts[-1])
-    facts = TemplateFacts(
-        facts.system_turn,
-        facts.content,
-        opened_think=opened[0] if opened else "",
-        date=date,
-    )
+    facts = replace(facts, opened_think=opened[0] if opened else "")
     messages = placed(facts, (_SYSTEM, *_WENT_ON))
-    own = list(_apply(tokenizer, facts, messages, [m.content for m in messages], True, tokenize=True))
+    chat = _chat(facts, messages, (m.content for m in messages))
+    own = list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
     left_out = _encode_rendered(tokenizer, [facts.opened_think])
     if [*prompt_ids(tokenizer, facts, messages), *left_out] != own:
         raise MethodError("its tokenizer gives other ids for a chat whose contents are masked than for the chat")
@@ -220,10 +210,10 @@ def turn_end(tokenizer: Any, facts: TemplateFacts, stop_ids: Sequence[int]) -> i
 
     A token that opens the next turn ends this one where the model stops at it (GLM's `<|user|>`).
     """
-    added = added_tokens(tokenizer)
-    behind = added.match(render(tokenizer, facts, _ANSWERED, add_generation_prompt=False)[-1].lstrip())
-    if behind:
-        return int(tokenizer.convert_tokens_to_ids(behind[0]))
-    behind = added.match(render(tokenizer, facts, _WENT_ON, add_generation_prompt=False)[4].lstrip())
-    opening = int(tokenizer.convert_tokens_to_ids(behind[0])) if behind else -1
-    return opening if opening in stop_ids else None
+    for messages, at in ((_ANSWERED, -1), (_WENT_ON, 4)):  # the last turn, and one that others follow
+        behind = render(tokenizer, facts, messages, add_generation_prompt=False)[at].lstrip()
+        found = _masked(tokenizer, len(tokenizer)).added.match(behind)
+        end = int(tokenizer.convert_tokens_to_ids(found[0])) if found else None
+        if end is not None and (at == -1 or end in stop_ids):
+            return end
+    return None
