@@ -1,6 +1,6 @@
 """Tiny random models of real families, each as a folder that `load_backbone` reads: seconds, no network.
 
-Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE whose blanks are `▁`.
+Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE with `▁` for a blank.
 """
 
 from __future__ import annotations
@@ -105,9 +105,20 @@ def byte_level(template: str, marks: Sequence[str] = (), **named: str | None) ->
     return wrapped(core, template, marks, **({"eos_token": "<|endoftext|>"} | named))
 
 
-def sentencepiece(template: str, blank: str, marks: Sequence[str] = (), **named: str | None) -> PreTrainedTokenizerFast:
+def sentencepiece(
+    template: str, blank: str, marks: Sequence[str] = (), **named: str | None
+) -> PreTrainedTokenizerFast:
     """blank: where a blank is put before a text: before every part ("legacy"), the first one ("first"), or none."""
-    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "\n", *LETTERS, *WORDS]
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "\u2581",
+        "\n",
+        *LETTERS,
+        *WORDS,
+    ]
     vocab = {piece: i for i, piece in enumerate(pieces)}
     merges = [(word[:cut], word[cut:]) for word in WORDS for cut in range(1, len(word))]
     merges = [(a, b) for a, b in merges if a in vocab and b in vocab]
@@ -175,7 +186,8 @@ FAMILIES: Mapping[str, tuple[Callable[[], PreTrainedTokenizerFast], dict[str, An
     "qwen3": (qwen3, SIZES | {"tie_word_embeddings": True, "padded": 24}),
     "gemma3_text": (
         gemma3,
-        SIZES | {"num_hidden_layers": 2, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+        SIZES
+        | {"num_hidden_layers": 2, "sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
         | {"query_pre_attn_scalar": 8, "padded": -1},
     ),
     "phi3": (phi3, _llama(pad_token_id=0, original_max_position_embeddings=4096)),
