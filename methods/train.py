@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,15 @@ def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> 
             f"a training sample ({longest.kind}) has {len(longest)} tokens, and {backbone.name} has positions for "
             f"{backbone.context_length}; shorten memories, questions or conversations, or choose a model with more"
         )
+
+
+def drawn_first(backbone: Backbone, epochs: Iterator[list[list[Sample]]]) -> Iterator[list[list[Sample]]]:
+    """The same epochs, the first drawn and checked now: for a step that is trained behind another."""
+    if not backbone.facts.learned_positions:
+        return epochs
+    first = next(epochs)
+    check_positions(backbone, first)
+    return chain([first], epochs)
 
 
 def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:

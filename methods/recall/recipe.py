@@ -29,7 +29,7 @@ from methods.recall.generation import AutoregressiveRecall
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig, MemoryTerm, Teacher, TrainLog, train_lora
+from methods.train import LoraTrainConfig, MemoryTerm, Teacher, TrainLog, drawn_first, train_lora
 from tasks.base import Conversation, Memory
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
@@ -222,7 +222,9 @@ def train_step(
 def query_value(backbone: Backbone) -> tuple[str, ...]:
     """What Step 1 trains (specification 4.2). Raises MethodError for a model without such layers."""
     if not backbone.facts.query_value_targets:
-        raise MethodError(f"{backbone.name} has no query and value projections, and recall's Step 1 trains these alone")
+        raise MethodError(
+            f"{backbone.name} has no query and value projections, and recall's Step 1 trains these alone"
+        )
     return backbone.facts.query_value_targets
 
 
@@ -249,12 +251,13 @@ def train_calibrated(
     )
     dataset.check()
     queries = query_epochs(setup.backbone, bank, corpus, setup.examples, step1.batch_tokens, seed)
+    decoding = drawn_first(setup.backbone, dataset.epochs())
     log1 = train_step(setup, "step1", bank, queries, step1, twins_MM=twins_MM, teacher=teacher)
     log2 = train_step(
         setup,
         "step2",
         bank,
-        dataset.epochs(),
+        decoding,
         step2,
         weight=config.step2_retrieval_weight,
         twins_MM=twins_MM,
