@@ -16,7 +16,7 @@ from methods.backbone import load_backbone
 from methods.chat import encode_prompt
 from methods.decode import generate
 from methods.recall.bank import MemoryBank
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from pipelines.progress import quiet_libraries
 from tasks.base import Message
 
@@ -28,12 +28,12 @@ def main() -> None:
     backbone = load_backbone()
     bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, backbone.fingerprint)
     vectors_MD = torch.randn(100, backbone.hidden_size)
-    bank.write([str(i) for i in range(100)], ["text"] * 100, vectors_MD, vectors_MD)
+    bank.write([str(i) for i in range(100)], ["text"] * 100, vectors_MD, list(vectors_MD[:, None]))
     prompt = encode_prompt(backbone, [Message("user", "Tell me a long story about the sea.")])
 
     def ours() -> list[int]:
-        interceptor = RecallInterceptor(bank, backbone.ids, AutoregressiveRecall())
-        return list(generate(backbone, [prompt], NEW_TOKENS, interceptor=interceptor)[0].token_ids)
+        mechanism = RecallMechanism(bank, backbone, AutoregressiveRecall())
+        return list(generate(backbone, [prompt], NEW_TOKENS, mechanism=mechanism)[0].token_ids)
 
     def stock() -> list[int]:
         output = backbone.model.generate(

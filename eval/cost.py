@@ -103,6 +103,16 @@ def latency(records: Sequence[CostRecord]) -> Sample:
     return timings(records, lambda r: r.usage.total_s)
 
 
+def serial_latency(records: Sequence[CostRecord]) -> Sample:
+    """The latency of the same answers where every forward takes one token: what drafts save is left out."""
+    drafting = any(record.serial_s is not None for record in records)
+    return timings(
+        records if drafting else (),
+        lambda r: r.usage.total_s if r.serial_s is None else r.serial_s,
+        "no answer was drafted" if records else "no timed answer",
+    )
+
+
 def latency_p95(records: Sequence[CostRecord], resamples: Resamples) -> Estimate:
     """95th percentile of the latency; not given under 60 timings, where it would be the slowest few."""
     if not records:
@@ -370,6 +380,8 @@ def cost_metrics(
             missing("no timed answer") if resamples is None else latency_p95(records, resamples)
         ),
         "cost/latency_mean_s": mean_latency,
+        "cost/serial_latency_p50_s": quantile(serial_latency(records)),
+        "cost/forwards": mean(timings(records, lambda r: r.usage.forwards or None, "no record counts forwards")),
         "cost/prompt_tokens": mean(usage_mean(records, lambda u: u.prompt_tokens)),
         "cost/new_tokens": mean(usage_mean(records, lambda u: u.new_tokens)),
         "cost/flops": mean(flops(records)),

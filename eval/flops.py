@@ -23,7 +23,10 @@ def forward_flops(shape: TransformerShape, num_tokens: int, num_keys: int) -> in
 
 
 def generation_flops(shape: TransformerShape, prompt_tokens: int, new_tokens: int) -> int:
-    """The prompt in one pass, then each new token but the last, which is never fed, in a pass of its own."""
+    """The prompt in one pass, then each new token but the last, which is never fed, in a pass of its own.
+
+    Several tokens in one pass cost the same; drafts that were refused are not counted.
+    """
     fed = new_tokens - 1
     num_keys = fed * prompt_tokens + fed * (fed + 1) // 2
     decoding = 2 * fed * (shape.block_weights + shape.once_weights) + 4 * shape.attention_width * num_keys

@@ -17,6 +17,7 @@ import torch
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, Context, Method
+from methods.decode import serially
 from methods.prefixes import Prefixes, reusing
 from methods.shapes import Shaped
 from tasks.base import Dialogue, Message, TaskData, Turn
@@ -206,7 +207,8 @@ def run_cost(
 ) -> Iterator[CostRecord]:
     """Times single answers. For each question every method answers in turn, in rotating order.
 
-    questions: (id, context). peaks: method -> its memory, measured apart. Warm-up answers are not recorded.
+    An answer that took drafts is decoded again without, right behind. questions: (id, context). peaks: method ->
+    its memory, measured apart. Warm-up answers are not recorded.
     Records come as they are measured.
     """
     for method in methods:
@@ -219,6 +221,10 @@ def run_cost(
             shift = (lap + number) % len(methods)
             for method in [*methods[shift:], *methods[:shift]]:
                 answer = method.answer(ctx)
+                serial_s = None
+                if answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens:
+                    with serially():
+                        serial_s = method.answer(ctx).usage.total_s
                 finished += 1
                 if progress is not None:
                     progress("timing", finished, total)
@@ -233,6 +239,7 @@ def run_cost(
                     memory_kind=peak.kind,
                     peaks_bytes=peak.peaks_bytes,
                     reserved_bytes=peak.reserved_bytes,
+                    serial_s=serial_s,
                     shapes=shapes[method.name],
                 )
 

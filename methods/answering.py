@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from methods.backbone import CONTROL_TOKENS, MEMORY_PAD, RECALL, RECALL_END, THINK_END, Backbone, ControlIds
+from methods.backbone import Backbone, ControlIds
 from methods.base import Answer, Context, Lookup, Method, Usage
 from methods.chat import fit_history, history_room, parse_answer
 from methods.decode import Generated, listening
@@ -59,6 +58,8 @@ def answer_from(
         kv_bytes=output.kv_bytes,
         truncated_turns=truncated_turns,
         searched_vectors=searched_vectors,
+        forwards=output.forwards,
+        drafted=output.drafted,
     )
     return Answer(raw, think, final, lookups, usage, output.finished)
 
@@ -111,35 +112,3 @@ def stream_answer(method: Method, ctx: Context, tokenizer: Any, on_text: Callabl
         answer = method.answer(ctx)
     text.send(answer.raw)
     return answer
-
-
-PieceKind = Literal["think", "recalled", "answer", "control"]
-
-
-class AnswerPieces:
-    """Streamed raw text -> (kind, text) as a reader may see it: control tokens apart, the stop token left out.
-
-    Of several pads on end, one for each vector of a memory, the first alone is said.
-    Until the think is closed everything is think, as in `parse_answer`.
-    """
-
-    def __init__(self, eos: str, on_piece: Callable[[PieceKind, str], None]) -> None:
-        self._eos = eos
-        self._on_piece = on_piece
-        self._kind: PieceKind = "think"
-        self._last = ""  # part that was added
-        self._cut = re.compile("|".join(f"({re.escape(token)})" for token in (*CONTROL_TOKENS, eos)))
-
-    def add(self, text: str) -> None:
-        for part in filter(None, self._cut.split(text)):
-            last, self._last = self._last, part
-            if part == self._eos or part == last == MEMORY_PAD:
-                continue
-            if not self._cut.fullmatch(part):
-                self._on_piece(self._kind, part)
-                continue
-            self._on_piece("control", part)
-            if part == THINK_END:
-                self._kind = "answer"
-            elif self._kind != "answer" and part in (RECALL, RECALL_END):
-                self._kind = "recalled" if part == RECALL else "think"

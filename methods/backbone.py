@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from methods.base import MethodError
+from methods.model_facts import ModelFacts, check_vocabulary, read_facts
+from methods.template import THINK, THINK_END, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
-THINK, THINK_END = "<think>", "</think>"
 RECALL, RECALL_END = "<recall>", "</recall>"
 MEMORY_PAD = "<|memory_pad|>"
 CONTROL_TOKENS = (THINK, THINK_END, RECALL, RECALL_END, MEMORY_PAD)
@@ -48,7 +49,7 @@ class ControlIds:
     recall: int
     recall_end: int
     memory_pad: int
-    eos: int
+    eos: int  # what the template writes behind an assistant turn; decoding stops at all of facts.stop_ids
 
     @property
     def new_rows(self) -> tuple[int, ...]:
@@ -64,7 +65,8 @@ class Backbone:
     model: Any  # a transformers causal LM; its own types are too loose to check against
     tokenizer: Any
     ids: ControlIds
-    fingerprint: str  # of weights and vocabulary; a bank made with another model is refused by it
+    facts: ModelFacts
+    fingerprint: str  # of weights, tokenizer and template; a bank made with another model is refused by it
 
     @property
     def device(self) -> torch.device:
@@ -82,21 +84,20 @@ class Backbone:
     @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
-        return (self.ids.eos,)
+        return self.facts.stop_ids
 
     @property
     def hidden_size(self) -> int:
-        return int(self.model.config.hidden_size)
+        return self.facts.hidden_size
 
     @property
     def context_length(self) -> int:
-        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+        return self.facts.context_length
 
     @property
     def embedding_norm(self) -> float:
-        """Mean L2 norm of the token embeddings: the natural size of an injected vector."""
-        weight_VD = self.model.get_input_embeddings().weight
-        return float(weight_VD.detach().float().norm(dim=-1).mean())
+        """The natural size of an injected vector."""
+        return self.facts.embedding_norm
 
     def clone(self) -> Backbone:
         """A copy with weights of its own; the tokenizer is shared."""
@@ -194,36 +195,30 @@ def _tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return LlamaForCausalLM(config), tokenizer
 
 
-def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> ControlIds:
+def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> dict[str, int]:
     """Adds the missing control tokens: the vocabulary's mean plus a seeded direction of half a row's norm.
 
     Left at the mean, new rows point all one way and are never emitted; at a random direction alone they lack
-    the mean's very low logit, and an untrained model emits them in place of words.
+    the mean's very low logit, and an untrained model emits them in place of words. -> id of each, in their order
     """
     known = tokenizer.get_vocab()
     missing = [t for t in CONTROL_TOKENS if t not in known]
-    tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROL_TOKENS)})
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    tokenizer.add_special_tokens({"additional_special_tokens": list(CONTROL_TOKENS)}, False)
+    ids = {t: int(tokenizer.convert_tokens_to_ids(t)) for t in CONTROL_TOKENS}
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > num_rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    new = dict.fromkeys([ids[t] for t in missing] + list(range(num_rows, len(tokenizer))))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for layer in {model.get_input_embeddings(), model.get_output_embeddings()}:
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             weight_VD = layer.weight
-            rows_VD = weight_VD[: len(known)].float()
+            rows_VD = weight_VD[: min(len(known), num_rows)].float()
             mean_D, norm = rows_VD.mean(dim=0), rows_VD.norm(dim=-1).mean()
-            for token in missing:
+            for index in new:
                 row_D = torch.randn(weight_VD.shape[1], generator=generator)
-                row_D = mean_D + row_D / row_D.norm() * norm / 2
-                weight_VD[tokenizer.convert_tokens_to_ids(token)] = row_D.to(weight_VD)
-    ids = {t: int(tokenizer.convert_tokens_to_ids(t)) for t in CONTROL_TOKENS}
-    return ControlIds(
-        think=ids[THINK],
-        think_end=ids[THINK_END],
-        recall=ids[RECALL],
-        recall_end=ids[RECALL_END],
-        memory_pad=ids[MEMORY_PAD],
-        eos=int(tokenizer.eos_token_id),
-    )
+                weight_VD[index] = (mean_D + row_D / row_D.norm() * norm / 2).to(weight_VD)
+    return ids
 
 
 def _bf16_is_faster_here() -> bool:
@@ -242,11 +237,12 @@ def _bf16_is_faster_here() -> bool:
 
 
 def _fingerprint(model: Any, tokenizer: Any) -> str:
-    """12 hex digits over the vocabulary size and a sample of every weight tensor."""
-    digest = hashlib.sha256(str(len(tokenizer)).encode())
+    """12 hex digits over tokenizer, template and a sample of every weight tensor."""
+    digest = hashlib.sha256(f"{tokenizer.backend_tokenizer.to_str()}{tokenizer.get_chat_template()}".encode())
     for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().flatten()[:64].float().cpu().numpy()
-        digest.update(name.encode() + str(tuple(tensor.shape)).encode() + flat.tobytes())
+        flat = tensor.detach().flatten()
+        sample = torch.cat([flat[:64], flat[:: max(1, len(flat) // 64)]]).float().cpu().numpy()
+        digest.update(name.encode() + str(tuple(tensor.shape)).encode() + sample.tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -272,46 +268,69 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return choices[dtype]
 
 
-def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
-    """Loads a chat model, adds the control tokens and moves it to the device.
-
-    name: a packaged name, a local folder, or a Hub id. dtype: of the weights, in training and decoding;
-    `auto` probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model.
-    """
+def _load(name: str) -> tuple[Any, Any]:
+    """(model in fp32, tokenizer). Raises MethodError for what is no causal LM, or not whole."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    where = resolve_device(device)
-    model: Any
-    if name == TINY:
-        model, tokenizer = _tiny()
-    else:
-        source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError) as error:
+    source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
+    folder = Path(source)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+        if pickles:
             raise MethodError(
-                f"model={name} could not be loaded: it is neither the packaged {PACKAGED_LM}, nor a model "
-                f"folder with safetensors, nor a Hub id that can be reached ({str(error).splitlines()[0]})"
-            ) from error
-    if not tokenizer.chat_template:
-        raise MethodError(f"model={name} has no chat template; choose an instruction-tuned model")
+                f"its weights are pickles ({pickles[0]}), which are never read; save them as safetensors"
+            )
+        raise MethodError("the folder holds no weights (*.safetensors)")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except Exception as error:  # files can be broken in any way
+        if "Unrecognized configuration class" in str(error):
+            raise MethodError("it is of a kind that is no causal LM, such as an encoder-decoder") from error
+        raise MethodError(
+            f"it could not be loaded: it is neither the packaged {PACKAGED_LM}, nor a model folder with "
+            f"safetensors, nor a Hub id that can be reached ({first_line(error)})"
+        ) from error
+    if any(key.startswith(("encoder.", "model.encoder.")) for key in found["unexpected_keys"]):
+        raise MethodError("it is an encoder-decoder, of which a causal LM is one half; choose a decoder")
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise MethodError(
+            f"its weights lack {len(missing)} tensors ({missing[0]} for one); take a whole checkpoint"
+        )
+    return model, tokenizer
+
+
+def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
+    """Loads a chat model, adds the control tokens, reads its facts and moves it to the device.
+
+    name: a packaged name, a local folder, or a Hub id. dtype: of the weights, in training and decoding;
+    `auto` probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model, and for one
+    that no method can use.
+    """
+    from transformers import GenerationConfig
+
+    where = resolve_device(device)
+    try:
+        model, tokenizer = _tiny() if name == TINY else _load(name)
+        if not tokenizer.chat_template:
+            raise MethodError("it has no chat template; choose an instruction-tuned model")
+        check_vocabulary(model, tokenizer)
+        tokens = _add_control_tokens(model, tokenizer, seed)
+        facts = read_facts(model, tokenizer)
+    except MethodError as error:
+        raise MethodError(f"model={name}: {error}") from error
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token_id = facts.turn_end
     tokenizer.padding_side = "left"
-    ids = _add_control_tokens(model, tokenizer, seed)
+    tokenizer.clean_up_tokenization_spaces = False  # it would rewrite what was said ("5 ." -> "5.")
+    model.generation_config = GenerationConfig()  # what a model brings in its own is no setting of a run
     fingerprint = _fingerprint(model, tokenizer)
     model.to(where, resolve_dtype(dtype, where)).eval()
     model.config.use_cache = True
-    return Backbone(
-        name=name,
-        model=model,
-        tokenizer=tokenizer,
-        ids=ids,
-        fingerprint=fingerprint,
-    )
+    return Backbone(name, model, tokenizer, ControlIds(*tokens.values(), eos=facts.turn_end), facts, fingerprint)
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
@@ -325,5 +344,5 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
     except (OSError, ValueError) as error:
         raise MethodError(
             f"rag.encoder={name} could not be loaded: it is neither the packaged {PACKAGED_ENCODER}, nor a "
-            f"model folder, nor a Hub id that can be reached ({str(error).splitlines()[0]})"
+            f"model folder, nor a Hub id that can be reached ({first_line(error)})"
         ) from error

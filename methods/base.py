@@ -50,6 +50,8 @@ class Usage:
     truncated_turns: int = 0  # history turns cut to fit the context window
     searched_vectors: int = 0  # keys in the memory bank, counted once a recall
     encoder_tokens: int = 0  # read by the sentence encoder to look the question up
+    forwards: int = 0  # passes of the model; of the whole batch in batched runs
+    drafted: int = 0  # tokens that were offered as drafts, kept or refused
     dropped_passages: int | None = None  # passages that did not fit beside the history; None: none are shown
 
 

@@ -4,8 +4,8 @@ Every method writes and reads one format:
 
     <think>\\n[what was recalled or quoted]\\nREASONING\\n</think>\\nANSWER<eos>
 
-Only this file turns text into ids. Contents are encoded as plain text, so a user who types
-`<recall>` or `<|im_end|>` gets those characters and never the control token.
+Contents are encoded as plain text (methods.template), so a user who types `<recall>` or `<|im_end|>` gets those
+characters and never the control token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from methods.backbone import THINK, THINK_END, Backbone
+from methods.backbone import Backbone
+from methods.base import MethodError
+from methods.template import THINK, THINK_END, encode_text, prompt_ids
 from tasks.base import Message
 
 if TYPE_CHECKING:
@@ -45,11 +47,6 @@ class Sample:
         return len(self.input_ids)
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Plain text: strings that look like control tokens stay ordinary characters."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
-
-
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> list[int]:
     ids: list[int] = []
     for piece in pieces:
@@ -60,25 +57,14 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -
 def encode_prompt(backbone: Backbone, messages: Sequence[Message], system: str = SYSTEM) -> list[int]:
     """Ids of the chat template over the messages, up to and including the assistant header.
 
-    The template is rendered with placeholders; what stands between them is the template's own and may
-    hold control tokens, what replaces them is plain text.
+    They are the template's own, with contents as plain text; a think that it opens itself is left to the answer.
+    Raises MethodError for messages that the template refuses.
     """
-    tokenizer = backbone.tokenizer
-    chat = [Message("system", system), *messages] if messages[0].role != "system" else list(messages)
-    marks = [f"\ue000{index}\ue001" for index in range(len(chat))]
-    rendered = str(
-        tokenizer.apply_chat_template(
-            [{"role": m.role, "content": mark} for m, mark in zip(chat, marks, strict=True)],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-    )
-    ids: list[int] = []
-    for message, mark in zip(chat, marks, strict=True):
-        before, rendered = rendered.split(mark, 1)
-        ids += tokenizer(before, add_special_tokens=False).input_ids
-        ids += encode_text(tokenizer, message.content)
-    return ids + list(tokenizer(rendered, add_special_tokens=False).input_ids)
+    chat = [Message("system", system), *messages] if messages[0].role != "system" else messages
+    try:
+        return prompt_ids(backbone.tokenizer, backbone.facts.template, chat)
+    except MethodError as error:
+        raise MethodError(f"model={backbone.name}: {error}") from error
 
 
 def split_think(content: str) -> tuple[str, str]:

@@ -84,11 +84,16 @@ Drafter = Callable[
 ]  # a row's new tokens -> what it is likely to say next; () if unknown
 
 
-def quoting(opening: Sequence[int], texts: Sequence[Sequence[int]]) -> Drafter:
-    """Drafts the first of the texts that continues what was said, where an answer opens with one of them."""
+def quoting(opening: Sequence[int], texts: Sequence[Sequence[int]], least: int = 0) -> Drafter:
+    """Drafts the first of the texts that continues what was said, where an answer opens with one of them.
+
+    least: tokens of a text that must be said before; 0: the first text is as good a guess as any.
+    """
     wholes = [[*opening, *text] for text in texts]
 
     def propose(said: Sequence[int]) -> Sequence[int]:
+        if len(said) < least + bool(least) * len(opening):
+            return ()
         return next((whole[len(said) :] for whole in wholes if whole[: len(said)] == list(said)), ())
 
     return propose
@@ -183,6 +188,7 @@ class Generated:
     stage_s: dict[str, float] = field(default_factory=dict)
     kv_bytes: int = 0  # at batch 1
     forwards: int = 0  # of the batch
+    drafted: int = 0  # tokens offered as drafts
 
 
 @dataclass
@@ -197,6 +203,7 @@ class _Row:
     given: list[tuple[int, Tensor | None]] = field(default_factory=list)
     draft: list[int] = field(default_factory=list)
     finished: bool = False
+    drafted: int = 0
 
     @property
     def done(self) -> bool:
@@ -405,6 +412,8 @@ def generate(
             several = may_feed_several and _worth_it(rows, logits_RSV.shape[-1])
             pairs = [row.feed(several, pad) for row in rows]
             drafted = [draft for _, draft in pairs]
+            for row, draft in zip(rows, drafted, strict=True):
+                row.drafted += len(draft)
             fed = [[*items, *((token, None) for token in draft)] for items, draft in pairs]
             logits_RSV = running.step(fed)
     return [
@@ -416,6 +425,7 @@ def generate(
             dict(clock.stage_s),
             running.kv_bytes if len(prompts) == 1 else 0,
             running.forwards,
+            row.drafted,
         )
         for row in everyone
     ]

@@ -389,7 +389,8 @@ class RagMethod:
         """A tuned reader's think begins with one of the passages, most often the first that was found."""
         tokenizer = self.backbone.tokenizer
         opening = encode_pieces(tokenizer, [self.backbone.ids.think, "\n"])
-        return quoting(opening, [encode_text(tokenizer, passage.text) for passage in passages])
+        texts = [encode_text(tokenizer, passage.text) for passage in passages]
+        return quoting(opening, texts, least=2 if self.whole_book else 0)
 
     def shapes(self) -> Shapes:
         return Shapes(shape_of(self.backbone.model), self.retriever.encoder_shape)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,9 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, round_up, share_of
 from methods.chat import IGNORE, Sample
+from methods.model_facts import ModelFacts
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
-ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-QUERY_VALUE = ("q_proj", "v_proj")
 TAU = 0.05  # memory logits are cosine / tau in training
 VECTOR_RATE = 10.0  # learning rate of memory vectors, in those of the weights
 WARMUP = 0.1  # share of the budget
@@ -133,9 +133,10 @@ class MemoryLM(nn.Module):
     memory: the bank's seat in training, or None where a method has none.
     """
 
-    def __init__(self, model: Any, memory: MemoryTerm | None) -> None:
+    def __init__(self, model: Any, facts: ModelFacts, memory: MemoryTerm | None) -> None:
         super().__init__()
         self.model = model
+        self.facts = facts
         self.memory = memory
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -152,7 +153,7 @@ class MemoryLM(nn.Module):
             labels = F.pad(batch.labels_N, (0, spare), value=IGNORE)
             weights = F.pad(batch.weights_N, (0, spare))
             rows, places = (F.pad(index, (0, spare)) for index in batch.predicting)
-            logits = control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]).float()
+            logits = self.facts.logits(control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]))
             token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             losses["lm"] = (token_losses * weights).sum() / batch.lm_weight
         num_here = len(batch.memory_index_Q)
@@ -184,7 +185,7 @@ def train_lora(
     config: LoraTrainConfig,
     *,
     stage: str,
-    target_modules: Sequence[str] = ALL_LINEAR,
+    target_modules: Sequence[str] = (),
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
     on_epoch_end: Callable[[Any, int], None] | None = None,
@@ -196,7 +197,8 @@ def train_lora(
     the weights later for a few per cent of their size.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
-    rows are trained in the embedding and the tied head; every other weight stays as it is.
+    rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
+    target_modules: names of linear layers (methods.model_facts); (): all of the decoder's.
 
     Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
     Each must be given the same `epochs`; the first one alone saves.
@@ -219,12 +221,13 @@ def train_lora(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank,
         lora_dropout=0.0,
-        target_modules=list(target_modules),
-        trainable_token_indices=list(backbone.ids.new_rows),
+        target_modules=list(target_modules or backbone.facts.lora_targets),
+        fan_in_fan_out=backbone.facts.fan_in_fan_out,
+        trainable_token_indices={name: list(backbone.ids.new_rows) for name in backbone.facts.trained_matrices},
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(backbone.model, lora)
-    module = MemoryLM(peft_model, memory)
+    module = MemoryLM(peft_model, backbone.facts, memory)
     weights = [p for p in peft_model.parameters() if p.requires_grad]
     groups = [{"params": weights, "peak": config.learning_rate}]
     vectors = [p for p in memory.parameters() if p.requires_grad] if memory is not None else []
@@ -243,6 +246,7 @@ def train_lora(
             batches = next(epochs, None)
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
+            check_positions(backbone, batches)
             for samples in batches:
                 batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
                 with accelerator.accumulate(wrapped):
@@ -276,6 +280,25 @@ def train_lora(
     _merge(backbone, peft_model)
     result.seconds = time.perf_counter() - started
     return result
+
+
+def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
+    """Raises MethodError for a sample with tokens that have no position: a model may have learnt as many as its window."""
+    longest = max((sample for batch in batches for sample in batch), key=len)
+    if backbone.facts.learned_positions and len(longest) > backbone.context_length:
+        raise MethodError(
+            f"a training sample ({longest.kind}) has {len(longest)} tokens, and {backbone.name} has positions for "
+            f"{backbone.context_length}; shorten memories, questions or conversations, or choose a model with more"
+        )
+
+
+def drawn_first(backbone: Backbone, epochs: Iterator[list[list[Sample]]]) -> Iterator[list[list[Sample]]]:
+    """The same epochs, the first drawn and checked now: for a step that is trained behind another."""
+    if not backbone.facts.learned_positions:
+        return epochs
+    first = next(epochs)
+    check_positions(backbone, first)
+    return chain([first], epochs)
 
 
 def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:

@@ -126,7 +126,7 @@ class Terminal:
     # questions
 
     def ask(self, question: str) -> None:
-        from methods.answering import AnswerPieces
+        from pipelines.answer_pieces import AnswerPieces
 
         tokenizer = self.conversation.fitted.tokenizer
         pieces = AnswerPieces(

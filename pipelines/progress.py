@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import warnings
+from functools import partialmethod
 from types import TracebackType
 
 from rich.console import Console
@@ -82,3 +83,7 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    from tqdm import tqdm
+
+    # Other bars, such as that over a GGUF file's tensors; TQDM_DISABLE is read at tqdm's import, which is over.
+    tqdm.__init__ = partialmethod(vars(tqdm)["__init__"], disable=True)

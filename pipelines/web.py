@@ -27,8 +27,9 @@ from flask import Flask, Response, jsonify, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from methods.answering import AnswerPieces, stream_answer
+from methods.answering import stream_answer
 from methods.base import Answer, MethodError, RecallSwitch
+from pipelines.answer_pieces import AnswerPieces
 from pipelines.fitted_run import FittedRun
 from reports.text import visible
 from tasks.base import Message

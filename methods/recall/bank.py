@@ -96,11 +96,12 @@ class MemoryBank:
         """
         check_entries(ids, texts)
         for memory_id, fed_PD in zip(ids, fed, strict=True):
-            if fed_PD.shape[-1:] != self.center_D.shape or keys_ND.shape[-1:] != self.center_D.shape:
-                raise MethodError(
-                    f"memory bank: the vector of {memory_id!r} has width {fed_PD.shape[-1]}, this model "
-                    f"needs {self.center_D.shape[0]}; extract it again with this model"
-                )
+            for width in (keys_ND.shape[-1], fed_PD.shape[-1]):
+                if width != self.center_D.shape[0]:
+                    raise MethodError(
+                        f"memory bank: the vector of {memory_id!r} has width {width}, this model needs "
+                        f"{self.center_D.shape[0]}; extract it again with this model"
+                    )
         check_vectors(ids, keys_ND)
         check_vectors([i for i, fed_PD in zip(ids, fed, strict=True) for _ in fed_PD], torch.cat(list(fed)))
         device = self.keys_MD.device

@@ -86,6 +86,8 @@ def _batch_extract_embeddings(
     Raises MethodError for a text over max_tokens (None: the context window), naming it by its first words.
     """
     limit = backbone.context_length if max_tokens is None else max_tokens
+    if backbone.facts.learned_positions:
+        limit = min(limit, backbone.context_length)
     encoded = [encode_text(backbone.tokenizer, text + suffix) for text in texts]
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) > limit:

@@ -18,7 +18,13 @@ from methods.decode import Clock, Generated, generate
 from methods.examples import Example, clause_examples
 from methods.recall.bank import MemoryBank, check_entries
 from methods.recall.embed import check_lengths
-from methods.recall.generation import RecallEvent, RecallMechanism, recalled_text, test_memory_recall
+from methods.recall.generation import (
+    AutoregressiveRecall,
+    RecallEvent,
+    RecallMechanism,
+    recalled_text,
+    test_memory_recall,
+)
 from methods.recall.recipe import RecallConfig, StageLogs, extract, spread, train_calibrated
 from methods.recall.writing import (
     ValueJob,
@@ -116,9 +122,8 @@ class RecallMethod:
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
         clock = Clock(self.backbone.device, enabled=timed)
         bank = self.fitted_bank()
-        recall = replace(self.recall, enabled=self.recall.enabled and self._recall_enabled)
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
-        mechanism = RecallMechanism(bank, self.backbone, recall, self.logit_scale, forced)
+        mechanism = RecallMechanism(bank, self.backbone, self.settings, self.logit_scale, forced)
         with clock.stage("prompt"):
             prompts, cuts = prompts_for(self.backbone, ctxs)
         outputs = generate(
@@ -152,6 +157,11 @@ class RecallMethod:
 
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
+
+    @property
+    def settings(self) -> AutoregressiveRecall:
+        """How memories are chosen, here and in an export."""
+        return replace(self.recall, enabled=self.recall.enabled and self._recall_enabled)
 
     @property
     def chosen_by_gold(self) -> bool:

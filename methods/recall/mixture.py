@@ -171,7 +171,7 @@ class SftSampler:
                 return
             found += self._within_limit(index)
         if found < wanted:
-            mend = "take shorter ones" if self.repeats else "take fewer memories or raise mixture.sft_max_tokens"
+            mend = "take shorter ones" if self.repeats else "take fewer memories or raise sft_max_tokens"
             raise MethodError(
                 f"Step 2 needs {total_target} SFT conversations of at most {self.max_tokens} tokens an epoch "
                 f"and found {found} of {len(self.conversations)}; {mend}"

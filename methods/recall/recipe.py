@@ -29,7 +29,7 @@ from methods.recall.generation import AutoregressiveRecall
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import ALL_LINEAR, QUERY_VALUE, LoraTrainConfig, MemoryTerm, Teacher, TrainLog, train_lora
+from methods.train import LoraTrainConfig, MemoryTerm, Teacher, TrainLog, drawn_first, train_lora
 from tasks.base import Conversation, Memory
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
@@ -206,7 +206,7 @@ def train_step(
         epochs,
         config,
         stage=f"recall {step}",
-        target_modules=QUERY_VALUE if step == "step1" else ALL_LINEAR,
+        target_modules=query_value(setup.backbone) if step == "step1" else (),
         memory=memory,
         progress=setup.progress,
         on_epoch_end=on_epoch_end,
@@ -217,6 +217,15 @@ def train_step(
     if memory.values_MPD.requires_grad:
         bank.take_values(F.normalize(memory.values_MPD.detach(), dim=-1))
     return log
+
+
+def query_value(backbone: Backbone) -> tuple[str, ...]:
+    """What Step 1 trains (specification 4.2). Raises MethodError for a model without such layers."""
+    if not backbone.facts.query_value_targets:
+        raise MethodError(
+            f"{backbone.name} has no query and value projections, and recall's Step 1 trains these alone"
+        )
+    return backbone.facts.query_value_targets
 
 
 def train_calibrated(
@@ -242,12 +251,13 @@ def train_calibrated(
     )
     dataset.check()
     queries = query_epochs(setup.backbone, bank, corpus, setup.examples, step1.batch_tokens, seed)
+    decoding = drawn_first(setup.backbone, dataset.epochs())
     log1 = train_step(setup, "step1", bank, queries, step1, twins_MM=twins_MM, teacher=teacher)
     log2 = train_step(
         setup,
         "step2",
         bank,
-        dataset.epochs(),
+        decoding,
         step2,
         weight=config.step2_retrieval_weight,
         twins_MM=twins_MM,

@@ -43,7 +43,7 @@ from methods.recall.mixture import SftSampler, log_epoch
 from methods.recall.recipe import StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import TrainLog
+from methods.train import TrainLog, drawn_first
 from tasks.base import Conversation, Memory
 
 log = logging.getLogger(__name__)
@@ -277,6 +277,7 @@ class SpecRecallMethod(RecallMethod):
         step1, step2 = budgets(setup.train, spec.step1_share)
         dataset = MixedMemorySFTDataset(backbone, bank, memories, conversations, spec, step2.batch_tokens, seed)
         dataset.check()
+        decoding = drawn_first(backbone, dataset.epochs())
         log1 = TrainLog()
         if spec.step1_share:
             batches = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
@@ -284,7 +285,7 @@ class SpecRecallMethod(RecallMethod):
         notes = {"segment_hit_at_1": self._segment_hits(segments, conversations)}
         bank.forget([s.id for s in segments])
         log2 = train_step(
-            setup, "step2", bank, dataset.epochs(), step2, learn_vectors=False, on_epoch_end=self._test_epoch
+            setup, "step2", bank, decoding, step2, learn_vectors=False, on_epoch_end=self._test_epoch
         )
         return StageLogs(log1, log2, notes)
 

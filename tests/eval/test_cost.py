@@ -23,6 +23,7 @@ from eval.cost import (
     relative_difference,
     relative_peaks,
     reserved_bytes,
+    serial_latency,
     stage,
     stage_rest,
     tpot,
@@ -50,6 +51,12 @@ def test_times_by_hand() -> None:
     assert usage_mean(records, lambda u: u.prompt_tokens).mean == 50
     assert ttfa(records[1:]).reason == "no timed answer closed its think"
     assert tpot(records[2:]).reason == "no timed answer has a second token"
+
+
+def test_what_drafts_save_is_read_off_the_same_answers() -> None:
+    drafted, plain = timed("recall", "q1", total_s=1.0), timed("recall", "q2", total_s=3.0)
+    assert serial_latency([replace(drafted, serial_s=2.5), plain]).values.tolist() == [2.5, 3.0]
+    assert serial_latency([drafted, plain]).reason == "no answer was drafted"
 
 
 def test_stages() -> None:

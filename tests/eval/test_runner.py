@@ -25,6 +25,7 @@ from eval.runner import (
     run_retention,
 )
 from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
+from methods.decode import _serial
 from methods.prefixes import Prefixes, current_prefixes
 from methods.shapes import Shapes, TransformerShape
 from tasks.base import Dialogue, Message, TaskData
@@ -321,3 +322,21 @@ def test_a_timing_carries_what_was_measured_apart() -> None:
     first, second = sorted(records, key=lambda record: record.method)
     assert (first.peaks_bytes, first.reserved_bytes, first.shapes) == ((7, 9), 12, shapes)
     assert (second.peaks_bytes, second.reserved_bytes, second.shapes) == ((), None, None)
+
+
+def test_an_answer_that_took_drafts_is_timed_without_them_too() -> None:
+    """Of the others one timing says both."""
+    answered: list[tuple[str, bool]] = []
+
+    class Drafts(Echo):
+        def answer(self, ctx: Context) -> Answer:
+            serial = _serial.get()
+            answered.append((self.name, serial))
+            answer = super().answer(ctx)
+            drafted = 0 if serial or self.name == "plain" else 5
+            return replace(answer, usage=replace(answer.usage, drafted=drafted, total_s=9.0 if serial else 4.0))
+
+    peaks = {name: Footprint(1, "rss") for name in ("drafts", "plain")}
+    records = run_cost([Drafts("drafts"), Drafts("plain")], QUESTIONS[:1], peaks, seed=0, warmup=0)
+    assert {record.method: record.serial_s for record in records} == {"drafts": 9.0, "plain": None}
+    assert sorted(answered) == [("drafts", False), ("drafts", True), ("plain", False)]

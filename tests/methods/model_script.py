@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from methods.backbone import Backbone
+from methods.decode import serially
 from methods.recall.bank import MemoryBank
 
 EVERY_ROW = -1
@@ -21,7 +23,7 @@ FORCED = 1e6
 def scripted(backbone: Backbone, script: Mapping[tuple[int, int], int]) -> Iterator[None]:
     """(row, step) -> the token whose logit wins there; step 0 is the first new token. One generation each.
 
-    Control tokens and the stop token come from the script alone.
+    Control tokens and the stop token come from the script alone. Nothing is drafted, so that a step is a token.
     """
     step = 0
     unasked = [*backbone.ids.new_rows, backbone.ids.eos]
@@ -39,7 +41,8 @@ def scripted(backbone: Backbone, script: Mapping[tuple[int, int], int]) -> Itera
 
     handle = backbone.model.get_output_embeddings().register_forward_hook(push)
     try:
-        yield
+        with serially():
+            yield
     finally:
         handle.remove()
 
@@ -76,18 +79,16 @@ def spied(backbone: Backbone) -> Iterator[Feed]:
         handle.remove()
 
 
-def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_keys: int = 1) -> MemoryBank:
+def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_vectors: int = 1) -> MemoryBank:
     """Memories m0, m1, ... with keys and values that differ, off a centre, with a gain of 3."""
     generator = torch.Generator().manual_seed(seed)
     width = backbone.hidden_size
-    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint, num_keys)
+    bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint)
     if size:  # nothing cannot be written
-        bank.write(
-            [f"m{i}" for i in range(size)],
-            [f"Text of memory {i}." for i in range(size)],
-            torch.randn(size, num_keys, width, generator=generator),
-            torch.randn(size, width, generator=generator),
-        )
+        keys_MD = torch.randn(size, width, generator=generator)
+        fed_MPD = F.normalize(torch.randn(size, num_vectors, width, generator=generator), dim=-1) * bank.gain
+        names = [f"m{i}" for i in range(size)]
+        bank.write(names, [f"Text of memory {i}." for i in range(size)], keys_MD, list(fed_MPD))
     return bank
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from model_script import says, scripted
 
-from methods.answering import AnswerPieces, TextStream, prompts_for, recalled_text_s, stream_answer
+from methods.answering import TextStream, prompts_for, recalled_text_s, stream_answer
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method
 from methods.decode import generate, listening
 from methods.rag import RagMethod
 from methods.recall.method import RecallMethod
+from methods.recall.recipe import make_bank
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from tasks.base import Message, TaskData
@@ -36,7 +36,7 @@ def asked(
     monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
     setup = MethodSetup(pristine_lively.clone(), folder=tmp_path)
     recall, rag = RecallMethod(setup), RagMethod(setup)
-    recall.bank = recall._make_bank(regs.memories, [])
+    recall.bank = make_bank(setup.backbone, regs.memories, 8, 0)
     rag.retriever.upsert(regs.memories)
     yield {"recall": recall, "sft": SftMethod(setup), "rag": rag}
 
@@ -134,13 +134,12 @@ def test_recalled_text_is_timed_over_all_recalls(pristine: Backbone) -> None:
     assert seconds(text, text) == seconds(ids.recall, pad) == 0
 
 
-def test_a_listener_hears_every_step_of_a_batch(lively: Backbone) -> None:
-    prompts = [[5, 6, 7], [8, 9]]
-    heard: list[torch.Tensor] = []
+def test_a_listener_hears_every_token_of_an_answer(lively: Backbone) -> None:
+    heard: list[int] = []
     with listening(heard.append):
-        inside = generate(lively, prompts, 6)
-    assert inside == generate(lively, prompts, 6)
-    assert [tuple(column.tolist()) for column in torch.stack(heard, dim=1)] == [g.token_ids for g in inside]
+        (inside,) = generate(lively, [[5, 6, 7]], 6)
+    assert [inside] == generate(lively, [[5, 6, 7]], 6)
+    assert tuple(heard) == inside.token_ids
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.binary(max_size=4))
@@ -153,44 +152,8 @@ def test_characters_come_whole(pristine: Backbone, text: str, broken: bytes) -> 
     pieces: list[str] = []
     stream = TextStream(tokenizer, pieces.append)
     for i in ids:
-        stream.add(torch.tensor([i]))
+        stream.add(i)
     if not broken and "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)
     stream.send(tokenizer.decode(ids, skip_special_tokens=False))
     assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
-
-
-def pieces_of(*texts: str) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    pieces = AnswerPieces("<eos>", lambda kind, text: found.append((kind, text)))
-    for text in texts:
-        pieces.add(text)
-    return found
-
-
-@pytest.mark.parametrize("pads", [("<|memory_pad|>",), ("<|memory_pad|>", "<|memory_pad|><|memory_pad|>")])
-def test_pieces_say_what_they_are(pads: tuple[str, ...]) -> None:
-    """However many vectors a memory has."""
-    assert pieces_of(
-        "<think>", "\n", "<recall>", *pads, "Rule", " one.", "</recall>", " So", "</think>", "\n42<eos>"
-    ) == [
-        ("control", "<think>"),
-        ("think", "\n"),
-        ("control", "<recall>"),
-        ("control", "<|memory_pad|>"),
-        ("recalled", "Rule"),
-        ("recalled", " one."),
-        ("control", "</recall>"),
-        ("think", " So"),
-        ("control", "</think>"),
-        ("answer", "\n42"),
-    ]
-
-
-def test_without_an_end_all_is_think() -> None:
-    assert pieces_of("no", " tags", "<eos>") == [("think", "no"), ("think", " tags")]
-    assert pieces_of("<recall>", "a") == [("control", "<recall>"), ("recalled", "a")]
-
-
-def test_tokens_behind_the_think_change_nothing() -> None:
-    assert pieces_of("</think>a<recall>b</recall>c")[1::2] == [("answer", "a"), ("answer", "b"), ("answer", "c")]

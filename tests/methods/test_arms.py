@@ -12,8 +12,10 @@ from model_script import EVERY_ROW, scripted
 from methods import arms
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitBorrower, MethodError, RecallSwitch
+from methods.examples import ExampleConfig
 from methods.rag import RagConfig, RagMethod
 from methods.recall.method import RecallMethod
+from methods.recall.recipe import make_bank
 from methods.registry import NAMES, build_method
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
@@ -50,7 +52,7 @@ def vector_arm(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> Any
     def make(name: str, **gold: Any) -> RecallMethod:
         method = build_method(name, setup_of(pristine_lively.clone(), tmp_path), {}, gold or gold_of(regs))
         assert isinstance(method, RecallMethod)
-        method.bank = method._make_bank(regs.memories, [])
+        method.bank = make_bank(method.backbone, regs.memories, 8, seed=0)
         return method
 
     return make
@@ -149,10 +151,11 @@ def test_every_clause_stands_in_the_prompt_in_its_order(
 
 
 def test_the_reader_is_trained_on_the_whole_handbook_in_order(
-    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", 0.0)
     backbone = pristine_lively.clone()
-    method = arms.full_context(setup_of(backbone, tmp_path), RagConfig(gold_missing=0.0))
+    method = arms.full_context(setup_of(backbone, tmp_path), RagConfig())
     method.retriever.upsert(regs.memories)
     batches = next(method._reader_epochs(regs.memories, regs.sft))
     texts = [backbone.tokenizer.decode(sample.input_ids) for batch in batches for sample in batch]
@@ -161,10 +164,14 @@ def test_the_reader_is_trained_on_the_whole_handbook_in_order(
     assert len(orders) > len(regs.memories)
 
 
-def test_a_missing_gold_clause_is_missing(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
+def test_a_missing_gold_clause_is_missing(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", 1.0)
     backbone = pristine_lively.clone()
-    config = RagConfig(gold_missing=1.0, reading=0.0, sft_only=0.0, unanswerable=0.0)
-    method = arms.full_context(setup_of(backbone, tmp_path), config)
+    setup = setup_of(backbone, tmp_path)
+    setup.examples = ExampleConfig(reading=0.0, sft_only=0.0, unanswerable=0.0)
+    method = arms.full_context(setup, RagConfig())
     method.retriever.upsert(regs.memories)
     for batch in next(method._reader_epochs(regs.memories, regs.sft)):
         for sample in batch:
@@ -217,7 +224,8 @@ def test_a_borrower_answers_with_the_lenders_weights(
     encoder: Any,
     name: str,
 ) -> None:
-    monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
+    for module in ("methods.rag", "methods.recall.recipe"):
+        monkeypatch.setattr(f"{module}.load_encoder", lambda *_args, **_kwargs: encoder)
     gold = gold_of(regs)
     lender: Any = build_method(arms.LENDERS[name], setup_of(pristine_lively.clone(), tmp_path / "fit"), {}, gold)
     lender.fit(regs.memories, regs.sft)

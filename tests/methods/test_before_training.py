@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from methods.recall.calibrated import MixtureConfig
-from methods.recall.mixed_dataset import SpecMixture
-from methods.recall.written import WrittenRecallConfig, WrittenRecallMethod
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall import recipe
+from methods.recall.method import RecallMethod
+from methods.recall.recipe import RecallConfig, make_bank, quoted
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Conversation, Memory, Message, TaskData
 
 GOOD = Memory("good", "Meals cost 31 euros.")
-RECIPES = ("recall", "recall_spec", "recall_written")
+RECIPES = ("recall", "recall_quoted", "recall_spec")
 
 
 @pytest.fixture(autouse=True)
@@ -29,17 +27,15 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_args: Any, **_options: Any) -> None:
         raise AssertionError("it trains")
 
-    for stage in ("stage1", "stage2"):
-        monkeypatch.setattr(f"methods.recall.{stage}.train_lora", never)
+    monkeypatch.setattr(recipe, "train_lora", never)
 
 
 def method_of(name: str, backbone: Backbone, folder: Path) -> RecallMethod:
     setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=1500), folder=folder)
     if name == "recall_spec":
         return SpecRecallMethod(setup)
-    if name == "recall_written":
-        return WrittenRecallMethod(setup, WrittenRecallConfig(num_general=3, distil_weight=0.0))
-    return RecallMethod(setup, RecallConfig(distil_weight=0.0))
+    config = RecallConfig(distil_weight=0.0)
+    return RecallMethod(setup, quoted(config) if name == "recall_quoted" else config)
 
 
 def test_the_check_can_fail(lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
@@ -68,7 +64,7 @@ def test_memories_that_no_bank_could_hold(
 @pytest.mark.parametrize("name", RECIPES)
 def test_memories_that_cannot_be_written(lively: Backbone, tmp_path: Path, name: str) -> None:
     method = method_of(name, lively, tmp_path)
-    method.bank = method._make_bank([GOOD], [])
+    method.bank = make_bank(lively, [GOOD], method.config.vectors_per_memory, seed=0)
     for bad in ([], [Memory("long", "x" * 1600)]):
         for change in (method.write, method.index):
             with pytest.raises(MethodError, match=r"no memory to write|'long' has 1600 tokens"):
@@ -81,14 +77,14 @@ def test_a_vector_with_nan_is_blamed_on_its_own_memory(
 ) -> None:
     """It would be in the centre, and so in every vector."""
     method = method_of("recall", lively, tmp_path)
-    bad, extract = regs.memories[3].id, method._extract
+    bad, extract = regs.memories[3].id, recipe.extract
 
     def broken(backbone: Backbone, memories: list[Memory]) -> torch.Tensor:
         raw_ND = extract(backbone, memories)
         raw_ND[[m.id for m in memories].index(bad)] = torch.nan
         return raw_ND
 
-    monkeypatch.setattr(method, "_extract", broken)
+    monkeypatch.setattr(recipe, "extract", broken)
     with pytest.raises(MethodError, match=f"the vector of '{bad}' is zero or holds NaN"):
         method.fit(regs.memories, regs.sft)
 
@@ -102,20 +98,22 @@ def test_too_few_conversations_for_step_2_by_the_letter(lively: Backbone, regs: 
     """Their thinks fit, they themselves do not."""
     method = method_of("recall_spec", lively, tmp_path)
     assert isinstance(method, SpecRecallMethod)
-    method.spec = SpecRecallConfig(mixture=SpecMixture(sft_max_tokens=120))
+    method.spec = SpecRecallConfig(sft_max_tokens=120)
     with pytest.raises(MethodError) as error:
         method.fit(regs.memories, [*thinking(5, 10), *thinking(7, 200)])
     assert str(error.value) == (
-        "Step 2 needs 9 SFT conversations of at most 120 tokens an epoch and found 5 of 12; take fewer memories, "
-        "lower mixture.ratio or raise mixture.sft_max_tokens"
+        "Step 2 needs 9 SFT conversations of at most 120 tokens an epoch and found 5 of 12; take fewer memories "
+        "or raise sft_max_tokens"
     )
 
 
-def test_no_conversation_for_the_calibrated_step_2(lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
+def test_no_conversation_for_the_calibrated_step_2(
+    lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.recall.mixture.SFT_MAX_TOKENS", 120)
     method = method_of("recall", lively, tmp_path)
-    method.config = replace(method.config, mixture=MixtureConfig(sft_max_tokens=120))
     special = [c for c in regs.sft if c.passage or c.kind == "unanswerable"]
-    with pytest.raises(MethodError, match=r"found 0 of 153; raise mixture\.sft_max_tokens"):
+    with pytest.raises(MethodError, match=r"found 0 of \d+; take shorter ones"):
         method.fit(regs.memories, [*special, *thinking(3, 200)])  # abstentions are conversations too, and long
 
 
@@ -130,6 +128,6 @@ def test_more_memories_than_conversations_are_trained_in_the_calibrated_recipe(
 def test_think_segments_may_be_as_long_as_was_asked_for(lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
     method = method_of("recall_spec", lively, tmp_path)
     assert isinstance(method, SpecRecallMethod)
-    method.spec = SpecRecallConfig(mixture=SpecMixture(sft_max_tokens=2700))
-    bank = method._make_bank(regs.memories, [Memory("segment", "x" * 2600)])
+    method.spec = SpecRecallConfig(sft_max_tokens=2700)
+    bank = method._make_bank([*regs.memories, Memory("segment", "x" * 2600)])
     assert bank.ids[-1] == "segment"

@@ -9,13 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from model_script import random_bank, scripted
-from transformers import StoppingCriteriaList
 
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
-from methods.decode import Clock, Generated, Sampling, decode_loop, generate
+from methods.decode import Clock, Generated, Sampling, generate, quoting, serially
 from methods.prefixes import Prefixes, reusing
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from tasks.base import Message
 
 NEW = 24
@@ -84,38 +83,17 @@ def test_nothing_is_computed_for_a_row_that_has_stopped(lively: Backbone) -> Non
     assert computed == [sum(length > step for length in lengths) for step in range(max(lengths))]
 
 
-class TooLow:
-    """A stopping criterion row by row, of a reader's own: no stop token, so no padding either."""
-
-    def __call__(self, input_ids: torch.Tensor, _scores: object, **_options: object) -> torch.Tensor:
-        return input_ids[:, -1] % 3 == 0
-
-
-@pytest.mark.parametrize("options", [{}, {"eos_token_id": 2, "pad_token_id": 2}])
-def test_other_criteria_stop_rows_as_in_stock(lively: Backbone, options: dict[str, int]) -> None:
-    """Without a stop token stock goes on with every row, and knows no padding."""
-    model = lively.model
-    model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
-    criteria = StoppingCriteriaList([TooLow()])
-    ids = torch.tensor(PROMPTS[3])[None] + torch.arange(3)[:, None]
-    asked = {"input_ids": ids, "max_new_tokens": NEW, "do_sample": False, "stopping_criteria": criteria, **options}
-    ours = model.generate(**asked, custom_generate=decode_loop)
-    assert torch.equal(ours, model.generate(**asked))
-    assert len(set(map(tuple, ours.tolist()))) == 3
-
-
 @pytest.mark.parametrize("reused", [False, True])
 def test_a_row_recalls_as_ever_once_another_has_left(lively: Backbone, reused: bool) -> None:
     """Of rows 0, 1 and 2 row 0 stops at once; row 2, then the second that is computed, recalls two vectors."""
-    bank, recall = random_bank(lively), AutoregressiveRecall()
-    bank.take_values(torch.stack([bank.values_MD, bank.values_MD.flip(0)], dim=1))
+    bank = random_bank(lively, num_vectors=2)
     script = {(1, 4): lively.ids.recall}
 
     def said(prompts: Sequence[Sequence[int]], script: dict[tuple[int, int], int]) -> tuple[object, object]:
-        interceptor = RecallInterceptor(bank, lively.ids, recall)
-        with scripted(lively, script), reusing(Prefixes()) if reused else nullcontext():
-            outputs = generate(lively, prompts, NEW, interceptor=interceptor)
-        events = [[event.memory_index for event in row] for row in interceptor.events]
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall())
+        with scripted(lively, script), reusing(Prefixes()) if reused else nullcontext(), serially():
+            outputs = generate(lively, prompts, NEW, mechanism=mechanism)
+        events = [[event.memory_index for event in row] for row in mechanism.events]
         return tokens(outputs)[-2:], events[-2:]
 
     prompts = [PROMPTS[0], PROMPTS[3], PROMPTS[2]]
@@ -124,29 +102,11 @@ def test_a_row_recalls_as_ever_once_another_has_left(lively: Backbone, reused: b
     assert apart[1] == [[], [apart[1][1][0]]]
 
 
-def test_rows_leave_running_states_too() -> None:
-    """Convolution states have no keys; the rows that go on keep their own."""
-    from transformers import Lfm2Config, Lfm2ForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    model = Lfm2ForCausalLM(Lfm2Config(**sizes, **heads, layer_types=["conv", "full_attention"])).eval()
-    ids = torch.randint(3, 64, (3, 6))
-    alone = model.generate(input_ids=ids[1:2], max_new_tokens=9, do_sample=False, pad_token_id=0)
-    stop = int(model.generate(input_ids=ids[:1], max_new_tokens=1, do_sample=False, pad_token_id=0)[0, -1])
-    options = {"max_new_tokens": 9, "do_sample": False, "pad_token_id": 0, "eos_token_id": stop}
-    ours = model.generate(input_ids=ids, custom_generate=decode_loop, **options)
-    assert torch.equal(ours, model.generate(input_ids=ids, **options))
-    assert stop not in alone[0, 6:] and torch.equal(ours[1], alone[0])
-
-
 @pytest.mark.parametrize(
     "sampling",
     [
         Sampling(do_sample=True),
         Sampling(do_sample=True, temperature=1.7, top_k=40, top_p=0.7),
-        Sampling(do_sample=True, repetition_penalty=1.5),
     ],
 )
 def test_sampling_is_stock_sampling_with_the_same_seed(lively: Backbone, sampling: Sampling) -> None:
@@ -160,17 +120,10 @@ def test_sampling_is_stock_sampling_with_the_same_seed(lively: Backbone, samplin
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         top_p=sampling.top_p,
-        repetition_penalty=sampling.repetition_penalty,
     )
     assert ours == theirs
     torch.manual_seed(12)
     assert tokens(generate(lively, PROMPTS, NEW, sampling=sampling)) != ours
-
-
-def test_greedy_repetition_penalty_is_stock(lively: Backbone) -> None:
-    ours = tokens(generate(lively, PROMPTS, NEW, sampling=Sampling(repetition_penalty=3.0)))
-    assert ours == stock(lively, PROMPTS, repetition_penalty=3.0)
-    assert ours != stock(lively, PROMPTS)
 
 
 def test_the_memory_pad_is_never_chosen_freely(lively: Backbone) -> None:
@@ -180,25 +133,25 @@ def test_the_memory_pad_is_never_chosen_freely(lively: Backbone) -> None:
     assert output.token_ids[0] != lively.ids.memory_pad
 
 
-def test_an_interceptor_that_never_acts_changes_nothing(lively: Backbone) -> None:
-    interceptor = RecallInterceptor(random_bank(lively), lively.ids, AutoregressiveRecall())
-    ours = tokens(generate(lively, PROMPTS, NEW, interceptor=interceptor))
+def test_a_mechanism_that_never_acts_changes_nothing(lively: Backbone) -> None:
+    mechanism = RecallMechanism(random_bank(lively), lively, AutoregressiveRecall())
+    ours = tokens(generate(lively, PROMPTS, NEW, mechanism=mechanism))
     assert not any(lively.ids.recall in row for row in ours)
     assert ours == stock(lively, PROMPTS)
-    assert interceptor.events == [[], [], [], []]
+    assert mechanism.events == [[], [], [], []]
 
 
 @pytest.mark.parametrize("off", ["gate", "empty bank"])
 def test_switched_off_recall_is_stock_even_after_recall(lively: Backbone, off: str) -> None:
     bank = random_bank(lively, size=0 if off == "empty bank" else 7)
     script = {(0, 2): lively.ids.recall, (3, 5): lively.ids.recall}
-    interceptor = RecallInterceptor(bank, lively.ids, AutoregressiveRecall(enabled=off != "gate"))
+    mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(enabled=off != "gate"))
     with scripted(lively, script):
-        ours = tokens(generate(lively, PROMPTS, NEW, interceptor=interceptor))
+        ours = tokens(generate(lively, PROMPTS, NEW, mechanism=mechanism))
     with scripted(lively, script):
         assert ours == stock(lively, PROMPTS)
     assert ours[0][2] == ours[3][5] == lively.ids.recall
-    assert interceptor.events == [[], [], [], []]
+    assert mechanism.events == [[], [], [], []]
 
 
 def test_a_row_of_a_batch_is_what_it_is_alone(lively: Backbone) -> None:
@@ -208,70 +161,92 @@ def test_a_row_of_a_batch_is_what_it_is_alone(lively: Backbone) -> None:
     ]
 
 
-def test_every_step_is_streamed(lively: Backbone) -> None:
-    steps: list[list[int]] = []
-    outputs = generate(lively, PROMPTS, NEW, on_token=lambda ids: steps.append(ids.tolist()))
-    assert [tuple(row) for row in zip(*steps, strict=True)] == tokens(outputs)
-
-
-def test_a_row_that_has_stopped_streams_padding(lively: Backbone) -> None:
-    stopping = with_stop(lively, tokens(generate(lively, PROMPTS, NEW))[0][4])
-    steps: list[list[int]] = []
-    generate(stopping, PROMPTS, NEW, on_token=lambda ids: steps.append(ids.tolist()))
-    assert len(steps) == NEW
-    assert {row[0] for row in steps[5:]} == {lively.tokenizer.pad_token_id}
-
-
-class Kept:
-    """A streamer of the library's shape that keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.values: list[torch.Tensor] = []
-        self.num_ends = 0
-
-    def put(self, value: torch.Tensor) -> None:
-        self.values.append(value)
-
-    def end(self) -> None:
-        self.num_ends += 1
-
-
-def streamed(backbone: Backbone, **options: object) -> torch.Tensor:
-    return backbone.model.generate(
-        input_ids=torch.tensor([[5, 6], [7, 8]]),
-        max_new_tokens=5,
-        pad_token_id=2,
-        eos_token_id=2,
-        custom_generate=decode_loop,
-        **options,
+def test_every_token_of_a_single_answer_is_streamed(lively: Backbone) -> None:
+    """Those that a draft brought too, each once and in order."""
+    (output,) = generate(lively, PROMPTS[:1], NEW)
+    streamed: list[int] = []
+    again = generate(
+        lively, PROMPTS[:1], NEW, on_token=streamed.append, drafters=[quoting([], [output.token_ids[:9]])]
     )
+    assert tuple(streamed) == output.token_ids == again[0].token_ids
 
 
-def test_a_streamer_of_the_library_gets_the_prompt_and_every_step(lively: Backbone) -> None:
-    streamer = Kept()
-    output = streamed(lively, token_streamer=streamer)
-    prompt, *steps = streamer.values
-    assert torch.equal(torch.cat([prompt, torch.stack(steps, dim=1)], dim=1), output)
-    assert len(steps) == 5
-    assert streamer.num_ends == 1
+# --- drafts --------------------------------------------------------------------------------------------
 
 
-def test_it_ends_after_an_error(lively: Backbone) -> None:
-    streamer = Kept()
-    with pytest.raises(RuntimeError, match="stop here"):
-        streamed(lively, token_streamer=streamer, on_token=_stop)
-    assert streamer.num_ends == 1
+@pytest.mark.parametrize("reused", [False, True])
+def test_drafts_change_the_number_of_forwards_and_no_token(lively: Backbone, reused: bool) -> None:
+    """Drafts that are right, wrong from the middle on, wrong at once, and none."""
+    serial = generate(lively, PROMPTS, NEW)
+    said = tokens(serial)
+    drafts = [[said[0][:12]], [(*said[1][:5], 9, 9, 9, 9)], [(said[2][0], 7, 7, 7)], []]
+    drafters = [quoting([], texts) for texts in drafts]
+    with reusing(Prefixes()) if reused else nullcontext():
+        together = generate(lively, PROMPTS, NEW, drafters=drafters)
+        quicker = generate(lively, PROMPTS, NEW, drafters=[quoting([], [row[:12]]) for row in said])
+    assert tokens(together) == tokens(quicker) == said
+    assert quicker[0].forwards == serial[0].forwards - 11
+    alone = [generate(lively, [p], NEW, drafters=[d])[0] for p, d in zip(PROMPTS, drafters, strict=True)]
+    assert tokens(alone) == said
+    assert [output.forwards for output in alone] == [NEW - 11, NEW - 4, NEW, NEW]
 
 
-def _stop(_ids: torch.Tensor) -> None:
-    raise RuntimeError("stop here")
+def test_a_refused_draft_leaves_no_trace_in_the_cache(lively: Backbone) -> None:
+    (plain,) = generate(lively, PROMPTS[:1], NEW)
+    wrong = quoting([], [(*plain.token_ids[:5], 9, 9, 9, 9)])
+    assert generate(lively, PROMPTS[:1], NEW, drafters=[wrong])[0].kv_bytes == plain.kv_bytes
 
 
-def test_the_library_hands_its_own_streamer_argument_to_no_callable(lively: Backbone) -> None:
-    """Once it does, `token_streamer` is not needed any more."""
-    streamer = Kept()
-    streamed(lively, streamer=streamer)
-    assert (len(streamer.values), streamer.num_ends) == (1, 0)
+def test_a_draft_never_says_more_than_an_answer_may(lively: Backbone) -> None:
+    (whole,) = generate(lively, PROMPTS[:1], NEW)
+    for cap in (1, 2, 7, 8):
+        (cut,) = generate(lively, PROMPTS[:1], cap, drafters=[quoting([], [whole.token_ids])])
+        assert cut.token_ids == whole.token_ids[:cap]
+
+
+def test_sampling_and_a_cache_that_forgets_take_no_drafts(lively: Backbone) -> None:
+    torch.manual_seed(5)
+    (plain,) = generate(lively, PROMPTS[:1], NEW, sampling=Sampling(do_sample=True))
+    torch.manual_seed(5)
+    drafters = [quoting([], [plain.token_ids])]
+    (drafted,) = generate(lively, PROMPTS[:1], NEW, sampling=Sampling(do_sample=True), drafters=drafters)
+    assert (drafted.token_ids, drafted.forwards) == (plain.token_ids, NEW)
+    sliding = sliding_window(lively)
+    (plain,) = generate(sliding, PROMPTS[3:], NEW)
+    assert tokens([plain]) == stock(sliding, PROMPTS[3:])
+    (drafted,) = generate(sliding, PROMPTS[3:], NEW, drafters=[quoting([], [plain.token_ids])])
+    assert (drafted.token_ids, drafted.forwards) == (plain.token_ids, NEW)
+
+
+def sliding_window(backbone: Backbone) -> Backbone:
+    """The same tokenizer before a Mistral that sees the last eight tokens."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    vocabulary = backbone.model.get_input_embeddings().weight.shape[0]
+    sizes = {"vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 8}
+    return replace(backbone, model=MistralForCausalLM(MistralConfig(**sizes, **heads)).eval())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([1, 2], [5, 6, 7]),  # the first text that goes on from here
+        ([1, 2, 5], [6, 7]),
+        ([1, 2, 8], [9]),  # another begins so
+        ([1, 2, 5, 6, 7], []),  # all is said
+        ([1, 3], ()),
+        ([1], [2, 5, 6, 7]),
+    ],
+)
+def test_a_quotation_is_drafted_as_far_as_it_fits(said: list[int], expected: Sequence[int]) -> None:
+    assert quoting([1, 2], [[5, 6, 7], [8, 9]])(said) == expected
+
+
+def test_a_book_is_quoted_once_it_is_clear_what() -> None:
+    drafter = quoting([1, 2], [[5, 6, 7], [8, 9, 3]], least=2)
+    assert [drafter([1, 2, *said]) for said in ([], [8], [8, 9])] == [(), (), [3]]
 
 
 def test_times_and_bytes(lively: Backbone) -> None:

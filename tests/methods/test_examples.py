@@ -1,20 +1,37 @@
-"""The examples that every method shares: self-made questions are right, histories hold no thinks."""
+"""The examples that every method shares: which questions there are, and how each is put anew when it is seen."""
 
 from __future__ import annotations
 
+import random
+import re
+from dataclasses import replace
+
 import pytest
 
+from methods.backbone import Backbone
 from methods.base import MethodError
+from methods.chat import encode_pieces
 from methods.examples import (
+    AGAIN,
+    CLAIMS,
+    FOLLOW_UPS,
+    Example,
     ExampleConfig,
+    augmented,
     clause_examples,
     general,
+    in_turn,
+    later_turn,
     plain_messages,
     reading_examples,
+    recall_pieces,
     self_made_cues,
+    talk_before,
+    think_pieces,
     unanswerable_examples,
 )
 from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
+from tasks.dialogues import CONTRADICTIONS, RE_ASKS
 from tasks.registry import load_task
 
 ALL = load_task("regs")
@@ -70,17 +87,18 @@ def test_cues_come_first_and_self_made_ones_beside_them() -> None:
     cued = Memory("1", LISBON.text, LISBON.title, (cue,))
     uncued = Memory("2", LISBON.text, LISBON.title)
     plain = Memory("3", "Be kind to guests.")
-    examples = clause_examples([cued, uncued, plain], ExampleConfig(self_cues=3, self_cues_beside=1))
+    examples = clause_examples([cued, uncued, plain], ExampleConfig(self_cues=3))
     assert {key: len(found) for key, found in examples.items()} == {"1": 2, "2": 3, "3": 0}
     first = examples["1"][0]
     assert first.messages == (Message("user", cue.question),)
     assert (first.reasoning, first.answer, first.clause) == ("It is there.", "31 euros", LISBON.text)
-    assert clause_examples([cued, uncued], ExampleConfig(0, 0))["2"] == []
+    none = clause_examples([cued, uncued], ExampleConfig(self_cues=0))
+    assert {key: len(found) for key, found in none.items()} == {"1": 1, "2": 0}  # the cue alone
 
 
 def test_held_out_questions_are_never_trained_on() -> None:
     asked = {qa.question for qa in ALL.questions}
-    examples = clause_examples(ALL.memories, ExampleConfig(99, 99))
+    examples = clause_examples(ALL.memories, ExampleConfig(self_cues=99))
     trained = {e.messages[-1].content for found in examples.values() for e in found}
     assert not asked & trained
 
@@ -126,3 +144,197 @@ def test_reading_examples_take_the_passage_out_of_the_question() -> None:
     for example in examples:
         texts.setdefault(example.memory_id, set()).add(example.clause)
     assert all(len(found) == 1 for found in texts.values())  # one id, one text
+
+
+# How a question is put.
+
+
+BARE = ExampleConfig(history_probability=0.0)
+MEALS = Memory("1", "Staff get 31 euros per day.", "Meals, Lisbon")
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No word is left out."""
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+
+
+def clause(place: str, days: str, slot: str = "days") -> Memory:
+    cue = QA(f"{place}/q", f"How many days in {place}?", days, (place,), slot=slot)
+    return Memory(place, f"In {place} it is {days}.", f"Holiday, {place}", (cue,), "holiday", f"the {place} site")
+
+
+FAMILY = (
+    clause("Cork", "3 days"),
+    clause("Bergen", "4 days"),
+    clause("Gdansk", "3 days"),
+    clause("Porto", "9 days", slot="notice"),
+    replace(clause("Lisbon", "5 days"), cues=()),
+)
+
+
+def of(place: str) -> Example:
+    return clause_examples(FAMILY, ExampleConfig(self_cues=0))[place][0]
+
+
+def test_history_comes_before_and_as_often_as_asked(whole: None) -> None:
+    example = self_made_cues(MEALS, 1)[0]
+    rng = random.Random(0)
+
+    def drawn(probability: float) -> Example:
+        return augmented(example, [TWO_TURNS], replace(BARE, history_probability=probability), rng)
+
+    assert drawn(0.0) == example
+    assert drawn(1.0) == replace(example, messages=plain_messages(TWO_TURNS) + example.messages)
+    assert 150 < sum(drawn(0.2) != example for _ in range(1000)) < 250
+    said = [talk_before([TWO_TURNS], replace(BARE, history_probability=0.2), rng) for _ in range(1000)]
+    assert 150 < sum(map(bool, said)) < 250
+    assert {talk for talk in said if talk} == {plain_messages(TWO_TURNS)}
+
+
+def test_words_left_out_never_tell_clauses_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word with a capital or a digit stays; so does the rest of the example, and the order of the words."""
+    example = clause_examples([ALL.memories[0]], ExampleConfig())[ALL.memories[0].id][0]
+    question = example.messages[-1].content
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.5)
+    rng = random.Random(0)
+    seen = [augmented(example, [TWO_TURNS], BARE, rng) for _ in range(300)]
+    shorter = [drawn.messages[-1].content for drawn in seen if drawn != example]
+    assert 90 < len(shorter) < 210  # every other question
+    for text in shorter:
+        words = iter(question.split())
+        assert all(word in words for word in text.split())
+        assert [w for w in text.split() if re.search(r"[A-Z0-9]", w)] == re.findall(r"\S*[A-Z0-9]\S*", question)
+    assert all(replace(drawn, messages=example.messages) == example for drawn in seen)
+    only = replace(example, messages=(Message("user", "why"),))
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 1.0)
+    assert all(augmented(only, [TWO_TURNS], BARE, rng) == only for _ in range(20))  # never empty
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"self_cues": -1}, "self_cues=-1 is below 0"),
+        ({"sft_only": -0.5}, "sft_only=-0.5 is below 0"),
+        ({"reading": -1.0}, "reading=-1.0 is below 0"),
+        ({"unanswerable": -0.1}, "unanswerable=-0.1 is below 0"),
+        ({"history_probability": 1.5}, "history_probability=1.5 is not a share"),
+        ({"history_probability": -0.1}, "history_probability=-0.1 is not a share"),
+    ],
+)
+def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:
+    with pytest.raises(MethodError, match=rf"examples\.{said}"):
+        ExampleConfig(**values)  # type: ignore[arg-type]
+
+
+def test_rivals_are_what_siblings_say_of_the_same_fact() -> None:
+    assert of("Cork").rivals == ("4 days",)  # Gdansk says the same, Porto another fact, Lisbon has no cue
+    assert of("Porto").rivals == ()
+    assert [lead[0].content for lead in of("Cork").leads] == [
+        "How many days in Bergen?",
+        "How many days in Gdansk?",
+    ]
+
+
+def test_every_example_of_a_clause_comes_before_any_comes_again() -> None:
+    examples = {"Cork": [replace(of("Cork"), answer=str(n)) for n in range(3)], "Porto": [of("Porto")]}
+    decks: dict[str, list[Example]] = {}
+    rng = random.Random(0)
+    rounds = [[in_turn(examples, "Cork", decks, rng).answer for _ in range(3)] for _ in range(20)]
+    assert all(sorted(answers) == ["0", "1", "2"] for answers in rounds)
+    assert len({tuple(answers) for answers in rounds}) > 1
+    assert in_turn(examples, "Porto", decks, rng) == of("Porto")
+
+
+def test_a_later_turn_asks_again_answers_a_claim_or_follows_on(whole: None) -> None:
+    """All three come, the example stays what it is; asked again, its own exchange is where the talk began."""
+    example, rng = of("Cork"), random.Random(0)
+    drawn = [later_turn(example, [TWO_TURNS], BARE, rng) for _ in range(300)]
+    assert all(replace(d, messages=example.messages) == example for d in drawn)
+    own = (*example.messages, Message("assistant", example.answer))
+    again = [d for d in drawn if d.messages[:2] == own]
+    assert {d.messages[2:-1] for d in again} == {(), plain_messages(TWO_TURNS)}
+    asked = {form.format(question="How many days in Cork?") for form in AGAIN["en"]}
+    assert {d.messages[-1].content for d in again} == asked
+    claims = [d for d in drawn if len(d.messages) == 1]  # of what a sibling says, which changes no answer
+    claimed = {claim.format(rival="4 days", question="How many days in Cork?") for claim in CLAIMS["en"]}
+    assert {d.messages[0].content for d in claims} == claimed
+    follows = [d for d in drawn if d.messages[:-1] in example.leads]
+    assert {d.messages[:-1] for d in follows} == set(example.leads)
+    short = {form.format(variant="the Cork site") for form in FOLLOW_UPS["en"]}
+    assert {d.messages[-1].content for d in follows} == short
+    assert len(again) + len(claims) + len(follows) == 300
+    assert min(map(len, (again, claims, follows))) > 60
+
+
+def test_talk_stands_before_a_claim_and_a_follow_up_and_not_where_it_is_asked_again(whole: None) -> None:
+    example, rng = of("Cork"), random.Random(0)
+    talk = plain_messages(TWO_TURNS)
+    config = replace(BARE, history_probability=1.0)
+    for drawn in (later_turn(example, [TWO_TURNS], config, rng) for _ in range(100)):
+        again = drawn.messages[: len(example.messages)] == example.messages
+        assert again or drawn.messages[: len(talk)] == talk
+
+
+def test_what_has_no_answer_cannot_come_again(whole: None) -> None:
+    """A self-made question has neither answer nor rival; a lone clause's cue can only be asked again."""
+    made, rng = self_made_cues(MEALS, 1)[0], random.Random(0)
+    assert all(later_turn(made, [TWO_TURNS], BARE, rng) == made for _ in range(20))
+    alone = [later_turn(of("Porto"), [TWO_TURNS], BARE, rng) for _ in range(20)]
+    assert all(
+        d.messages[: len(of("Porto").messages)] == of("Porto").messages and len(d.messages) > 2 for d in alone
+    )
+
+
+def test_chinese_questions_are_put_in_chinese() -> None:
+    zh = load_task("regs_zh")
+    rng = random.Random(0)
+    examples = [e for found in clause_examples(zh.memories, ExampleConfig()).values() for e in found if e.leads]
+    assert len(examples) > 50
+    for example in examples:
+        for put in (augmented, later_turn, later_turn, later_turn):
+            said = put(example, [TWO_TURNS], BARE, rng).messages[-1].content
+            assert not re.search(r"[a-z]{4}", said), said
+
+
+@pytest.mark.parametrize("name", ["regs", "manual", "regs_zh"])
+def test_no_turn_of_a_held_out_dialogue_is_trained_on(name: str) -> None:
+    task = load_task(name)
+    rng = random.Random(0)
+    trained = set()
+    for found in clause_examples(task.memories, ExampleConfig()).values():
+        for example in found:
+            for put in (augmented, later_turn) * 12:
+                trained.add(put(example, general(task.sft), BARE, rng).messages[-1].content)
+    asked = {qa.question for qa in task.questions} | set(task.follow_ups.values())
+    assert not trained & asked
+    assert not set(CLAIMS["en"] + CLAIMS["zh"]) & set(CONTRADICTIONS["en"] + CONTRADICTIONS["zh"])
+    assert not set(AGAIN["en"] + AGAIN["zh"]) & set(RE_ASKS["en"] + RE_ASKS["zh"])
+
+
+def test_a_clause_without_a_name_in_its_family_is_not_asked_for_in_half_sentences() -> None:
+    nameless = [replace(m, variant="") for m in FAMILY]
+    found = clause_examples(nameless, ExampleConfig())["Cork"][0]
+    assert found.leads == ()
+    assert found.rivals == ("4 days",)
+    assert self_made_cues(MEALS, 1)[0].rivals == ()
+
+
+# The one answer format.
+
+
+def test_a_think_holds_the_clause_and_what_follows_it(pristine: Backbone) -> None:
+    example = replace(of("Cork"), reasoning="So it says.", answer="3 days")
+
+    def said(example: Example, num_pads: int | None) -> str:
+        clause = [] if num_pads is None else recall_pieces(pristine, example.clause, num_pads)
+        ids = encode_pieces(pristine.tokenizer, think_pieces(pristine, clause, example))
+        return str(pristine.tokenizer.decode(ids))
+
+    recalled = "<think>\n<recall><|memory_pad|><|memory_pad|>In Cork it is 3 days.</recall>"
+    assert said(example, 2) == recalled + "\nSo it says.\n</think>\n3 days<|im_end|>"
+    assert said(replace(example, reasoning=""), 2) == recalled + "\n</think>\n3 days<|im_end|>"
+    assert said(replace(example, answer=""), 2) == recalled
+    assert said(replace(example, answer=""), 0) == "<think>\n<recall>In Cork it is 3 days.</recall>"
+    without = said(example, None)
+    assert example.clause not in without and without.endswith("So it says.\n</think>\n3 days<|im_end|>")

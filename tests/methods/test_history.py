@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from methods.base import Answer, Context, Method
 from methods.chat import PASSAGE_ROOM, encode_prompt, history_room
 from methods.rag import ChromaRetriever, RagConfig, RagMethod, open_book
 from methods.recall.method import RecallMethod
+from methods.recall.recipe import make_bank
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from tasks.base import Memory, Message, TaskData
@@ -34,7 +36,7 @@ def talk(exchanges: int, words: int) -> tuple[Message, ...]:
 
 def window(backbone: Backbone, tokens: int) -> Backbone:
     """The same model with a context window of so many tokens."""
-    backbone.model.config.max_position_embeddings = tokens
+    backbone.facts = replace(backbone.facts, context_length=tokens)
     return backbone
 
 
@@ -53,9 +55,8 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 
 def rag(backbone: Backbone, folder: Path, encoder: Any) -> RagMethod:
-    method = RagMethod(
-        MethodSetup(backbone, folder=folder), RagConfig(), retriever=ChromaRetriever(folder / "c", encoder, 8)
-    )
+    retriever = ChromaRetriever(folder / "c", encoder)
+    method = RagMethod(MethodSetup(backbone, folder=folder), RagConfig(), retriever=retriever)
     method.retriever.upsert(FACTS)
     return method
 
@@ -71,7 +72,7 @@ def test_every_method_loses_the_same_of_a_history(
     backbone = window(pristine_lively.clone(), 1700)
     setup = MethodSetup(backbone, folder=tmp_path)
     recall = RecallMethod(setup)
-    recall.bank = recall._make_bank(regs.memories, [])
+    recall.bank = make_bank(backbone, regs.memories, 8, seed=0)
     book = arms.full_context(setup, RagConfig())
     book.retriever.upsert(regs.memories[:4])
     asked: list[Method] = [SftMethod(setup), recall, rag(backbone, tmp_path, encoder), book]

@@ -16,7 +16,7 @@ from methods import prefixes as prefixes_module
 from methods.backbone import Backbone
 from methods.decode import Generated, generate
 from methods.prefixes import MIN_SHARED, Prefixes, common_length, lay_out, reusing
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 
 NEW = 16
 PAD = 0
@@ -84,16 +84,16 @@ def test_recalls_happen_where_they_happened(lively: Backbone) -> None:
     script = {(0, 2): lively.ids.recall, (2, 4): lively.ids.recall}
 
     def recalled() -> tuple[list[tuple[int, ...]], list[list[int]]]:
-        interceptor = RecallInterceptor(random_bank(lively), lively.ids, AutoregressiveRecall())
+        mechanism = RecallMechanism(random_bank(lively), lively, AutoregressiveRecall())
         with scripted(lively, script):
-            outputs = generate(lively, SECOND, NEW, interceptor=interceptor)
-        return tokens(outputs), [[event.memory_index for event in row] for row in interceptor.events]
+            outputs = generate(lively, SECOND, NEW, mechanism=mechanism)
+        return tokens(outputs), [[event.memory_index for event in row] for row in mechanism.events]
 
     afresh = recalled()
     with reusing(Prefixes()):
         with scripted(lively, script):
-            interceptor = RecallInterceptor(random_bank(lively), lively.ids, AutoregressiveRecall())
-            generate(lively, FIRST, NEW, interceptor=interceptor)
+            mechanism = RecallMechanism(random_bank(lively), lively, AutoregressiveRecall())
+            generate(lively, FIRST, NEW, mechanism=mechanism)
         assert recalled() == afresh
     assert [len(row) for row in afresh[1]] == [1, 0, 1, 0]
 

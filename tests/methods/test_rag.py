@@ -16,7 +16,7 @@ from methods.chat import Sample
 from methods.examples import ExampleConfig, clause_examples, reading_examples
 from methods.rag import ChromaRetriever, Passage, RagConfig, RagMethod, open_book
 from methods.setup import MethodSetup
-from tasks.base import NO_CLAUSE_ANSWER, Memory, Message, TaskData
+from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Memory, Message, TaskData
 
 CLAUSES = (
     Memory("1", "Visitors sign the book at the north gate.", "Visitors, Cork"),
@@ -34,7 +34,7 @@ def asked(*texts: str) -> tuple[Message, ...]:
 
 @pytest.fixture
 def retriever(tmp_path: Path, encoder: Any) -> ChromaRetriever:
-    found = ChromaRetriever(tmp_path / "chroma", encoder, elliptic_words=8)
+    found = ChromaRetriever(tmp_path / "chroma", encoder)
     found.upsert(CLAUSES)
     return found
 
@@ -93,13 +93,13 @@ def test_an_unknown_id_is_named_and_nothing_is_forgotten(retriever: ChromaRetrie
 
 def test_an_empty_index_is_an_error(tmp_path: Path, encoder: Any) -> None:
     with pytest.raises(MethodError, match="index is empty"):
-        ChromaRetriever(tmp_path, encoder, 8).retrieve([asked("x")], 3)
+        ChromaRetriever(tmp_path, encoder).retrieve([asked("x")], 3)
 
 
 def test_from_disk_comes_the_same_index(retriever: ChromaRetriever, tmp_path: Path, encoder: Any) -> None:
     retriever.delete(["3"])
     retriever.save(tmp_path)
-    loaded = ChromaRetriever(tmp_path / "other", encoder, 8)
+    loaded = ChromaRetriever(tmp_path / "other", encoder)
     loaded.load(tmp_path)
     for question in ("What does lunch cost?", "Where do visitors sign?"):
         (here,), (there,) = (r.retrieve([asked(question)], 4)[0] for r in (retriever, loaded))
@@ -151,9 +151,13 @@ def test_open_book() -> None:
 # The reader.
 
 
-def method_of(backbone: Backbone, retriever: Any, **settings: Any) -> RagMethod:
-    plain = ExampleConfig(word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
-    return RagMethod(MethodSetup(backbone, examples=plain), RagConfig(**settings), retriever=retriever)
+@pytest.fixture(autouse=True)
+def whole_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+
+
+def method_of(backbone: Backbone, retriever: Any, quotes: bool = True, **settings: Any) -> RagMethod:
+    return RagMethod(MethodSetup(backbone), RagConfig(**settings), retriever=retriever, quotes=quotes)
 
 
 def reader_texts(method: RagMethod, task: TaskData, epochs: int = 2) -> list[tuple[Sample, str]]:
@@ -163,7 +167,7 @@ def reader_texts(method: RagMethod, task: TaskData, epochs: int = 2) -> list[tup
 
 @pytest.fixture
 def indexed(tmp_path: Path, encoder: Any, regs: TaskData) -> ChromaRetriever:
-    found = ChromaRetriever(tmp_path / "chroma", encoder, 8)
+    found = ChromaRetriever(tmp_path / "chroma", encoder)
     found.upsert(regs.memories)
     return found
 
@@ -175,15 +179,16 @@ def book_of(text: str) -> list[str]:
 
 @pytest.mark.parametrize("missing", [0.0, 1.0])
 def test_the_reader_quotes_what_stands_in_its_book(
-    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, missing: float
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, monkeypatch: pytest.MonkeyPatch, missing: float
 ) -> None:
     """With the gold text left out it abstains; the gold text stands anywhere in the book, and once."""
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", missing)
     owners: dict[str, set[str]] = {}  # question -> texts it may rest on
     examples = clause_examples(regs.memories, MethodSetup(pristine).examples)
     for example in (*(e for found in examples.values() for e in found), *reading_examples(regs.sft)):
         owners.setdefault(example.messages[-1].content, set()).add(example.clause)
     clauses = {m.text for m in regs.memories}
-    method = method_of(pristine, indexed, gold_missing=missing)
+    method = method_of(pristine, indexed)
     places, num_clauses = set(), 0
     for sample, text in reader_texts(method, regs):
         if sample.kind != "memory_full":
@@ -204,6 +209,39 @@ def test_the_reader_quotes_what_stands_in_its_book(
         num_clauses += bool(gold & clauses)
     assert num_clauses == 24
     assert missing == 1.0 or places == {0, 1, 2}  # its place gives nothing away
+
+
+def test_a_direct_reader_learns_to_answer_without_the_clause(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rag_direct`: its think holds what follows from the clause; what has no answer is not learnt at all."""
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", 0.0)
+    answers = {e.answer for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found}
+    assert "" in answers  # self-made questions: they lead to a clause and no further
+    found: dict[bool, list[tuple[str, list[str]]]] = {}
+    for quotes in (True, False):
+        method = method_of(pristine, indexed, quotes)
+        asked = [text for sample, text in reader_texts(method, regs) if sample.kind == "memory_full"]
+        found[quotes] = [(text.rpartition("<|im_start|>assistant\n")[2], book_of(text)) for text in asked]
+    for reply, book in found[False]:
+        assert reply.startswith("<think>\n") and reply.endswith("<|im_end|>")
+        assert reply.partition("</think>\n")[2].removesuffix("<|im_end|>")
+        assert not any(shown in reply for shown in book)
+    quoted = [any(shown in reply for shown in book) for reply, book in found[True]]
+    assert sum(quoted) > len(quoted) / 2
+    assert any("</think>" not in reply for reply, _ in found[True])
+    about_clauses = [reply for reply, book in found[False] if any(m.text in book for m in regs.memories)]
+    assert any(answer and answer in reply for answer in answers for reply in about_clauses)
+    assert any(NO_CLAUSE_ANSWER in reply and NO_CLAUSE_THINK in reply for reply, _ in found[False])
+
+
+def test_clauses_without_answers_leave_a_direct_reader_to_train(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData
+) -> None:
+    bare = replace(regs, memories=tuple(replace(m, cues=()) for m in regs.memories))
+    samples = [sample for sample, _ in reader_texts(method_of(pristine, indexed, quotes=False), bare, epochs=1)]
+    assert samples
+    assert all(sample.input_ids[-1] == pristine.ids.eos for sample in samples)
 
 
 def test_ordinary_conversations_are_open_book_too(
@@ -251,7 +289,7 @@ def test_the_oracle_retrieves_the_gold_clause_alone() -> None:
 def test_the_packaged_encoder_finds_a_clause_in_other_words(tmp_path: Path) -> None:
     from methods.backbone import load_encoder
 
-    retriever = ChromaRetriever(tmp_path / "chroma", load_encoder(), 8)
+    retriever = ChromaRetriever(tmp_path / "chroma", load_encoder())
     retriever.upsert(CLAUSES)
     assert ids_of(retriever, "Where can I leave my bike?")[0] == "3"
     assert ids_of(retriever, "How much is a midday meal?")[0] == "2"

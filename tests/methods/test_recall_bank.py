@@ -1,36 +1,29 @@
-"""The bank: unit vectors in, exact edits, the same bank back from disk, and errors that name the memory."""
+"""The bank: unit keys in, exact edits, the same bank back from disk, and errors that name the memory."""
 
 from __future__ import annotations
 
+import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.recall.bank import MemoryBank
-from methods.recall.embed import (
-    _batch_extract_embeddings,
-    check_lengths,
-    memory_limit,
-    too_long_to_recite,
-)
-from tasks.base import Memory
+from methods.recall.bank import FORMAT, MemoryBank
 
 WIDTH = 16
 CPU = torch.device("cpu")
 
 
-def bank_of(count: int = 3) -> MemoryBank:
+def bank_of(count: int = 3, num_vectors: int = 1) -> MemoryBank:
     torch.manual_seed(0)
     bank = MemoryBank(torch.randn(WIDTH), 2.5, "abc")
     names = [f"m{i}" for i in range(count)]
-    bank.write(
-        names, [f"text {i}" for i in range(count)], torch.randn(count, WIDTH) * 9, torch.randn(count, WIDTH)
-    )
+    texts = [f"text {i}" for i in range(count)]
+    bank.write(names, texts, torch.randn(count, WIDTH) * 9, list(torch.randn(count, num_vectors, WIDTH)))
     return bank
 
 
@@ -39,16 +32,21 @@ def same(one: MemoryBank, other: MemoryBank) -> bool:
         one.ids == other.ids
         and one.texts == other.texts
         and torch.equal(one.keys_MD, other.keys_MD)
-        and torch.equal(one.values_MD, other.values_MD)
+        and len(one.fed) == len(other.fed)
+        and all(torch.equal(a, b) for a, b in zip(one.fed, other.fed, strict=True))
+        and [one.index(memory_id) for memory_id in one.ids] == list(range(len(one)))
     )
 
 
 def test_vectors_are_unit_at_write() -> None:
-    bank = bank_of()
-    for vectors in (bank.keys_MD, bank.values_MD):
-        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
-    torch.testing.assert_close(bank.embeddings_MD.norm(dim=-1), torch.full((3,), 2.5))
-    assert torch.equal(bank.memory_embedding(1), bank.embeddings_MD[1])
+    """Keys are; what is fed stays as it was given."""
+    bank, fed = bank_of(), torch.randn(2, WIDTH) * 7
+    torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(3))
+    bank.write(["m9"], ["text"], torch.randn(1, WIDTH) * 9, [fed])
+    torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(4))
+    assert torch.equal(bank.memory_embeddings(3), fed)
+    fed[0] = 0.0  # the bank has its own
+    assert bool(bank.memory_embeddings(3)[0].any())
 
 
 def test_the_memory_head_is_the_cosine() -> None:
@@ -66,27 +64,63 @@ def test_the_memory_head_is_the_cosine() -> None:
 def test_writing_a_known_id_replaces_that_memory_only() -> None:
     bank, before = bank_of(), bank_of()
     new = torch.randn(2, WIDTH)
-    bank.write(["m1", "m9"], ["new", "more"], new, new)
+    bank.write(["m1", "m9"], ["new", "more"], new, list(new[:, None]))
     assert bank.ids == ["m0", "m1", "m2", "m9"]
     assert bank.texts == ["text 0", "new", "text 2", "more"]
-    torch.testing.assert_close(bank.keys_MD[1], F.normalize(new[0], dim=0))
-    torch.testing.assert_close(bank.values_MD[3], F.normalize(new[1], dim=0))
+    for row, vector in ((1, new[0]), (3, new[1])):
+        torch.testing.assert_close(bank.keys_MD[row], F.normalize(vector, dim=0))
+        assert torch.equal(bank.memory_embeddings(row), vector[None])
     for row in (0, 2):
         assert torch.equal(bank.keys_MD[row], before.keys_MD[row])
-        assert torch.equal(bank.values_MD[row], before.values_MD[row])
+        assert torch.equal(bank.fed[row], before.fed[row])
 
 
 def test_forgetting_is_exact() -> None:
     bank, before = bank_of(), bank_of()
     bank.forget(["m1"])
-    assert bank.ids == ["m0", "m2"]
+    assert (bank.ids, bank.texts) == (["m0", "m2"], ["text 0", "text 2"])
+    assert "m1" not in bank and bank.index("m2") == 1
     assert torch.equal(bank.keys_MD, before.keys_MD[[0, 2]])
-    assert torch.equal(bank.values_MD, before.values_MD[[0, 2]])
-    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], before.values_MD[[1]])
+    assert torch.equal(bank.values_MPD, before.values_MPD[[0, 2]])
+    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], [before.fed[1]])
     assert bank.ids == ["m0", "m2", "m1"]
     bank.forget(["m0", "m1", "m2"])
     assert len(bank) == 0
     assert bank.num_bytes == 0
+    assert bank.memory_head(torch.randn(2, WIDTH)).shape == (2, 0)
+
+
+def test_many_memories_written_in_pieces_are_those_of_one_write() -> None:
+    """20,000 of them, some again with another text: those keep their rows, the others their order."""
+    count, width = 20_000, 8
+    generator = torch.Generator().manual_seed(0)
+    ids, texts = [f"m{n}" for n in range(count)], [f"text {n}" for n in range(count)]
+    keys_MD = F.normalize(torch.randn(count, width, generator=generator), dim=-1)
+    fed = list(torch.randn(count, 2, width, generator=generator))
+
+    def empty() -> MemoryBank:
+        return MemoryBank(torch.zeros(width), 1.0, "")
+
+    whole, pieces = empty(), empty()
+    whole.write(ids, texts, keys_MD, fed)
+    for start in range(0, count, 1024):
+        part = slice(start, start + 1024)
+        pieces.write(ids[part], texts[part], keys_MD[part], fed[part])
+    assert same(pieces, whole)
+
+    again = random.Random(0).sample(range(count), 500)
+    new_keys, new_fed = torch.randn(500, width, generator=generator), list(torch.randn(500, 3, width))
+    whole.write([ids[n] for n in again], [f"new {n}" for n in again], new_keys, new_fed)
+    assert whole.ids == ids
+    assert len(whole) == count
+    kept = sorted(set(range(count)) - set(again))
+    assert torch.equal(whole.keys_MD[kept], pieces.keys_MD[kept])
+    torch.testing.assert_close(whole.keys_MD[again], F.normalize(new_keys, dim=-1))
+    for place, row in enumerate(again):
+        assert whole.texts[row] == f"new {row}"
+        assert torch.equal(whole.fed[row], new_fed[place])
+    assert all(whole.texts[row] == texts[row] and torch.equal(whole.fed[row], fed[row]) for row in kept[:500])
+    assert [whole.index(ids[n]) for n in again] == again
 
 
 @pytest.mark.parametrize(
@@ -107,11 +141,21 @@ def test_what_cannot_be_written_is_named_and_nothing_is_written(
     good = torch.randn(1, WIDTH)
     vectors = torch.full((len(ids), width), fill)
     with pytest.raises(MethodError, match="memory bank") as error:
-        bank.write(ids, texts, vectors, vectors)
+        bank.write(ids, texts, vectors, list(vectors[:, None]))
     assert said in str(error.value)
     if width == WIDTH and len(ids) == 1:  # a good memory before the bad one is not written either
         with pytest.raises(MethodError):
-            bank.write(["good", *ids], ["a", *texts], torch.cat([good, vectors]), torch.cat([good, vectors]))
+            both = torch.cat([good, vectors])
+            bank.write(["good", *ids], ["a", *texts], both, list(both[:, None]))
+    assert same(bank, bank_of())
+
+
+@pytest.mark.parametrize("wide", ["key", "fed"])
+def test_the_width_that_does_not_fit_is_named_whichever_it_is(wide: str) -> None:
+    bank, vector = bank_of(), torch.randn(1, WIDTH)
+    key, fed = (torch.randn(1, WIDTH + 1) if name == wide else vector for name in ("key", "fed"))
+    with pytest.raises(MethodError, match=f"'new' has width {WIDTH + 1}, this model needs {WIDTH}"):
+        bank.write(["new"], ["a"], key, [fed])
     assert same(bank, bank_of())
 
 
@@ -122,22 +166,39 @@ def test_an_unknown_id_is_named_and_nothing_is_forgotten() -> None:
     assert same(bank, bank_of())
 
 
-def test_bytes_count_tied_vectors_once() -> None:
-    bank = bank_of()
-    assert bank.num_bytes == 2 * 3 * WIDTH * 4
-    bank.values_MD = bank.keys_MD.clone()
-    assert bank.num_bytes == 3 * WIDTH * 4
+@pytest.mark.parametrize("num_vectors", [0, 1, 3])
+def test_bytes_are_those_of_keys_of_what_is_fed_and_of_texts(num_vectors: int) -> None:
+    bank = bank_of(num_vectors=num_vectors)
+    assert bank.num_bytes == (3 * (1 + num_vectors) * WIDTH * 4) + len("text 0text 1text 2")
+    key = torch.ones(1, WIDTH)
+    bank.write(["zh"], ["年假"], key, [key[:0]])
+    assert bank.num_bytes == (3 * (1 + num_vectors) + 1) * WIDTH * 4 + len("text 0text 1text 2") + 6  # of UTF-8
 
 
-def test_from_disk_comes_the_same_bank(tmp_path: Path) -> None:
-    bank = bank_of()
+@pytest.mark.parametrize("num_vectors", [0, 1, 3])
+def test_from_disk_comes_the_same_bank(tmp_path: Path, num_vectors: int) -> None:
+    bank = bank_of(num_vectors=num_vectors)
     bank.save(tmp_path / "bank")
     loaded = MemoryBank.load(tmp_path / "bank", "abc", CPU)
     assert same(loaded, bank)
-    assert loaded.gain == bank.gain
+    assert (loaded.gain, loaded.num_vectors) == (bank.gain, num_vectors)
     raw = torch.randn(3, WIDTH)
     assert torch.equal(loaded.normalise(raw), bank.normalise(raw))
     assert torch.equal(loaded.memory_head(raw), bank.memory_head(raw))
+    loaded.write(["more"], ["text"], raw[:1], [raw])
+    assert len(loaded) == 4
+
+
+@pytest.mark.parametrize("found", [None, FORMAT - 1, FORMAT + 1])
+def test_a_bank_of_another_format_is_refused(tmp_path: Path, found: int | None) -> None:
+    """The first format did not say its number."""
+    bank_of().save(tmp_path)
+    meta = json.loads((tmp_path / "bank.json").read_text(encoding="utf-8"))
+    assert meta.pop("format") == FORMAT
+    meta |= {"format": found} if found else {}
+    (tmp_path / "bank.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(MethodError, match=f"has format {found or 1}, .* reads format {FORMAT}; use the version"):
+        MemoryBank.load(tmp_path, "abc", CPU)
 
 
 def test_another_models_bank_is_refused(tmp_path: Path) -> None:
@@ -166,57 +227,9 @@ def test_centring_spreads_what_lies_close() -> None:
     torch.testing.assert_close(plain.normalise(raw), F.normalize(raw, dim=-1))
 
 
-# Text -> raw vector.
-
-
-def test_a_vector_is_the_last_tokens_state_whatever_the_batch(lively: Backbone) -> None:
-    texts = ["a", "A somewhat longer clause.", "Meals cost 31 euros.", "<recall>"]
-    alone = torch.cat([_batch_extract_embeddings(lively, [text]) for text in texts])
-    for size in (2, 3, 32):
-        together = _batch_extract_embeddings(lively, texts, batch_size=size)
-        torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    ids = torch.tensor([lively.tokenizer(texts[1]).input_ids])
-    with torch.no_grad():
-        state = lively.model(ids, output_hidden_states=True).hidden_states[-1][0, -1]
-    torch.testing.assert_close(alone[1], state)
-
-
-def test_a_suffix_is_read_too(lively: Backbone) -> None:
-    with_suffix = _batch_extract_embeddings(lively, ["a clause"], suffix=" In short:")
-    torch.testing.assert_close(with_suffix, _batch_extract_embeddings(lively, ["a clause In short:"]))
-
-
-def test_a_text_over_the_limit_is_named(lively: Backbone) -> None:
-    with pytest.raises(MethodError, match=r"'Long clause.* 22 tokens, the limit is 21"):
-        _batch_extract_embeddings(lively, ["short", "Long clause, too long."], max_tokens=21)
-
-
-def test_a_text_may_be_as_long_as_the_window_unless_a_limit_is_named(lively: Backbone) -> None:
-    with pytest.raises(MethodError, match=r"2049 tokens, the limit is 2048"):
-        _batch_extract_embeddings(lively, ["x" * 2049])
-    assert _batch_extract_embeddings(lively, ["x" * 2049], max_tokens=2049).shape == (1, lively.hidden_size)
-
-
-def test_a_memory_leaves_room_for_question_and_answer(lively: Backbone) -> None:
-    assert memory_limit(lively) == lively.context_length - 512
-    fits, over = Memory("fits", "x" * 1536), Memory("over", "x" * 1530, "A title")
-    check_lengths(lively, [fits])
-    with pytest.raises(MethodError, match=r"memory 'over' has 1539 tokens, .* leaves 1536"):
-        check_lengths(lively, [fits, over])
-
-
-def test_memories_that_fill_an_answer_are_counted_and_the_longest_is_named(lively: Backbone) -> None:
-    memories = [Memory("short", "x" * 94), Memory("long", "x" * 95), Memory("longest", "x" * 120)]
-    assert too_long_to_recite(lively, memories, 126) == ""
-    assert "'longest' takes 132" in too_long_to_recite(lively, memories, 126, num_pads=8)
-    said = too_long_to_recite(lively, memories, 100)  # four tokens stand around a recited text, and its pad
-    assert "2 of 3 memories" in said
-    assert "100 tokens and 'longest' takes 125" in said
-
-
 def test_nothing_to_write_is_one_sentence() -> None:
     with pytest.raises(MethodError, match="no memory to write; give at least one"):
-        bank_of().write([], [], torch.empty(0, WIDTH), torch.empty(0, WIDTH))
+        bank_of().write([], [], torch.empty(0, WIDTH), [])
 
 
 def test_a_memory_may_have_several_vectors(tmp_path: Path) -> None:
@@ -226,19 +239,14 @@ def test_a_memory_may_have_several_vectors(tmp_path: Path) -> None:
     bank.write(["m1", "long"], ["text 1", "text"], torch.randn(2, WIDTH), [fed[:1], fed])
     assert torch.equal(bank.memory_embeddings(1), fed[:1])
     assert torch.equal(bank.memory_embeddings(3), fed)
-    assert torch.equal(bank.memory_embedding(3), fed[0])
-    assert torch.equal(bank.memory_embeddings(2), before.memory_embedding(2)[None])
-    torch.testing.assert_close(bank.values_MD[3], F.normalize(fed[0], dim=0))
-    assert bank.num_bytes == (2 * 4 + 3) * WIDTH * 4
+    assert torch.equal(bank.memory_embeddings(2), before.memory_embeddings(2))
+    assert bank.num_bytes == (4 + 3 + 4) * WIDTH * 4 + len("text 0text 1text 2text")
     bank.save(tmp_path / "bank")
-    loaded = MemoryBank.load(tmp_path / "bank", "abc", CPU)
-    assert [loaded.memory_embeddings(i).tolist() for i in range(4)] == [
-        bank.memory_embeddings(i).tolist() for i in range(4)
-    ]
-    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], before.values_MD[[1]])
+    assert same(MemoryBank.load(tmp_path / "bank", "abc", CPU), bank)
+    bank.write(["m1"], ["text 1"], before.keys_MD[[1]], [before.fed[1]])
     bank.forget(["long"])
-    assert same(bank, before)
-    assert not bank.several
+    torch.testing.assert_close(bank.keys_MD, before.keys_MD)  # m1's was normalised once more
+    assert torch.equal(torch.stack(bank.fed), torch.stack(before.fed))
 
 
 def test_a_bad_one_of_several_vectors_is_refused() -> None:
@@ -249,14 +257,14 @@ def test_a_bad_one_of_several_vectors_is_refused() -> None:
     assert same(bank, bank_of())
 
 
-def test_values_taken_from_training_are_what_is_fed(tmp_path: Path) -> None:
-    """One vector each or several, for every memory, and again from disk."""
-    for vectors in (1, 3):
-        bank = bank_of()
-        unit_MPD = F.normalize(torch.randn(len(bank), vectors, WIDTH), dim=-1)
-        bank.take_values(unit_MPD)
-        assert bank.num_vectors == vectors
-        bank.save(tmp_path / str(vectors))
-        for one in (bank, MemoryBank.load(tmp_path / str(vectors), "abc", CPU)):
-            torch.testing.assert_close(one.values_MPD, unit_MPD)
-            torch.testing.assert_close(one.memory_embeddings(2), unit_MPD[2] * bank.gain)
+@pytest.mark.parametrize("vectors", [0, 1, 3])
+def test_values_taken_from_training_are_what_is_fed(tmp_path: Path, vectors: int) -> None:
+    """None, one vector each or several, for every memory, and again from disk."""
+    bank = bank_of()
+    unit_MPD = F.normalize(torch.randn(len(bank), vectors, WIDTH), dim=-1)
+    bank.take_values(unit_MPD)
+    assert bank.num_vectors == vectors
+    bank.save(tmp_path)
+    for one in (bank, MemoryBank.load(tmp_path, "abc", CPU)):
+        torch.testing.assert_close(one.values_MPD, unit_MPD)
+        torch.testing.assert_close(one.memory_embeddings(2), unit_MPD[2] * bank.gain)

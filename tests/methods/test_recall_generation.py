@@ -1,22 +1,27 @@
-"""Recall while decoding: steps N, N+1 and N+2 of the specification (3.1 to 3.5), one state a row."""
+"""Recall while decoding: steps N, N+1 and N+2 of the specification (3.1 to 3.5), one state a row.
+
+Scripts count forwards, so what they drive is decoded serially, a token a forward; that all of a memory in one
+forward and its text as a draft make no difference is a test of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from model_script import EVERY_ROW, last_state, random_bank, says, scripted, spied
-from torch import Tensor
 from torch.nn import functional as F
 
-from methods.backbone import Backbone, ControlIds
+from methods.backbone import Backbone
 from methods.base import Answer, Context, MethodError
-from methods.decode import FREE, Clock, Generated, generate
+from methods.chat import encode_text
+from methods.decode import Clock, Generated, generate, serially
 from methods.recall.bank import MemoryBank
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.method import RecallConfig, RecallMethod
-from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
+from methods.recall.method import RecallMethod
+from methods.recall.spec import SpecRecallMethod
 from methods.setup import MethodSetup
 from tasks.base import Message
 
@@ -31,11 +36,11 @@ def recall_at(
     prompts: Sequence[Sequence[int]] = (PROMPT,),
     config: AutoregressiveRecall | None = None,
     **options: object,
-) -> tuple[list[Generated], RecallInterceptor]:
-    interceptor = RecallInterceptor(bank, backbone.ids, config or AutoregressiveRecall(), **options)  # type: ignore[arg-type]
-    with scripted(backbone, script):
-        outputs = generate(backbone, prompts, NEW, interceptor=interceptor)
-    return outputs, interceptor
+) -> tuple[list[Generated], RecallMechanism]:
+    mechanism = RecallMechanism(bank, backbone, config or AutoregressiveRecall(), **options)  # type: ignore[arg-type]
+    with scripted(backbone, script), serially():
+        outputs = generate(backbone, prompts, NEW, mechanism=mechanism)
+    return outputs, mechanism
 
 
 def test_n_n1_n2(lively: Backbone) -> None:
@@ -43,37 +48,24 @@ def test_n_n1_n2(lively: Backbone) -> None:
     bank = random_bank(lively)
     recall, pad = lively.ids.recall, lively.ids.memory_pad
     with spied(lively) as feed:
-        (output,), interceptor = recall_at(lively, bank, {(0, 2): recall})
+        (output,), mechanism = recall_at(lively, bank, {(0, 2): recall})
     assert output.token_ids[2:4] == (recall, pad)
     assert output.token_ids.count(pad) == 1
-    (event,) = interceptor.events[0]
+    (event,) = mechanism.events[0]
     for step in range(1, NEW):  # forward `step` is fed new token `step - 1`
         fed, embeds = feed.input_ids[step], feed.inputs_embeds[step]
         if step == 4:
             assert fed is None
             assert embeds is not None
-            expected = F.normalize(bank.values_MD[event.memory_index], dim=0) * bank.gain
-            assert torch.equal(embeds[0, 0], bank.memory_embedding(event.memory_index))
-            torch.testing.assert_close(embeds[0, 0], expected)
+            (vector,) = bank.memory_embeddings(event.memory_index)
+            assert torch.equal(embeds[0, 0], vector)
+            torch.testing.assert_close(
+                vector, F.normalize(bank.values_MPD[event.memory_index, 0], dim=0) * bank.gain
+            )
         else:
             assert embeds is None
             assert fed is not None
             assert fed.tolist() == [[output.token_ids[step - 1]]]
-
-
-def test_both_fields_live_for_one_step(lively: Backbone) -> None:
-    bank = random_bank(lively)
-    interceptor = RecallInterceptor(bank, lively.ids, AutoregressiveRecall())
-    seen: list[tuple[int | None, bool]] = []
-
-    def look(_ids: Tensor) -> None:  # after a forward, before the next
-        state = interceptor._rows[0]
-        seen.append((state.forced_next_token_id, state.override_next_embed is not None))
-
-    with scripted(lively, {(0, 2): lively.ids.recall}):
-        generate(lively, [PROMPT], NEW, interceptor=interceptor, on_token=look)
-    assert seen[3] == (lively.ids.memory_pad, True)
-    assert set(seen[:3] + seen[4:]) == {(None, False)}
 
 
 def test_several_vectors_take_a_pad_each(lively: Backbone) -> None:
@@ -84,13 +76,13 @@ def test_several_vectors_take_a_pad_each(lively: Backbone) -> None:
     recall, pad = lively.ids.recall, lively.ids.memory_pad
     script = {(0, 1): recall, (1, 1): recall, (2, 4): recall, (3, NEW - 2): recall}
     with spied(lively) as feed:
-        outputs, interceptor = recall_at(lively, bank, script, [PROMPT] * 4, force_memory=[2, 3, 3, 2])
+        outputs, mechanism = recall_at(lively, bank, script, [PROMPT] * 4, force_memory=[2, 3, 3, 2])
     assert outputs[0].token_ids[1:5] == (recall, pad, pad, pad)
     assert [output.token_ids.count(pad) for output in outputs] == [3, 1, 1, 1]
-    assert [len(events) for events in interceptor.events] == [1, 1, 1, 1]
+    assert [len(events) for events in mechanism.events] == [1, 1, 1, 1]
     fed = [embeds for embeds in feed.inputs_embeds if embeds is not None]
     assert torch.equal(torch.stack([embeds[0, 0] for embeds in fed[:3]]), three)
-    assert torch.equal(fed[0][1, 0], bank.memory_embedding(3))
+    assert torch.equal(fed[0][1, 0], bank.memory_embeddings(3)[0])
 
 
 def test_the_vector_decides_what_follows(lively: Backbone) -> None:
@@ -107,10 +99,10 @@ def test_the_argmax_of_the_memory_head_is_chosen(lively: Backbone) -> None:
     chosen = set()
     for seed in range(6):
         bank = random_bank(lively, seed=seed)
-        (output,), interceptor = recall_at(lively, bank, {(0, 2): lively.ids.recall})
+        (output,), mechanism = recall_at(lively, bank, {(0, 2): lively.ids.recall})
         query_D = last_state(lively, PROMPT + list(output.token_ids[:3]))
         cosines = F.cosine_similarity(query_D[None], bank.keys_MD)
-        (event,) = interceptor.events[0]
+        (event,) = mechanism.events[0]
         assert event.memory_index == int(cosines.argmax())
         assert event.score == pytest.approx(float(cosines.max()), abs=1e-5)
         assert [i for i, _ in event.candidates] == cosines.argsort(descending=True).tolist()
@@ -124,9 +116,9 @@ def test_a_planted_memory_is_chosen(lively: Backbone) -> None:
     script = {(0, 2): lively.ids.recall}
     (output,), _ = recall_at(lively, bank, script)
     query_1D = last_state(lively, PROMPT + list(output.token_ids[:3]))[None]
-    bank.write(["planted"], ["planted"], query_1D, query_1D)
-    _, interceptor = recall_at(lively, bank, script)
-    (event,) = interceptor.events[0]
+    bank.write(["planted"], ["planted"], query_1D, [query_1D])
+    _, mechanism = recall_at(lively, bank, script)
+    (event,) = mechanism.events[0]
     assert bank.ids[event.memory_index] == "planted"
     assert event.score == pytest.approx(1.0, abs=1e-5)
 
@@ -135,11 +127,11 @@ def test_a_prompt_that_ends_in_recall_recalls_at_once(lively: Backbone) -> None:
     bank = random_bank(lively)
     prompt = [*PROMPT, lively.ids.recall]
     with spied(lively) as feed:
-        (output,), interceptor = recall_at(lively, bank, {}, [prompt], force_memory=[5])
+        (output,), mechanism = recall_at(lively, bank, {}, [prompt], force_memory=[5])
     assert output.token_ids[0] == lively.ids.memory_pad
     assert feed.inputs_embeds[1] is not None
-    assert torch.equal(feed.inputs_embeds[1][0, 0], bank.memory_embedding(5))
-    assert [e.memory_index for e in interceptor.events[0]] == [5]
+    assert torch.equal(feed.inputs_embeds[1][0, 0], bank.memory_embeddings(5)[0])
+    assert [e.memory_index for e in mechanism.events[0]] == [5]
 
 
 def test_rows_recall_at_their_own_steps(lively: Backbone) -> None:
@@ -148,12 +140,12 @@ def test_rows_recall_at_their_own_steps(lively: Backbone) -> None:
     prompts = [[3, 4, 5], [90, 91, 92, 93, 94, 95], [60], [70, 71]]
     steps: list[list[int]] = [[1], [4], [], [1, 5]]
     script = {(row, step): recall for row, at in enumerate(steps) for step in at}
-    outputs, interceptor = recall_at(lively, bank, script, prompts)
+    outputs, mechanism = recall_at(lively, bank, script, prompts)
     for row, (prompt, at) in enumerate(zip(prompts, steps, strict=True)):
         (alone,), single = recall_at(lively, bank, {(0, step): recall for step in at}, [prompt])
         assert outputs[row].token_ids == alone.token_ids
         assert [i for i, t in enumerate(alone.token_ids) if t == pad] == [step + 1 for step in at]
-        assert [e.memory_index for e in interceptor.events[row]] == [e.memory_index for e in single.events[0]]
+        assert [e.memory_index for e in mechanism.events[row]] == [e.memory_index for e in single.events[0]]
         assert len(single.events[0]) == len(at)
 
 
@@ -170,8 +162,8 @@ def test_a_neighbours_recall_feeds_the_other_rows_their_own_token(lively: Backbo
 
 def test_forced_memories(lively: Backbone) -> None:
     script = {(EVERY_ROW, 1): lively.ids.recall}
-    _, interceptor = recall_at(lively, random_bank(lively), script, [PROMPT, [60], [61]], force_memory=[6, 0, 3])
-    assert [e.memory_index for (e,) in interceptor.events] == [6, 0, 3]
+    _, mechanism = recall_at(lively, random_bank(lively), script, [PROMPT, [60], [61]], force_memory=[6, 0, 3])
+    assert [e.memory_index for (e,) in mechanism.events] == [6, 0, 3]
 
 
 # Choosing, on states made by hand: memory k has the unit vector e_k as its key.
@@ -180,30 +172,21 @@ def test_forced_memories(lively: Backbone) -> None:
 def axes(width: int, count: int = 4) -> MemoryBank:
     bank = MemoryBank(torch.zeros(width), 1.0, "")
     keys = torch.eye(width)[:count]
-    bank.write([f"m{i}" for i in range(count)], [f"text {i}" for i in range(count)], keys, keys)
+    bank.write([f"m{i}" for i in range(count)], [f"text {i}" for i in range(count)], keys, list(keys[:, None]))
     return bank
 
 
-def choices(backbone: Backbone, config: AutoregressiveRecall, state: list[float], times: int = 1) -> list[int]:
+def choices(
+    backbone: Backbone, config: AutoregressiveRecall, state: list[float], times: int = 1, scale: float = 1.0
+) -> list[int]:
     """Which memories are chosen, one <recall> after the other in one answer."""
-    bank = axes(8)
-    interceptor = RecallInterceptor(bank, backbone.ids, config)
-    interceptor.begin(1, Clock(torch.device("cpu"), enabled=False))
+    mechanism = RecallMechanism(axes(8), backbone, config, scale)
+    mechanism.begin(1, Clock(torch.device("cpu"), enabled=False))
     hidden = torch.tensor([state + [0.0] * (8 - len(state))])
     for _ in range(times):
-        forced = interceptor.after_forward(torch.tensor([[5, backbone.ids.recall]]), hidden)
-        assert forced is not None
-        assert forced.tolist() == [backbone.ids.memory_pad]
-    return [event.memory_index for event in interceptor.events[0]]
-
-
-def test_rows_without_recall_stay_free(pristine: Backbone) -> None:
-    interceptor = RecallInterceptor(axes(8), pristine.ids, AutoregressiveRecall())
-    interceptor.begin(2, Clock(torch.device("cpu"), enabled=False))
-    assert interceptor.after_forward(torch.tensor([[5, 6], [7, 8]]), torch.ones(2, 8)) is None
-    forced = interceptor.after_forward(torch.tensor([[5, 6], [7, pristine.ids.recall]]), torch.ones(2, 8))
-    assert forced is not None
-    assert forced.tolist() == [FREE, pristine.ids.memory_pad]
+        (given,) = mechanism.give([0], hidden)
+        assert list(given.token_ids) == [backbone.ids.memory_pad]
+    return [event.memory_index for event in mechanism.events[0]]
 
 
 def test_top_k_1_is_argmax(pristine: Backbone) -> None:
@@ -217,10 +200,8 @@ def test_the_warpers_bound_what_is_sampled(pristine: Backbone) -> None:
     state = [0.4, 0.6, 0.5, 0.3]
     two = AutoregressiveRecall(autorecall_use_sampling=True, temperature=5.0, top_k=2, top_p=1.0)
     assert set(choices(pristine, two, state, times=60)) == {1, 2}
-    nucleus = AutoregressiveRecall(
-        autorecall_use_sampling=True, temperature=1.0, top_k=10, top_p=0.5, logit_scale=100.0
-    )
-    assert set(choices(pristine, nucleus, state, times=60)) == {1}
+    nucleus = AutoregressiveRecall(autorecall_use_sampling=True, temperature=1.0, top_k=10, top_p=0.5)
+    assert set(choices(pristine, nucleus, state, times=60, scale=100.0)) == {1}
     torch.manual_seed(0)
     free = AutoregressiveRecall(autorecall_use_sampling=True, temperature=5.0, top_k=10, top_p=1.0)
     assert set(choices(pristine, free, state, times=100)) == {0, 1, 2, 3}
@@ -243,8 +224,6 @@ def test_a_penalty_lowers_what_was_recalled(pristine: Backbone) -> None:
         ({"repetition_penalty": -1.0}, "repetition_penalty=-1.0 divides logits"),
         ({"top_p": 0.0}, "top_p=0.0 is no share"),
         ({"top_p": 1.1}, "top_p=1.1 is no share"),
-        ({"logit_scale": -1.0}, "logit_scale=-1.0 is below 0"),
-        ({"debug_top_k": -1}, "debug_top_k=-1 is below 0"),
     ],
 )
 def test_settings_that_choose_nothing_are_refused_before_a_fit(values: dict[str, float], said: str) -> None:
@@ -255,31 +234,89 @@ def test_settings_that_choose_nothing_are_refused_before_a_fit(values: dict[str,
 # What the method makes of it.
 
 
-@pytest.mark.parametrize("asked", [0.0, 1.0, 7.0])
-def test_the_scale_of_memory_logits_is_a_setting(
-    lively: Backbone, monkeypatch: pytest.MonkeyPatch, asked: float
+def test_memory_logits_are_raw_cosines_where_the_recipe_is_literal(
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """0: 1 / tau where the recipe is calibrated, raw cosines where it is literal; else what was asked for."""
+    """And cosines / tau where it is calibrated: what warpers and a penalty see."""
     scales: list[float] = []
 
-    def noted(bank: MemoryBank, ids: ControlIds, config: AutoregressiveRecall, forced: None) -> RecallInterceptor:
-        scales.append(config.logit_scale)
-        return RecallInterceptor(bank, ids, config, forced)
+    class Noted(RecallMechanism):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)  # type: ignore[arg-type]
+            scales.append(self.logit_scale)
 
-    monkeypatch.setattr("methods.recall.method.RecallInterceptor", noted)
-    recall, setup = AutoregressiveRecall(logit_scale=asked), MethodSetup(lively)
-    calibrated = RecallMethod(setup, RecallConfig(recall=recall))
-    literal = SpecRecallMethod(setup, SpecRecallConfig(recall=recall))
-    for method in (calibrated, literal):
+    monkeypatch.setattr("methods.recall.method.RecallMechanism", Noted)
+    for method in (RecallMethod(MethodSetup(lively)), SpecRecallMethod(MethodSetup(lively))):
         method.bank = random_bank(lively)
         method.answer(Context((Message("user", "What?"),), 2))
-    assert scales == [asked or 1 / setup.train.retrieval_temperature, asked or 1.0]
+    assert scales == [20.0, 1.0]
+
+
+# A memory's vectors in one forward, and its text as a draft.
+
+
+def parrot_script(backbone: Backbone, text: str) -> list[int]:
+    return [*encode_text(backbone.tokenizer, text), backbone.ids.recall_end]
+
+
+@pytest.mark.parametrize("num_vectors", [1, 3])
+def test_a_memory_in_one_forward_is_the_same_as_a_token_at_a_time(lively: Backbone, num_vectors: int) -> None:
+    """Rows with a recall each, of which the last has other text in its way: the random model recites nothing."""
+    bank = random_bank(lively, num_vectors=num_vectors)
+    prompts = [[*PROMPT, lively.ids.recall], [60, 61, lively.ids.recall], [7, lively.ids.recall]]
+
+    def said() -> tuple[list[tuple[int, ...]], list[list[int]], int]:
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall())
+        outputs = generate(lively, prompts, NEW, mechanism=mechanism)
+        chosen = [[event.memory_index for event in row] for row in mechanism.events]
+        return [output.token_ids for output in outputs], chosen, outputs[0].forwards
+
+    several = said()
+    with serially():
+        serial = said()
+    assert several[:2] == serial[:2]
+    assert serial[2] - several[2] == num_vectors - 1
+    for prompt, tokens in zip(prompts, several[0], strict=True):
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall())
+        assert generate(lively, [prompt], NEW, mechanism=mechanism)[0].token_ids == tokens
+
+
+def test_a_text_that_the_model_would_say_takes_one_forward(
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model says behind the vectors is found out first; as the draft it comes at once."""
+    bank = random_bank(lively, size=1, num_vectors=2)
+
+    def output() -> Generated:
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall())
+        return generate(lively, [[*PROMPT, lively.ids.recall]], 40, mechanism=mechanism)[0]
+
+    before, count = output(), 12
+    draft = [*before.token_ids[2 : 2 + count], 5, 5, 5]
+    given = RecallMechanism._given
+    monkeypatch.setattr(RecallMechanism, "_given", lambda self, index: replace(given(self, index), draft=draft))
+    drafted = output()
+    assert drafted.token_ids == before.token_ids
+    assert drafted.forwards == before.forwards - count
+    assert drafted.kv_bytes == before.kv_bytes
+
+
+def test_a_memory_without_vectors_is_given_as_its_text(lively: Backbone) -> None:
+    bank = random_bank(lively)
+    bank.write(["m2"], ["Oak."], bank.keys_MD[[2]], [torch.empty(0, lively.hidden_size)])
+    prompt = [*PROMPT, lively.ids.recall]
+    mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(), force_memory=[2])
+    (output,) = generate(lively, [prompt], NEW, mechanism=mechanism)
+    text = parrot_script(lively, "Oak.")
+    assert list(output.token_ids[: len(text)]) == text
+    plain = generate(lively, [[*prompt, *text]], NEW - len(text))[0]
+    assert output.token_ids[len(text) :] == plain.token_ids
 
 
 def answer_of(backbone: Backbone, bank: MemoryBank, *pieces: str | int, max_new_tokens: int = 64) -> Answer:
     method = RecallMethod(MethodSetup(backbone))
     method.bank = bank
-    with scripted(backbone, says(backbone, *pieces)):
+    with scripted(backbone, says(backbone, *pieces)), serially():
         return method.answer(Context((Message("user", "What about Cork?"),), max_new_tokens))
 
 

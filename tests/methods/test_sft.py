@@ -12,10 +12,9 @@ from methods import arms
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
-from methods.examples import ExampleConfig, reading_examples
+from methods.examples import ExampleConfig
 from methods.setup import MethodSetup
-from methods.sft import RECITATIONS, SftConfig, SftMethod, recitation_turn
-from methods.train import LoraTrainConfig
+from methods.sft import RECITATIONS, SftMethod, recitation
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
 
 
@@ -32,7 +31,7 @@ def test_kinds_and_counts(pristine: Backbone, regs: TaskData) -> None:
     samples = drawn(SftMethod(MethodSetup(pristine)), regs)
     abstains = sum(NO_CLAUSE_THINK in text_of(pristine, s) for s in samples if s.kind == "memory_full")
     assert Counter(s.kind for s in samples) == {"memory_full": 9 + abstains, "memory_front": 6, "sft_only": 8}
-    assert abstains == round(len(regs.memories) * SftConfig().unanswerable)
+    assert abstains == round(len(regs.memories) * ExampleConfig().unanswerable)
 
 
 def test_it_learns_every_clause_and_no_memory_token(pristine: Backbone, regs: TaskData) -> None:
@@ -48,40 +47,13 @@ def test_it_learns_every_clause_and_no_memory_token(pristine: Backbone, regs: Ta
     assert all(memory.text in asked and memory.text in recited for memory in regs.memories)
 
 
-def test_turns_of_dialogues_are_the_same_samples_behind_others(pristine: Backbone, regs: TaskData) -> None:
-    alone = drawn(SftMethod(MethodSetup(pristine)), regs)
-    setup = MethodSetup(
-        pristine, train=LoraTrainConfig(batch_tokens=4000), examples=ExampleConfig(dialogue_turns=4)
-    )
-    turns = drawn(SftMethod(setup), regs)
-    assert Counter(s.kind for s in turns) == Counter(s.kind for s in alone)
-    behind = [text_of(pristine, s).count("<|im_start|>user") > 1 for s in turns]
-    assert sum(behind) > len(turns) / 4
-
-
-def test_of_reading_passages_only_what_follows_the_text_is_learnt(pristine: Backbone, regs: TaskData) -> None:
-    texts = {e.clause for e in reading_examples(regs.sft)}
-    samples = drawn(SftMethod(MethodSetup(pristine), SftConfig(reading=1.0)), regs)
-    read = [s for s in samples if any(text in text_of(pristine, s) for text in texts) and s.kind == "memory_full"]
-    assert len(read) == min(len(regs.memories), len(reading_examples(regs.sft)))
-    for sample in read:
-        learnt = pristine.tokenizer.decode([label for label in sample.labels if label != IGNORE])
-        answers = [e for e in reading_examples(regs.sft) if e.clause in text_of(pristine, sample)]
-        assert learnt in {f"\n{e.reasoning}\n</think>\n{e.answer}<|im_end|>" for e in answers}
-
-
 def test_recitations_are_paraphrased(pristine: Backbone) -> None:
     rng = random.Random(0)
-
-    def recited(memory: Memory, rng: random.Random) -> Sample:
-        turn = recitation_turn(pristine, memory, rng)
-        return turn.sample(turn.messages)
-
     memory = Memory("1", "Guests sign in at the gate.", "Guests, Lisbon")
-    found = {text_of(pristine, recited(memory, rng)) for _ in range(60)}
+    found = {text_of(pristine, recitation(pristine, memory, rng)) for _ in range(60)}
     assert len(found) == len(RECITATIONS)
     assert all("guests, Lisbon" in text and f"</think>\n{memory.text}<|im_end|>" in text for text in found)
-    untitled = text_of(pristine, recited(Memory("2", "Guests sign in at the gate."), rng))
+    untitled = text_of(pristine, recitation(pristine, Memory("2", "Guests sign in at the gate."), rng))
     assert "guests sign in at the gate" in untitled
 
 

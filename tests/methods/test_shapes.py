@@ -60,19 +60,18 @@ def test_generation(lively: Backbone) -> None:
     assert lookup_flops(record) == 0
 
 
-@pytest.mark.parametrize("num_keys", [1, 3])
-def test_recall(lively: Backbone, num_keys: int) -> None:
+def test_recall(lively: Backbone) -> None:
     ids = lively.ids
     recall = [ids.recall, "?", "one", ids.recall_end]
     method = RecallMethod(MethodSetup(lively))
-    method.bank = random_bank(lively, num_keys=num_keys)
+    method.bank = random_bank(lively)
     script = says(lively, ids.think, *recall, *recall, ids.think_end, "7", ids.eos)
     with scripted(lively, script), counted() as found:
         answer = method.answer(CONTEXT)
     record = record_of(method, answer)
     assert len(answer.lookups) == 2
     assert answer_flops(record) == found.flops
-    assert lookup_flops(record) == 2 * (2 * len(method.bank) * num_keys * lively.hidden_size)
+    assert lookup_flops(record) == 2 * (2 * len(method.bank) * lively.hidden_size)
 
 
 class TinyEncoder(torch.nn.Sequential):
@@ -93,7 +92,7 @@ class TinyEncoder(torch.nn.Sequential):
 @pytest.mark.parametrize(("question", "read"), [("word", 4), ("many more words", 8)])
 def test_encoder(pristine: Backbone, tmp_path: Any, question: str, read: int) -> None:
     encoder = TinyEncoder(pristine.tokenizer)
-    retriever = ChromaRetriever(tmp_path, encoder, 8)
+    retriever = ChromaRetriever(tmp_path, encoder)
     tokens = retriever.query_tokens([Message("user", question)])
     assert tokens == read
     with torch.no_grad(), counted() as found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,11 +12,13 @@ from test_decode import stock, tokens
 
 from methods.backbone import CONTROL_TOKENS, Backbone, load_backbone
 from methods.chat import SYSTEM, encode_prompt, encode_text
-from methods.decode import Clock, generate
+from methods.decode import Clock, generate, quoting
+from methods.prefixes import Prefixes, reusing
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from tasks.base import Message, TaskData
+from tasks.registry import load_task
 
 pytestmark = pytest.mark.model
 
@@ -73,11 +77,30 @@ def test_the_loop_is_stock_greedy(smollm2: Backbone) -> None:
     questions = ("Reply with the word yes and nothing else.", "Please write one long line about the autumn rain.")
     prompts = [encode_prompt(smollm2, [Message("user", question)]) for question in questions]
     bank = MemoryBank(torch.zeros(smollm2.hidden_size), 1.0, smollm2.fingerprint)
-    bank.write(["a"], ["a"], torch.ones(1, smollm2.hidden_size), torch.ones(1, smollm2.hidden_size))
-    interceptor = RecallInterceptor(bank, smollm2.ids, AutoregressiveRecall())
-    ours = generate(smollm2, prompts, 8, interceptor=interceptor)
+    bank.write(["a"], ["a"], torch.ones(1, smollm2.hidden_size), [torch.ones(1, smollm2.hidden_size)])
+    ours = generate(smollm2, prompts, 8, mechanism=RecallMechanism(bank, smollm2, AutoregressiveRecall()))
     assert tokens(ours) == stock(smollm2, prompts, 8)
     assert ours[0].token_ids != ours[1].token_ids
+
+
+def test_a_hundred_answers_are_the_same_with_drafts(smollm2: Backbone) -> None:
+    """Drafts that hold for some tokens and then do not, in batches; alone, answers take fewer forwards."""
+    rng = random.Random(0)
+    questions = [qa.question for qa in load_task("regs").questions[:100]]
+    prompts = [encode_prompt(smollm2, [Message("user", question)]) for question in questions]
+    saved, prefixes = 0, Prefixes()
+    for start in range(0, len(prompts), 20):
+        part = prompts[start : start + 20]
+        with reusing(prefixes):
+            serial = tokens(generate(smollm2, part, 16))
+        drafts = [(*said[: rng.randrange(1, 16)], *rng.sample(range(1000, 9000), 3)) for said in serial]
+        drafters = [quoting([], [draft]) for draft in drafts]
+        with reusing(prefixes):
+            assert tokens(generate(smollm2, part, 16, drafters=drafters)) == serial
+        (alone,) = generate(smollm2, part[:1], 16, drafters=drafters[:1])
+        assert alone.token_ids == serial[0]
+        saved += len(serial[0]) - alone.forwards
+    assert saved > 5
 
 
 def test_the_bank_head_finds_a_text_by_its_own_vector(smollm2: Backbone, regs: TaskData) -> None:
@@ -85,9 +108,9 @@ def test_the_bank_head_finds_a_text_by_its_own_vector(smollm2: Backbone, regs: T
     raw = _batch_extract_embeddings(smollm2, texts)
     bank = MemoryBank(raw.mean(dim=0), smollm2.embedding_norm, smollm2.fingerprint)
     keys = bank.normalise(raw)
-    bank.write([m.id for m in regs.memories], texts, keys, keys)
-    interceptor = RecallInterceptor(bank, smollm2.ids, AutoregressiveRecall())
-    interceptor.begin(len(texts), Clock(smollm2.device, enabled=False))
-    interceptor.after_forward(torch.full((len(texts), 1), smollm2.ids.recall), bank.keys_MD * 40)
-    assert [bank.texts[event.memory_index] for (event,) in interceptor.events] == texts
-    assert all(event.score == pytest.approx(1.0, abs=1e-5) for (event,) in interceptor.events)
+    bank.write([m.id for m in regs.memories], texts, keys, list(keys[:, None]))
+    mechanism = RecallMechanism(bank, smollm2, AutoregressiveRecall())
+    mechanism.begin(len(texts), Clock(smollm2.device, enabled=False))
+    mechanism.give(range(len(texts)), bank.keys_MD * 40)
+    assert [bank.texts[event.memory_index] for (event,) in mechanism.events] == texts
+    assert all(event.score == pytest.approx(1.0, abs=1e-5) for (event,) in mechanism.events)

@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from methods.recall.stage1 import memory_term
-from methods.recall.stage2 import train_memory_decoding
 from model_script import random_bank
+from torch import Tensor
 from torch.nn import functional as F
 
-from methods.backbone import Backbone
+from methods.backbone import Backbone, load_backbone
 from methods.base import MethodError
-from methods.batches import collate, lay_out, length_grouped, share_of
+from methods.batches import collate
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
-from methods.examples import READING_ID
 from methods.recall.bank import MemoryBank
 from methods.train import (
+    ALL_LINEAR,
     QUERY_VALUE,
+    TAU,
     LoraTrainConfig,
     MemoryLM,
     MemoryTerm,
+    Teacher,
     TrainLog,
     _schedule,
     merge_adapters,
-    no_progress,
     train_lora,
 )
 from tasks.base import Message
 
 CPU = torch.device("cpu")
+INF = float("inf")
 CONFIG = LoraTrainConfig(max_tokens=900, batch_tokens=256, learning_rate=5e-3)
 
 
@@ -65,13 +66,17 @@ def batches_of(backbone: Backbone) -> list[list[Sample]]:
     ]
 
 
-def term(backbone: Backbone, config: LoraTrainConfig = CONFIG, train_values: bool = False) -> MemoryTerm:
-    return memory_term(random_bank(backbone), config, train_values=train_values)
+def term_of(bank: MemoryBank, **options: Any) -> MemoryTerm:
+    return MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, **options)
 
 
-def fit(backbone: Backbone, config: LoraTrainConfig = CONFIG, adapter_to: Path | None = None) -> TrainLog:
+def term(backbone: Backbone, **options: Any) -> MemoryTerm:
+    return term_of(random_bank(backbone), **options)
+
+
+def fit(backbone: Backbone, config: LoraTrainConfig = CONFIG, **options: Any) -> TrainLog:
     epochs = itertools.repeat(batches_of(backbone))
-    return train_lora(backbone, epochs, config, stage="test", memory=term(backbone), adapter_to=adapter_to)
+    return train_lora(backbone, epochs, config, stage="test", memory=term(backbone), **options)
 
 
 def weights_of(backbone: Backbone) -> dict[str, torch.Tensor]:
@@ -84,7 +89,7 @@ def weights_of(backbone: Backbone) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("targets", [QUERY_VALUE, ("down_proj",)])
 def test_only_the_lora_targets_and_the_control_rows_move(lively: Backbone, targets: tuple[str, ...]) -> None:
     before = weights_of(lively)
-    fit(lively, replace(CONFIG, target_modules=targets))
+    fit(lively, target_modules=targets)
     after = weights_of(lively)
     assert after.keys() == before.keys()
     rows = list(lively.ids.new_rows)
@@ -138,10 +143,8 @@ def test_the_query_learns_its_memory(tiny: Backbone) -> None:
     bank = random_bank(tiny)
     sample = recall_sample(tiny, "Where?", "Cork.", 1)
     other = recall_sample(tiny, "When?", "At noon.", 4)
-    memory = memory_term(bank, CONFIG, train_values=False)
-    train_lora(
-        tiny, itertools.repeat([[sample, other]]), replace(CONFIG, max_tokens=6000), stage="", memory=memory
-    )
+    config = replace(CONFIG, max_tokens=6000)
+    train_lora(tiny, itertools.repeat([[sample, other]]), config, stage="", memory=term_of(bank))
     for trained in (sample, other):
         ids = torch.tensor([trained.input_ids[: trained.recall_position + 1]])
         with torch.no_grad():
@@ -170,7 +173,7 @@ def test_tokens_are_counted_without_padding_up_to_the_budget(lively: Backbone, b
         stage="one stage",
         progress=lambda *step: shown.append(step),
     )
-    sizes = [sum(map(len, lay_out(batch))) for batch in drawn]
+    sizes = [sum(map(len, batch)) for batch in drawn]
     assert log.forward_tokens == sum(sizes)
     assert sum(sizes[:-1]) < budget <= sum(sizes)  # over by less than the last batch
     assert log.optimizer_steps == len(drawn) == len(log.losses["lm"])
@@ -178,7 +181,7 @@ def test_tokens_are_counted_without_padding_up_to_the_budget(lively: Backbone, b
 
 
 def test_steps_under_gradient_accumulation(lively: Backbone) -> None:
-    size = sum(sum(map(len, lay_out(batch))) for batch in batches_of(lively))
+    size = sum(len(sample) for batch in batches_of(lively) for sample in batch)
     log = fit(lively, replace(CONFIG, max_tokens=4 * size, gradient_accumulation_steps=4))
     assert len(log.losses["lm"]) == 8
     assert log.optimizer_steps == 2
@@ -190,11 +193,8 @@ def test_training_ends_with_the_data(lively: Backbone) -> None:
     log = train_lora(
         lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=lambda _, epoch: seen.append(epoch)
     )
-    assert (
-        log.forward_tokens
-        == 2 * sum(sum(map(len, lay_out(batch))) for batch in batches_of(lively))
-        < CONFIG.max_tokens
-    )
+    size = sum(len(sample) for batch in batches_of(lively) for sample in batch)
+    assert log.forward_tokens == 2 * size < CONFIG.max_tokens
     assert seen == [1, 2]
 
 
@@ -206,42 +206,11 @@ def test_epochs_without_samples_end_at_once(lively: Backbone) -> None:
 
 
 def test_the_learning_rate_rises_and_falls_to_zero() -> None:
-    rates = [_schedule(share / 100, 0.1) for share in range(101)]
+    rates = [_schedule(share / 100) for share in range(101)]
     assert rates[0] == rates[-1] == 0.0
     assert max(rates) == rates[10] == 1.0
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-def test_batches_hold_every_sample_once() -> None:
-    samples = [supervised([1], [2] * n, "sft_only") for n in range(1, 24)]
-    batches = length_grouped(samples, 128, random.Random(0))
-    assert sorted(len(s) for batch in batches for s in batch) == [len(s) for s in samples]
-    assert max(map(len, batches)) == 4  # 128 tokens hold four samples padded to 32
-    assert batches != length_grouped(samples, 128, random.Random(1))
-
-
-def test_no_batch_is_over_its_tokens_unless_it_is_one_sample() -> None:
-    rng = random.Random(2)
-    samples = [supervised([1], [2] * rng.randint(1, 300), "sft_only") for _ in range(200)]
-    for batch in length_grouped(samples, 256, rng):
-        padded = collate(batch, 0, CPU).input_ids_BT.numel()
-        assert padded <= 256 or len(batch) == 1
-
-
-def test_twins_are_no_negatives() -> None:
-    """Two memories that no question tells apart: the loss is what it is without the twin."""
-    keys_MD = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-    query_ND = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
-    index_N = torch.zeros(4, dtype=torch.long)
-    twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
-
-    def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
-        term = MemoryTerm(keys[:, None], keys, 1.0, 0.05, twins_MM=twins)
-        return term.retrieval_loss(query_ND, index_N)
-
-    assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))
-    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, twins_MM))
 
 
 # The two losses, by hand.
@@ -268,7 +237,7 @@ def by_hand(backbone: Backbone, sample: Sample, bank: MemoryBank) -> tuple[float
     if sample.recall_position < 0:
         return token_loss, 0.0
     cosines = F.cosine_similarity(output.hidden_states[-1][0, sample.recall_position][None], bank.keys_MD)
-    return token_loss, -float((cosines / CONFIG.retrieval_temperature).log_softmax(dim=-1)[sample.memory_index])
+    return token_loss, -float((cosines / TAU).log_softmax(dim=-1)[sample.memory_index])
 
 
 def test_losses_match_those_by_hand(lively: Backbone) -> None:
@@ -283,13 +252,12 @@ def test_losses_match_those_by_hand(lively: Backbone) -> None:
 
 def test_several_vectors_are_fed_one_after_another(lively: Backbone) -> None:
     """Each under a pad of its own, none of which is predicted."""
-    bank = random_bank(lively)
-    bank.take_values(F.normalize(torch.randn(len(bank), 3, lively.hidden_size), dim=-1))
+    bank = random_bank(lively, num_vectors=3)
     samples = [recall_sample(lively, "Where?", "In Cork.", 1, num_pads=3), plain_sample(lively, "Who?", "Ann.")]
     pad = samples[0].pad_position
     assert samples[0].input_ids[pad : pad + 4].count(lively.ids.memory_pad) == 3
     assert samples[0].labels[pad : pad + 3] == (IGNORE,) * 3
-    found = losses_of(lively, samples, memory_term(bank, CONFIG))
+    found = losses_of(lively, samples, term_of(bank))
     single = [by_hand(lively, sample, bank) for sample in samples]
     learnt = sum(label != IGNORE for sample in samples for label in sample.labels)
     assert found["lm"] == pytest.approx(sum(lm for lm, _ in single) / learnt, rel=1e-4)
@@ -312,30 +280,6 @@ def test_a_weighted_token_counts_as_often_as_its_weight(lively: Backbone) -> Non
     assert lm(learnt, {first[0]: 0.25}) == pytest.approx(mixed, rel=1e-5)
 
 
-def test_near_keys_are_told_apart_under_autocast() -> None:
-    """Cosines near 1 have steps of 0.004 in bf16, 0.08 in a logit; the loss is that of fp32."""
-    generator = torch.Generator().manual_seed(0)
-    keys = torch.ones(4, 64) + 0.05 * torch.randn(4, 64, generator=generator)
-    memory = MemoryTerm(keys[:, None], keys, 1.0, 0.05)
-    query, index = keys[:2] + 0.01, torch.tensor([0, 1])
-    exact = memory.retrieval_loss(query, index)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(memory.retrieval_loss(query, index), exact)
-
-
-def test_passages_of_one_kind_are_no_negatives_for_each_other() -> None:
-    bank = MemoryBank(torch.zeros(8), 1.0, "")
-    keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
-    names = ["m0", *(f"{READING_ID}{kind}" for kind in ("tickets/x", "tickets/y", "keys/z")), "m1"]
-    bank.write(names, names, keys, keys)
-    memory = memory_term(bank, replace(CONFIG, retrieval_temperature=1.0))  # every rival counts
-    query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
-    scores = bank.memory_head(query)[0]
-    for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():
-        expected = torch.logsumexp(scores[[index, *rivals]], dim=0) - scores[index]
-        torch.testing.assert_close(memory.retrieval_loss(query, torch.tensor([index])), expected)
-
-
 def test_a_loss_that_nothing_asks_for_is_absent(lively: Backbone) -> None:
     plain = losses_of(lively, batches_of(lively)[0], term(lively))
     assert plain.keys() == {"lm"}
@@ -346,58 +290,188 @@ def test_a_loss_that_nothing_asks_for_is_absent(lively: Backbone) -> None:
 
 
 def test_the_pads_own_embedding_is_never_read(lively: Backbone) -> None:
-    memory, samples = term(lively), batches_of(lively)[1]
-    before = losses_of(lively, samples, memory)
-    other_vector = replace(samples[0], fed_index=samples[0].memory_index + 1)
-    assert losses_of(lively, [other_vector, samples[1]], memory)["retrieval"] == before["retrieval"]
-    assert losses_of(lively, [other_vector, samples[1]], memory)["lm"] != pytest.approx(before["lm"], rel=1e-5)
+    bank, samples = random_bank(lively), batches_of(lively)[1]
+    before = losses_of(lively, samples, term_of(bank))
+    others = losses_of(lively, samples, MemoryTerm(bank.keys_MD, bank.values_MPD.roll(1, dims=0), bank.gain))
+    assert others["retrieval"] == before["retrieval"]
+    assert others["lm"] != pytest.approx(before["lm"], rel=1e-5)
     for sample in samples:  # the head's row must stay, so the token is changed instead
         ids = list(sample.input_ids)
         ids[sample.pad_position] = 7
-        assert losses_of(lively, [replace(sample, input_ids=tuple(ids))], memory) == losses_of(
-            lively, [sample], memory
-        )
+        changed = replace(sample, input_ids=tuple(ids))
+        assert losses_of(lively, [changed], term_of(bank)) == losses_of(lively, [sample], term_of(bank))
 
 
-def test_collate_pads_without_loss(lively: Backbone) -> None:
-    samples = [sample for batch in batches_of(lively) for sample in batch]
-    batch = collate(samples, 2, CPU)
-    for row, sample in enumerate(samples):
-        size = len(sample)
-        assert batch.input_ids_BT[row, :size].tolist() == list(sample.input_ids)
-        rows, places = batch.predicting
-        learnt = dict(zip((places[rows == row] + 1).tolist(), batch.labels_N[rows == row].tolist(), strict=True))
-        assert learnt == {n: label for n, label in enumerate(sample.labels) if label != IGNORE}
-        assert batch.attention_mask[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
-    assert batch.num_tokens == sum(map(len, samples))
-    assert batch.memory_index_Q.tolist() == batch.fed_index_I.tolist() == [1, 4]
+# In bf16.
 
 
-@pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_shares_of_a_batch_average_to_the_batch(lively: Backbone, world: int) -> None:
-    """However many processes share it, one that gets no sample among them."""
-    samples, memory = [s for batch in batches_of(lively) for s in batch], term(lively)
-    whole = losses_of(lively, samples, memory)
-    parts: dict[str, list[float]] = {name: [] for name in whole}
-    with torch.no_grad():
-        for rank in range(world):
-            batch = share_of(samples, rank, world, lively.tokenizer.pad_token_id, CPU, 8)
-            assert batch.num_tokens == sum(map(len, samples))
-            losses = MemoryLM(lively.model, memory)(batch)
-            for name in whole:
-                parts[name].append(float(losses.get(name, 0.0)))
-    assert {name: sum(found) / world for name, found in parts.items()} == pytest.approx(whole, rel=1e-5)
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps one precision a process; other tests train in fp32."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_a_process_without_a_sample_still_has_a_gradient(lively: Backbone) -> None:
-    """Of zero: the others wait for it."""
-    memory, sample = term(lively), batches_of(lively)[1][0]
-    batch = share_of([sample], 1, 2, lively.tokenizer.pad_token_id, CPU, 8)
-    lively.model.get_input_embeddings().weight.requires_grad_(True)
-    (loss,) = MemoryLM(lively.model, memory)(batch).values()
+def test_bf16_weights_train_under_bf16_autocast(fresh_accelerate: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4.3: Accelerate with bf16 and accumulation; LoRA stays fp32, the merged model bf16."""
+    from accelerate import Accelerator
+
+    made: list[tuple[str, int]] = []
+
+    class Noted(Accelerator):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append((self.mixed_precision, self.gradient_accumulation_steps))
+
+    dtypes: set[torch.dtype] = set()
+
+    def look(peft_model: Any, _epoch: int) -> None:
+        dtypes.update(p.dtype for name, p in peft_model.named_parameters() if "lora_" in name)
+
+    monkeypatch.setattr("accelerate.Accelerator", Noted)
+    monkeypatch.setattr("methods.train.WARMUP", 0.0001)
+    backbone = load_backbone("tiny", device="cpu", dtype="bfloat16")
+    before = backbone.model.model.layers[0].self_attn.q_proj.weight.clone()
+    config = LoraTrainConfig(max_tokens=10**6, learning_rate=5e-2, gradient_accumulation_steps=2)
+    log = train_lora(
+        backbone,
+        iter([batches_of(backbone)] * 4),
+        config,
+        stage="",
+        memory=term(backbone),
+        on_epoch_end=look,
+    )
+    assert made == [("bf16", 2)]
+    assert (len(log.losses["lm"]), log.optimizer_steps) == (8, 4)
+    assert dtypes == {torch.float32}
+    assert {p.dtype for p in backbone.model.parameters()} == {torch.bfloat16}
+    assert not torch.equal(backbone.model.model.layers[0].self_attn.q_proj.weight, before)
+    assert all(torch.isfinite(torch.tensor(values)).all() for values in log.losses.values())
+
+
+# The retrieval loss.
+
+
+def keys_and_queries(num_memories: int = 5, num_queries: int = 4, width: int = 8) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    keys = F.normalize(torch.randn(num_memories, width, generator=generator), dim=-1)
+    return keys, torch.randn(num_queries, width, generator=generator)
+
+
+def test_twins_are_no_negatives() -> None:
+    """Two memories that no question tells apart: the loss is what it is without the twin."""
+    keys_MD = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    query_ND = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    index_N = torch.zeros(4, dtype=torch.long)
+    twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+
+    def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
+        term = MemoryTerm(keys, keys[:, None], 1.0, twins_MM=twins)
+        return term.retrieval_loss(query_ND, index_N)
+
+    assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))
+    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, twins_MM))
+
+
+def test_near_keys_are_told_apart_under_autocast() -> None:
+    """Cosines near 1 have steps of 0.004 in bf16, 0.08 in a logit; the loss is that of fp32."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.ones(4, 64) + 0.05 * torch.randn(4, 64, generator=generator)
+    memory = MemoryTerm(keys, keys[:, None], 1.0)
+    query, index = keys[:2] + 0.01, torch.tensor([0, 1])
+    exact = memory.retrieval_loss(query, index)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(memory.retrieval_loss(query, index), exact)
+
+
+def loss_of(
+    keys: Tensor, queries: Tensor, gold: Tensor, teacher: Teacher | None, rows: Tensor, twins: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient at the queries."""
+    queries = queries.clone().requires_grad_()
+    term = MemoryTerm(keys, keys[:, None], 1.0, twins_MM=twins, teacher=teacher)
+    loss = term.retrieval_loss(queries, gold, rows)
     loss.backward()
-    assert float(loss.detach()) == 0.0
-    assert float(lively.model.get_input_embeddings().weight.grad.abs().max()) == 0.0
+    assert queries.grad is not None
+    return loss.detach(), queries.grad
+
+
+def pair_of_twins(size: int, one: int, other: int) -> Tensor:
+    twins = torch.zeros(size, size, dtype=torch.bool)
+    twins[one, other] = twins[other, one] = True
+    return twins
+
+
+@pytest.mark.parametrize("with_twins", [False, True])
+def test_a_teacher_that_is_sure_of_the_gold_memory_changes_nothing(with_twins: bool) -> None:
+    keys, queries = keys_and_queries()
+    gold, rows = torch.tensor([0, 3, 2, 3]), torch.arange(4)
+    twins = pair_of_twins(5, 3, 1) if with_twins else None
+    sure = torch.where(F.one_hot(gold, 5).bool(), 0.0, -INF)
+    plain, plain_grad = loss_of(keys, queries, gold, None, rows, twins)
+    for weight in (0.0, 0.3, 1.0):
+        taught, taught_grad = loss_of(keys, queries, gold, Teacher(sure, weight), rows, twins)
+        torch.testing.assert_close(taught, plain)
+        torch.testing.assert_close(taught_grad, plain_grad)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
+def test_the_loss_is_shared_by_the_weight(weight: float) -> None:
+    keys, queries = keys_and_queries()
+    gold, rows = torch.tensor([0, 3, 2, 3]), torch.tensor([1, 0, 1, 0])
+    ranking = torch.randn(2, 5, generator=torch.Generator().manual_seed(1)) * 3
+    found, _ = loss_of(keys, queries, gold, Teacher(ranking, weight), rows)
+    expected = 0.0
+    for query, index, row in zip(queries, gold.tolist(), rows.tolist(), strict=True):
+        log_probs = (F.cosine_similarity(query[None], keys) / TAU).log_softmax(dim=-1)
+        of_teacher = -float((ranking[row].softmax(dim=-1) * log_probs).sum())
+        expected += ((1 - weight) * -float(log_probs[index]) + weight * of_teacher) / len(queries)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_question_without_a_row_learns_the_gold_memory_alone() -> None:
+    keys, queries = keys_and_queries()
+    gold = torch.tensor([0, 3, 2, 3])
+    ranking = torch.zeros(1, 5)
+    _, plain = loss_of(keys, queries, gold, None, torch.full((4,), -1))
+    _, none = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.full((4,), -1))
+    torch.testing.assert_close(none, plain)
+    _, one = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.tensor([-1, -1, 0, -1]))
+    torch.testing.assert_close(one[[0, 1, 3]], plain[[0, 1, 3]])
+    assert not torch.allclose(one[2], plain[2])
+
+
+def test_what_the_teacher_gives_to_twins_and_to_unranked_memories_is_nobodys() -> None:
+    """A twin has no share in either distribution; an unranked memory stays a negative."""
+    keys, queries = keys_and_queries()
+    gold, rows = torch.tensor([3]), torch.tensor([0])
+    ranking = torch.tensor([[-INF, 9.0, 0.5, 1.0, 0.0]])
+    with_twin, gradient = loss_of(keys, queries[:1], gold, Teacher(ranking, 0.7), rows, pair_of_twins(5, 3, 1))
+    assert bool(torch.isfinite(gradient).all())
+    kept = [0, 2, 3, 4]
+    without, _ = loss_of(keys[kept], queries[:1], torch.tensor([2]), Teacher(ranking[:, kept], 0.7), rows)
+    torch.testing.assert_close(with_twin, without)
+    fewer, _ = loss_of(keys[kept[1:]], queries[:1], torch.tensor([1]), Teacher(ranking[:, kept[1:]], 0.7), rows)
+    assert not torch.allclose(with_twin, fewer)
+
+
+def test_queries_take_over_the_ranking() -> None:
+    """Against the gold memory alone: the memory that the teacher ranks second becomes the second."""
+    keys, queries = keys_and_queries(num_queries=1)
+    gold, rows = torch.tensor([0]), torch.tensor([0])
+    ranking = torch.tensor([[3.0, -2.0, -2.0, -2.0, 2.0]])
+    query = torch.nn.Parameter(queries.clone())
+    optimizer = torch.optim.Adam([query], lr=0.05)
+    memory = MemoryTerm(keys, keys[:, None], 1.0, teacher=Teacher(ranking, 1.0))
+    for _ in range(200):
+        optimizer.zero_grad()
+        memory.retrieval_loss(query, gold, rows).backward()
+        optimizer.step()
+    best = (F.normalize(query.detach(), dim=-1) @ keys.T)[0].topk(2).indices
+    assert best.tolist() == [0, 4]
 
 
 # Memory vectors.
@@ -407,17 +481,11 @@ def test_a_process_without_a_sample_still_has_a_gradient(lively: Backbone) -> No
 @pytest.mark.parametrize("train_keys", [True, False])
 def test_vectors_learn_only_where_asked(lively: Backbone, train_keys: bool, train_values: bool) -> None:
     """A value moves if it was injected; keys move with every query that they are weighed against."""
-    bank, before = random_bank(lively), random_bank(lively)
-    epochs = itertools.repeat(batches_of(lively))
-    train_memory_decoding(
-        lively, bank, epochs, CONFIG, no_progress, train_keys=train_keys, train_values=train_values
-    )
-    for vectors in (bank.keys_MD, bank.values_MD):
-        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(bank)))
-        assert not vectors.requires_grad
-    moved = (bank.values_MD - before.values_MD).norm(dim=-1) > 1e-4
+    bank, memory = random_bank(lively), term(lively, train_keys=train_keys, train_values=train_values)
+    train_lora(lively, itertools.repeat(batches_of(lively)), CONFIG, stage="", memory=memory)
+    moved = (memory.values_MPD.detach() - bank.values_MPD)[:, 0].norm(dim=-1) > 1e-4
     assert moved.nonzero().flatten().tolist() == ([1, 4] if train_values else [])
-    assert bool(((bank.keys_MD - before.keys_MD).norm(dim=-1) > 1e-4).any()) == train_keys
+    assert bool(((memory.keys_MD.detach() - bank.keys_MD).norm(dim=-1) > 1e-4).any()) == train_keys
 
 
 # Adapters.
@@ -425,8 +493,8 @@ def test_vectors_learn_only_where_asked(lively: Backbone, train_keys: bool, trai
 
 def test_the_saved_adapter_restores_the_merged_model(pristine_lively: Backbone, tmp_path: Path) -> None:
     trained, restored = pristine_lively.clone(), pristine_lively.clone()
-    fit(trained, replace(CONFIG, target_modules=QUERY_VALUE), tmp_path / "one")
-    fit(trained, CONFIG, tmp_path / "two")
+    fit(trained, target_modules=QUERY_VALUE, adapter_to=tmp_path / "one")
+    fit(trained, target_modules=ALL_LINEAR, adapter_to=tmp_path / "two")
     merge_adapters(restored, [tmp_path / "one", tmp_path / "two"])
     ids = torch.tensor([[5, 6, 7, *trained.ids.new_rows, 9]])
     with torch.no_grad():

@@ -9,22 +9,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from methods.recall.frozen import target_logits
-from methods.recall.stage2 import train_memory_decoding
-from methods.samples import recall_pieces, recall_prompt
 from model_script import random_bank
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import Context, Indexer, MethodError
-from methods.batches import lay_out
 from methods.chat import encode_pieces, encode_prompt, supervised
 from methods.decode import generate
-from methods.examples import Example
+from methods.examples import Example, recall_pieces, recall_prompt
 from methods.prefixes import compute_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
-from methods.recall.generation import AutoregressiveRecall, RecallInterceptor
-from methods.recall.method import RecallConfig, RecallMethod
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
+from methods.recall.method import RecallMethod
+from methods.recall.recipe import RecallConfig, make_bank
 from methods.recall.writing import (
     ValueJob,
     WriteConfig,
@@ -36,16 +33,30 @@ from methods.recall.writing import (
     plan_starts,
     query_states,
     spread_start,
+    target_logits,
     within_norm,
 )
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig, no_progress
+from methods.train import LoraTrainConfig, MemoryTerm, train_lora
 from tasks.base import QA, Memory, Message
 
 MEMORIES = [Memory("a", "oak"), Memory("b", "elm")]
+OLD = [Memory("old", "Skates are returned by noon.")]
 CONTEXTS = [(Message("user", "Which?"),), (Message("user", "And?"),)]
 GAIN = 8.0
-LONG = WriteConfig(max_steps=400, learning_rate=0.3, tokens_per_vector=2)
+LONG = 400  # steps
+
+
+def settings(patch: pytest.MonkeyPatch, **constants: float) -> None:
+    """Constants of `methods.recall.writing`."""
+    for name, value in constants.items():
+        patch.setattr(f"methods.recall.writing.{name}", value)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model's token is a byte, and it takes large steps."""
+    settings(monkeypatch, LEARNING_RATE=0.3, TOKENS_PER_VECTOR=2)
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +64,7 @@ def decoder(pristine_lively: Backbone) -> Backbone:
     """A tiny model that has learnt to decode a few vectors; a random one can be led to say nothing exactly."""
     lively = pristine_lively.clone()
     texts = ["oak", "elm", "ash", "fir"]
-    bank = MemoryBank(torch.zeros(lively.hidden_size), GAIN, "")
-    vectors = torch.randn(len(texts), lively.hidden_size, generator=torch.Generator().manual_seed(1))
-    bank.write(texts, texts, vectors, vectors)
+    values_MD = torch.randn(len(texts), lively.hidden_size, generator=torch.Generator().manual_seed(1))
     samples = []
     for index, text in enumerate(texts):
         for messages in CONTEXTS:
@@ -65,9 +74,9 @@ def decoder(pristine_lively: Backbone) -> Backbone:
             samples.append(
                 supervised(prompt, target, "memory_front", pad=pad, memory_index=index, target_loss_from=pad)
             )
-    tokens = 300 * sum(map(len, lay_out(samples)))
-    config = LoraTrainConfig(max_tokens=tokens, learning_rate=1e-2, batch_tokens=512)
-    train_memory_decoding(lively, bank, itertools.repeat([samples]), config, no_progress)
+    config = LoraTrainConfig(max_tokens=300 * sum(map(len, samples)), learning_rate=1e-2, batch_tokens=512)
+    memory = MemoryTerm(values_MD, values_MD[:, None], GAIN)
+    train_lora(lively, itertools.repeat([samples]), config, stage="", memory=memory)
     return lively
 
 
@@ -82,8 +91,8 @@ def job_of(
     return ValueJob(memory, [Example(messages, memory.id, memory.text) for messages in contexts], start)
 
 
-def written_alone(backbone: Backbone, memory: Memory, start: torch.Tensor, config: WriteConfig) -> WrittenValue:
-    (value,) = optimise_values(backbone, [job_of(memory, start)], config, GAIN)
+def written_alone(backbone: Backbone, memory: Memory, start: torch.Tensor, max_steps: int = LONG) -> WrittenValue:
+    (value,) = optimise_values(backbone, [job_of(memory, start)], max_steps, GAIN)
     return value
 
 
@@ -92,10 +101,8 @@ def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, .
     bank = MemoryBank(torch.zeros(backbone.hidden_size), GAIN, "")
     bank.write(["x"], ["x"], fed_PD[:1], [fed_PD])
     ids = backbone.ids
-    prompt = encode_prompt(backbone, messages)
-    prompt += encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])
-    interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall())
-    (output,) = generate(backbone, [prompt], 12, interceptor=interceptor)
+    mechanism = RecallMechanism(bank, backbone, AutoregressiveRecall())
+    (output,) = generate(backbone, [recall_prompt(backbone, messages)], 12, mechanism=mechanism)
     new = list(output.token_ids)
     assert new[: len(fed_PD)] == [ids.memory_pad] * len(fed_PD)
     return (
@@ -105,18 +112,18 @@ def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, .
     )
 
 
-@pytest.mark.parametrize(("tokens_per_vector", "progressive_step"), [(2, 0), (1, 0), (2, 1)])
+@pytest.mark.parametrize("tokens_per_vector", [2, 1])
 def test_exact_means_that_the_greedy_decode_is_exact(
-    decoder: Backbone, tokens_per_vector: int, progressive_step: int
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch, tokens_per_vector: int
 ) -> None:
     """For few vectors and for many, in every conversation; no weight has moved or holds a gradient."""
+    settings(monkeypatch, TOKENS_PER_VECTOR=tokens_per_vector)
     before = {name: tensor.clone() for name, tensor in decoder.model.state_dict().items()}
-    config = replace(LONG, tokens_per_vector=tokens_per_vector, progressive_step=progressive_step)
     found = []
     for index, memory in enumerate(MEMORIES):
-        written = written_alone(decoder, memory, start_of(decoder, index), config)
+        written = written_alone(decoder, memory, start_of(decoder, index))
         assert len(written.fed_PD) == -(-len(f"{memory.text}>") // tokens_per_vector)
-        assert 0 < written.steps <= LONG.max_steps
+        assert 0 < written.steps <= LONG
         found.append(written.exact)
         if written.exact:
             assert [decoded(decoder, written.fed_PD, messages) for messages in CONTEXTS] == [memory.text] * 2
@@ -127,26 +134,26 @@ def test_exact_means_that_the_greedy_decode_is_exact(
 
 def test_an_exact_value_is_left_as_it_is(decoder: Backbone) -> None:
     """No step is taken where nothing is wrong."""
-    first = written_alone(decoder, MEMORIES[0], start_of(decoder), LONG)
+    first = written_alone(decoder, MEMORIES[0], start_of(decoder))
     assert first.exact
-    again = written_alone(decoder, MEMORIES[0], first.fed_PD, LONG)
+    again = written_alone(decoder, MEMORIES[0], first.fed_PD)
     assert again.exact and again.steps == 0
     torch.testing.assert_close(again.fed_PD, first.fed_PD)  # its norm is held once more
 
 
 def test_what_the_steps_did_not_reach_is_not_called_exact(lively: Backbone) -> None:
     start = start_of(lively)
-    written = written_alone(lively, MEMORIES[0], start, WriteConfig(max_steps=1))
+    written = written_alone(lively, MEMORIES[0], start, max_steps=1)
     assert not written.exact
     assert written.steps == 1
     assert not torch.equal(written.fed_PD, start)
 
 
-def test_one_vector_for_so_many_tokens(lively: Backbone) -> None:
+def test_one_vector_for_so_many_tokens(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny tokenizer has a token a byte; </recall> counts."""
-    config = WriteConfig(max_steps=0, tokens_per_vector=4)
+    settings(monkeypatch, TOKENS_PER_VECTOR=4)
     counts = [
-        len(written_alone(lively, Memory("n", text), start_of(lively), config).fed_PD)
+        len(written_alone(lively, Memory("n", text), start_of(lively), max_steps=0).fed_PD)
         for text in ("oak", "oaks", "oak and elm")
     ]
     assert counts == [1, 2, 3]
@@ -186,14 +193,18 @@ def test_rows_side_by_side_get_what_each_gets_alone(lively: Backbone) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [2, 4])
-def test_values_side_by_side_are_those_of_one_at_a_time(decoder: Backbone, batch_size: int) -> None:
+def test_values_side_by_side_are_those_of_one_at_a_time(
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
     """Also where one starts at another's result, and more wait than fit in."""
     memories = [*MEMORIES, Memory("c", "ashes"), Memory("d", "fir")]
     jobs = [job_of(m, start_of(decoder, row), CONTEXTS[: 1 + row % 2]) for row, m in enumerate(memories)]
     jobs[2] = replace(jobs[2], start=0)
-    config = WriteConfig(max_steps=12, tokens_per_vector=2, max_norm=2.0)  # rounding grows with every step
-    alone = optimise_values(decoder, jobs, replace(config, batch_size=1), GAIN)
-    together = optimise_values(decoder, jobs, replace(config, batch_size=batch_size), GAIN)
+    max_steps = 12  # rounding grows with every step
+    settings(monkeypatch, LEARNING_RATE=0.1, BATCH_SIZE=1)
+    alone = optimise_values(decoder, jobs, max_steps, GAIN)
+    settings(monkeypatch, BATCH_SIZE=batch_size)
+    together = optimise_values(decoder, jobs, max_steps, GAIN)
     assert len({value.steps for value in alone}) > 1  # some leave the batch before others
     for one, other in zip(alone, together, strict=True):
         assert (one.steps, one.exact, one.forward_tokens) == (other.steps, other.exact, other.forward_tokens)
@@ -213,8 +224,8 @@ def test_no_more_values_are_optimised_side_by_side_than_asked(
     monkeypatch.setattr("methods.recall.writing.target_logits", spy)
     jobs = [job_of(Memory(str(n), "oak"), start_of(decoder, n)) for n in range(5)]
     told: list[tuple[int, int]] = []
-    config = replace(LONG, max_steps=30, batch_size=3)
-    optimise_values(decoder, jobs, config, GAIN, progress=lambda done, of: told.append((done, of)))
+    settings(monkeypatch, BATCH_SIZE=3)
+    optimise_values(decoder, jobs, 30, GAIN, progress=lambda done, of: told.append((done, of)))
     assert max(rows) == 3
     assert rows == sorted(rows, reverse=True)
     assert rows[-1] < 3
@@ -222,14 +233,17 @@ def test_no_more_values_are_optimised_side_by_side_than_asked(
 
 
 @pytest.mark.parametrize("max_norm", [1.0, 1.5])
-def test_no_vector_is_longer_than_allowed(decoder: Backbone, max_norm: float) -> None:
+def test_no_vector_is_longer_than_allowed(
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch, max_norm: float
+) -> None:
     """From a start within the bound and from one beyond it."""
-    config = replace(LONG, max_steps=20, max_norm=max_norm)
+    settings(monkeypatch, MAX_NORM=max_norm)
     for scale in (0.5, 3.0):
-        value = written_alone(decoder, MEMORIES[0], start_of(decoder) * scale, config)
+        value = written_alone(decoder, MEMORIES[0], start_of(decoder) * scale, max_steps=20)
         assert value.steps > 0
         assert float(value.fed_PD.norm(dim=-1).max()) <= max_norm * GAIN * (1 + 1e-5)
-    free = written_alone(decoder, MEMORIES[0], start_of(decoder) * 3.0, replace(config, max_norm=0.0))
+    settings(monkeypatch, MAX_NORM=float("inf"))
+    free = written_alone(decoder, MEMORIES[0], start_of(decoder) * 3.0, max_steps=20)
     assert float(free.fed_PD.norm(dim=-1).max()) > max_norm * GAIN
 
 
@@ -237,18 +251,6 @@ def test_only_what_is_too_long_is_shortened() -> None:
     fed_PD = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
     torch.testing.assert_close(within_norm(fed_PD, 1.0), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
     assert torch.equal(within_norm(fed_PD, float("inf")), fed_PD)
-
-
-def test_a_text_that_grows_costs_fewer_tokens_a_step(lively: Backbone) -> None:
-    """Where not even the first tokens are reached, no others are asked for."""
-    config = WriteConfig(max_steps=2, learning_rate=1e-6)
-    whole = written_alone(lively, Memory("n", "a text of some length"), start_of(lively), config)
-    growing = replace(config, progressive_step=3)
-    begun = written_alone(lively, Memory("n", "a text of some length"), start_of(lively), growing)
-    assert whole.steps == begun.steps == 2
-    assert not begun.exact
-    turns = 3  # two steps and a last look
-    assert whole.forward_tokens - begun.forward_tokens == turns * (len("a text of some length") + 1 - 3)
 
 
 CUED = Example(CONTEXTS[0], "a", "oak", reasoning="So it is.", answer="An oak.")
@@ -261,13 +263,15 @@ def test_what_follows_a_text_is_what_the_answer_format_says(lively: Backbone) ->
     assert _rest(lively, replace(CUED, answer="")) == []
 
 
-def test_the_loss_covers_the_answer_and_exact_means_the_text_alone(decoder: Backbone) -> None:
+def test_the_loss_covers_the_answer_and_exact_means_the_text_alone(
+    decoder: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer comes nearer though the model cannot say it; that it does not say it makes no value inexact."""
-    value = written_alone(decoder, MEMORIES[0], start_of(decoder), LONG)
+    value = written_alone(decoder, MEMORIES[0], start_of(decoder))
     assert value.exact
     job = ValueJob(MEMORIES[0], [CUED], value.fed_PD)
-    config = replace(LONG, read_steps=20)
-    read = optimise_values(decoder, [job], config, GAIN)[0]
+    settings(monkeypatch, READ_STEPS=20)
+    (read,) = optimise_values(decoder, [job], LONG, GAIN)
     assert read.steps >= 20
     assert read.exact
     assert decoded(decoder, read.fed_PD, CUED.messages) == "oak"
@@ -280,7 +284,8 @@ def test_the_loss_covers_the_answer_and_exact_means_the_text_alone(decoder: Back
         return float(F.cross_entropy(logits_TV[len(text) :], target_T[len(text) :]))
 
     assert answer_loss(read.fed_PD) < answer_loss(value.fed_PD)
-    off = optimise_values(decoder, [job], replace(config, read_targets=False), GAIN)[0]
+    settings(monkeypatch, READ_STEPS=0)
+    (off,) = optimise_values(decoder, [job], LONG, GAIN)
     assert off.steps == 0
     torch.testing.assert_close(off.fed_PD, value.fed_PD)
 
@@ -288,16 +293,14 @@ def test_the_loss_covers_the_answer_and_exact_means_the_text_alone(decoder: Back
 def test_query_states_are_what_the_memory_head_sees(lively: Backbone) -> None:
     bank = random_bank(lively)
     messages = (Message("user", "Where do the skates go?"),)
-    ids = lively.ids
-    prompt = encode_prompt(lively, messages) + encode_pieces(lively.tokenizer, [ids.think, "\n", ids.recall])
-    interceptor = RecallInterceptor(bank, ids, AutoregressiveRecall())
-    generate(lively, [prompt], 2, interceptor=interceptor)
-    (event,) = interceptor.events[0]
+    mechanism = RecallMechanism(bank, lively, AutoregressiveRecall())
+    generate(lively, [recall_prompt(lively, messages)], 2, mechanism=mechanism)
+    (event,) = mechanism.events[0]
     cosines = query_states(lively, [messages, (Message("user", "A longer one, so that it is padded?"),)])
     assert float(cosines[0] @ bank.keys_MD[event.memory_index]) == pytest.approx(event.score, abs=1e-5)
 
 
-def test_new_keys_answer_to_their_questions_and_leave_the_others_theirs() -> None:
+def test_new_keys_answer_to_their_questions_and_leave_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fitted keys are found, and stand further from a known memory and its question than the mean of states."""
     torch.manual_seed(0)
     common, own, other = F.normalize(torch.randn(3, 32), dim=-1)
@@ -306,15 +309,15 @@ def test_new_keys_answer_to_their_questions_and_leave_the_others_theirs() -> Non
     asked = [F.normalize(torch.stack([own + 3 * common, own + 3.2 * common]), dim=-1)]
     question = F.normalize(other + 3 * common, dim=-1)  # about the known memory
     text = F.normalize(torch.randn(1, 32), dim=-1)
-    mean = fit_keys(text, asked, known, 0.05, WriteConfig(key_steps=0))
-    fitted = fit_keys(text, asked, known, 0.05, WriteConfig())
+    fitted = fit_keys(text, asked, known)
+    settings(monkeypatch, KEY_STEPS=0)
+    mean = fit_keys(text, asked, known)
     torch.testing.assert_close(fitted.norm(dim=-1), torch.ones(1))
     for keys in (mean, fitted):
         assert bool((asked[0] @ keys.T > asked[0] @ known.T).all())
     assert float(fitted[0] @ known[0]) < float(mean[0] @ known[0])
     assert float(question @ fitted[0]) < float(question @ mean[0])
     assert torch.equal(known, before)
-    assert torch.equal(fit_keys(text, asked, known, 0.05, WriteConfig(query_weight=0.0)), text)
 
 
 def test_siblings_with_like_questions_are_told_apart() -> None:
@@ -322,7 +325,7 @@ def test_siblings_with_like_questions_are_told_apart() -> None:
     shared, *own = F.normalize(torch.randn(4, 32), dim=-1)
     asked = [F.normalize(torch.stack([4 * shared + v, 4 * shared + 1.2 * v]), dim=-1) for v in own]
     texts = F.normalize(torch.randn(3, 32), dim=-1)
-    keys = fit_keys(texts, asked, torch.empty(0, 32), 0.05, WriteConfig())
+    keys = fit_keys(texts, asked, torch.empty(0, 32))
     assert [(states @ keys.T).argmax(dim=-1).tolist() for states in asked] == [[0, 0], [1, 1], [2, 2]]
 
 
@@ -331,18 +334,18 @@ def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
     bank = MemoryBank(torch.zeros(4), 2.0, "")
     keys, values = torch.eye(4)[:3], torch.eye(4)[1:]
     several = torch.tensor([[5.0, 0, 0, 0], [0, 7.0, 0, 0]])
-    bank.write([NULL_ID, "a", "b"], ["null", "A", "B"], keys, [*values[:2], several])
+    bank.write([NULL_ID, "a", "b"], ["null", "A", "B"], keys, [values[:1] * 2, values[1:2] * 2, several])
     near_a = F.normalize(torch.tensor([0.0, 1.0, 0.2, 0.0]), dim=-1)
     near_b = F.normalize(torch.tensor([0.0, 0.2, 1.0, 0.0]), dim=-1)
     far = F.normalize(torch.tensor([0.9, 0.1, 0.1, 0.9]), dim=-1)  # the null memory does not count
     new = [Memory(name, name) for name in ("n1", "n2", "n3", "n4")]
-    starts = plan_starts(bank, new, torch.stack([near_a, near_b, far, far]), 0.7)
+    starts = plan_starts(bank, new, torch.stack([near_a, near_b, far, far]))
     assert torch.equal(starts[0], values[1][None] * 2)
     assert torch.equal(starts[1], several)
     assert torch.equal(starts[2], far[None] * 2)
     assert starts[3] == 2
     assert bank.ids == [NULL_ID, "a", "b"]
-    replaced = plan_starts(bank, [Memory("b", "new"), Memory("n", "n")], torch.stack([far, near_b]), 0.7)
+    replaced = plan_starts(bank, [Memory("b", "new"), Memory("n", "n")], torch.stack([far, near_b]))
     assert torch.equal(replaced[1], near_b[None] * 2)  # what stood near is gone
 
 
@@ -350,41 +353,44 @@ def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backb
     backbone = pristine_lively.clone()
     config = RecallConfig(vectors_per_memory=1, write=WriteConfig(max_steps=3))
     method = RecallMethod(MethodSetup(backbone), config)
-    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
-    keys, values = method.bank.keys_MD.clone(), method.bank.values_MD.clone()
+    method.bank = make_bank(backbone, OLD, 1, seed=0)
+    keys, fed = method.bank.keys_MD.clone(), torch.stack(method.bank.fed)
     before = {name: tensor.clone() for name, tensor in backbone.model.state_dict().items()}
-    report = method.write(
-        [Memory("new", "Oars are kept in shed four.", "Oars"), Memory("x", "Nets dry on Monday.")]
-    )
+    new = [Memory("new", "Oars are kept in shed four.", "Oars"), Memory("x", "Nets dry on Monday.")]
+    report = method.write(new)
     assert report.num_memories == 2
     assert report.trained_tokens > 0
     assert set(report.exact) | set(report.inexact) == {"new", "x"}
     assert report.steps.keys() == {"new", "x"}
+    assert report.bytes_stored == method.bank.num_bytes
     assert method.bank.ids == [NULL_ID, "old", "new", "x"]
     assert torch.equal(method.bank.keys_MD[:2], keys)
-    assert torch.equal(method.bank.values_MD[:2], values)
-    assert set(method.bank.several) == {"new", "x"}
+    assert torch.equal(torch.stack(method.bank.fed[:2]), fed)
+    num_tokens = [len(memory.text) + 1 for memory in new]  # with </recall>
+    assert [len(fed_PD) for fed_PD in method.bank.fed[2:]] == [-(-n // 2) for n in num_tokens]
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.model.state_dict().items())
     assert method.answer(Context((Message("user", "Where are oars kept?"),), 4)).raw
     method.forget(["new", "x"])
     assert torch.equal(method.bank.keys_MD, keys)
-    assert torch.equal(method.bank.values_MD, values)
-    assert not method.bank.several
+    assert torch.equal(torch.stack(method.bank.fed), fed)
 
 
-@pytest.mark.parametrize("num_vectors", [1, 3])
+@pytest.mark.parametrize("num_vectors", [0, 1, 3])
 def test_what_is_indexed_takes_as_much_as_what_was_fitted(pristine_lively: Backbone, num_vectors: int) -> None:
     """Found, not made decodable: its vectors stay where a fit's would start."""
-    config = RecallConfig(vectors_per_memory=num_vectors)
-    method = RecallMethod(MethodSetup(pristine_lively), config)
-    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
+    method = RecallMethod(MethodSetup(pristine_lively), RecallConfig(vectors_per_memory=num_vectors))
+    method.bank = make_bank(pristine_lively, OLD, num_vectors, seed=0)
+    assert isinstance(method, Indexer)
     before = method.stored_bytes()
-    report = method.index([Memory("new", "Oars are kept in shed four.", "Oars")])
+    new = Memory("new", "Oars are kept in shed four.", "Oars")
+    report = method.index([new])
     assert report.trained_tokens == 0
-    assert method.stored_bytes() == before * 3 // 2  # beside the null memory and the fitted one
-    fed = [method.bank.memory_embeddings(row) for row in range(3)]
-    assert [tuple(fed_PD.shape) for fed_PD in fed] == [(num_vectors, pristine_lively.hidden_size)] * 3
-    for fed_PD in fed:
+    assert report.exact == report.inexact == ()
+    assert method.bank.ids == [NULL_ID, "old", "new"]
+    taken = (1 + num_vectors) * pristine_lively.hidden_size * 4 + len(new.text)
+    assert report.bytes_stored == method.stored_bytes() == before + taken
+    assert [tuple(fed_PD.shape) for fed_PD in method.bank.fed] == [(num_vectors, pristine_lively.hidden_size)] * 3
+    for fed_PD in method.bank.fed:
         torch.testing.assert_close(fed_PD.norm(dim=-1), torch.full((num_vectors,), method.bank.gain))
 
 
@@ -393,52 +399,42 @@ def test_the_report_and_a_warning_name_what_is_not_exact(
 ) -> None:
     """One text that can be reached and one that the steps cannot reach."""
     monkeypatch.setattr("methods.recall.method.GENERIC", CONTEXTS[:1])
-    easy = replace(LONG, tokens_per_vector=1)
-    config = RecallConfig(gain=GAIN / decoder.embedding_norm, write=easy)
-    method = RecallMethod(MethodSetup(decoder), config)
-    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
-    fed = method.bank.memory_embeddings(1).clone()
+    settings(monkeypatch, TOKENS_PER_VECTOR=1)  # what is easy
+    method = RecallMethod(MethodSetup(decoder), RecallConfig(write=WriteConfig(max_steps=LONG)))
+    bank = method.bank = make_bank(decoder, OLD, 1, seed=0)
+    bank.gain = GAIN
+    fed = bank.memory_embeddings(1).clone()
     with caplog.at_level(logging.WARNING):
         short = method.write([Memory("short", "oak")])
-        method.write_config = replace(config.write, max_steps=3)
+        method.write_config = WriteConfig(max_steps=3)
         long = method.write([Memory("long", "No three steps lead to this.")])
     assert (short.exact, short.inexact) == (("short",), ())
-    assert 0 < short.steps["short"] <= LONG.max_steps
+    assert 0 < short.steps["short"] <= LONG
     assert (long.exact, long.inexact) == ((), ("long",))
     assert long.steps == {"long": 3}
     assert [record.args[1] for record in caplog.records if isinstance(record.args, tuple)] == ["long"]
-    assert torch.equal(method.bank.memory_embeddings(1), fed)
+    assert torch.equal(bank.memory_embeddings(1), fed)
     asked = [*(example.messages for example in method._questions(Memory("short", "oak"))), CONTEXTS[0]]
-    assert {decoded(decoder, method.bank.several["short"], messages) for messages in asked} == {"oak"}
+    written_PD = bank.memory_embeddings(bank.index("short"))
+    assert {decoded(decoder, written_PD, messages) for messages in asked} == {"oak"}
 
 
 def test_a_cued_memory_is_written_with_its_answers(pristine_lively: Backbone) -> None:
-    """What follows the text costs tokens, and only where a cue has an answer."""
+    """What follows the text in the answer is learnt with it."""
     cue = QA("q", "Where are oars kept?", "shed four", ("n",), think="The shed is named.")
-    cued = Memory("n", "Oars lie in shed four.", cues=(cue,))
-    tokens: dict[tuple[bool, bool], int] = {}
-    for memory, read in itertools.product((cued, replace(cued, cues=())), (True, False)):
-        config = RecallConfig(write=WriteConfig(max_steps=5, read_targets=read))
-        method = RecallMethod(MethodSetup(pristine_lively.clone()), config)
-        method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
-        tokens[bool(memory.cues), read] = method.write([memory]).trained_tokens
-    assert tokens[True, True] > tokens[True, False]
-    assert tokens[False, True] == tokens[False, False]
+    tokens: dict[str, int] = {}
+    for asked in (cue, replace(cue, answer="", think="")):
+        method = RecallMethod(MethodSetup(pristine_lively.clone()), RecallConfig(write=WriteConfig(max_steps=5)))
+        method.bank = make_bank(method.backbone, OLD, 8, seed=0)
+        report = method.write([Memory("n", "Oars lie in shed four.", cues=(asked,))])
+        assert report.steps == {"n": 5}
+        tokens[asked.answer] = report.trained_tokens
+    assert tokens["shed four"] > tokens[""]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("batch_size", 0),
-        ("tokens_per_vector", 0),
-        ("max_norm", -1.0),
-        ("progressive_step", -1),
-        ("read_steps", -1),
-    ],
-)
-def test_settings_that_mean_nothing_are_refused(name: str, value: float) -> None:
-    with pytest.raises(MethodError, match=f"write.{name}={value}"):
-        WriteConfig(**{name: value})  # type: ignore[arg-type]
+def test_settings_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(MethodError, match=r"write\.max_steps=-1 is below 0"):
+        WriteConfig(max_steps=-1)
 
 
 def test_a_memory_without_text_or_with_a_known_id_twice_is_refused_before_any_work(lively: Backbone) -> None:
@@ -448,13 +444,3 @@ def test_a_memory_without_text_or_with_a_known_id_twice_is_refused_before_any_wo
         method.write([Memory("n", "  ")])
     with pytest.raises(MethodError, match="two memories have the id 'n'"):
         method.write([Memory("n", "A."), Memory("n", "B.")])
-
-
-def test_indexed_memories_are_found_but_nothing_is_optimised(pristine_lively: Backbone) -> None:
-    method = RecallMethod(MethodSetup(pristine_lively.clone()))
-    method.bank = method._make_bank([Memory("old", "Skates are returned by noon.")], [])
-    assert isinstance(method, Indexer)
-    report = method.index([Memory("new", "Oars are kept in shed four.", "Oars")])
-    assert report.trained_tokens == 0
-    assert report.exact == report.inexact == ()
-    assert method.bank.ids == [NULL_ID, "old", "new"]

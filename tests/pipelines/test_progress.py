@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partialmethod
 
 import pytest
+from tqdm import auto, tqdm
 
 from pipelines import fit_processes, progress
 from pipelines.progress import EVERY_S, Display
@@ -52,3 +54,14 @@ def test_fits_side_by_side_are_told_apart(capsys: pytest.CaptureFixture[str]) ->
         json.loads(line.removeprefix(fit_processes.MARK))["stage"] for line in capsys.readouterr().out.splitlines()
     ]
     assert said == ["sft", "recall step 1", "recall_spec: recall step 1", "sft/changed: sft"]
+
+
+def test_bars_of_libraries_are_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that ask nobody too, as over the tensors of a GGUF file."""
+    monkeypatch.setattr(tqdm, "__init__", partialmethod(vars(tqdm)["__init__"], disable=False))
+    assert list(auto.tqdm(range(3))) == [0, 1, 2]
+    assert "3/3" in capsys.readouterr().err
+    for _ in range(2):
+        progress.quiet_libraries()
+        assert list(auto.tqdm(range(3))) == [0, 1, 2]
+        assert capsys.readouterr() == ("", "")

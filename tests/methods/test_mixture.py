@@ -1,4 +1,4 @@
-"""Step 1's and Step 2's samples: what is labelled, what is injected, how often, and drawn afresh."""
+"""The calibrated recipe's samples: what is labelled, what is injected, how often, and drawn afresh."""
 
 from __future__ import annotations
 
@@ -6,53 +6,47 @@ import itertools
 import logging
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
-from methods.recall.calibrated import CalibratedDataset, MixtureConfig
-from methods.recall.stage1 import query_epochs
-from methods.samples import conversation_sample
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.batches import lay_out
 from methods.chat import IGNORE, Sample
 from methods.examples import (
     NULL_TEXT,
     Example,
     ExampleConfig,
-    clause_examples,
+    conversation_sample,
     general,
     reading_examples,
-    unanswerable_examples,
 )
 from methods.recall.bank import NULL_ID, MemoryBank
+from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from tasks.base import Conversation, Message, TaskData
 
-NOTHING = MixtureConfig(
-    memory_front=0.0,
-    memory_full=0.0,
-    sft_only=0.0,
-    openings=0.0,
-    queries=0.0,
-    queries_later=0.0,
-    queries_reading=0.0,
-    trigger_weight=1.0,
-    reading=0.0,
-    unanswerable=0.0,
-)
-MIXTURE = replace(NOTHING, memory_front=2.0, memory_full=1.5, sft_only=0.5, reading=0.5, unanswerable=0.5)
-PLAIN = ExampleConfig(history_probability=0.0, word_dropout=0.0, claim_probability=0.0, follow_up_probability=0.0)
+NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0, trigger_weight=1.0)
+NO_EXAMPLES = ExampleConfig(history_probability=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
+MIXTURE = replace(NOTHING, memory_front=2.0, memory_full=1.5)
+EXAMPLES = replace(NO_EXAMPLES, sft_only=0.5, reading=0.5, unanswerable=0.5)
 
 
-def bank_of(backbone: Backbone, task: TaskData) -> MemoryBank:
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Questions whole and as they are, on clauses alone, unless a test says otherwise."""
+    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("methods.recall.mixture.QUERIES_LATER", 0.0)
+    monkeypatch.setattr("methods.recall.mixture.QUERIES_READING", 0.0)
+
+
+def bank_of(backbone: Backbone, task: TaskData, num_vectors: int = 1) -> MemoryBank:
     """The clauses, the null memory and the corpus's passages, as in training."""
     bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
     texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in task.memories}}
     texts |= {e.memory_id: e.clause for e in reading_examples(task.sft)}
     vectors = torch.randn(len(texts), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
-    bank.write(list(texts), list(texts.values()), vectors, vectors)
+    bank.write(list(texts), list(texts.values()), vectors, list(vectors[:, None].expand(-1, num_vectors, -1)))
     return bank
 
 
@@ -60,25 +54,15 @@ def dataset_of(
     backbone: Backbone,
     task: TaskData,
     mixture: MixtureConfig = MIXTURE,
+    drawing: ExampleConfig = EXAMPLES,
+    *,
+    num_vectors: int = 1,
     seed: int = 0,
-    history: float = 0.0,
-    history_asked: float = 0.0,
-    config: ExampleConfig | None = None,
     conversations: list[Conversation] | None = None,
 ) -> CalibratedDataset:
-    return CalibratedDataset(
-        backbone,
-        bank_of(backbone, task),
-        task.memories,
-        clause_examples(task.memories, config or ExampleConfig()),
-        unanswerable_examples(task.sft),
-        reading_examples(task.sft),
-        conversations or general(task.sft),
-        mixture,
-        replace(PLAIN, history_probability=history, history_asked=history_asked),
-        4,
-        seed,
-    )
+    corpus = Corpus.of(task.memories, task.sft, drawing)
+    corpus = replace(corpus, conversations=conversations or corpus.conversations)
+    return CalibratedDataset(backbone, bank_of(backbone, task, num_vectors), corpus, mixture, drawing, 384, seed)
 
 
 def text_of(backbone: Backbone, ids: tuple[int, ...]) -> str:
@@ -123,10 +107,9 @@ def test_kinds_and_counts(pristine: Backbone, regs: TaskData) -> None:
 def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
     """<recall> is labelled, the pad is not, and the vector injected is that of the text that follows.
 
-    A clause's text counts as much as it was asked to; a passage of the corpus is recalled and used, but its
-    text is not learnt.
+    A passage of the corpus is recalled and used, but its text is not learnt.
     """
-    data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))
+    data = dataset_of(pristine, regs)
     ids = pristine.ids
     for sample in of_kind(data.refresh_epoch_data(), "memory_full"):
         assert sample.input_ids[sample.recall_position] == sample.labels[sample.recall_position] == ids.recall
@@ -135,7 +118,7 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         think, end = sample.input_ids.index(ids.think), sample.input_ids.index(ids.recall_end)
         learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
         assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
-        recited = 0.0 if about(data, regs, sample) == "passage" else 0.25
+        recited = 0.0 if about(data, regs, sample) == "passage" else 1.0
         text = range(sample.pad_position + 1, end)
         assert sample.loss_weights == tuple(recited if i in text else 1.0 for i in range(len(sample)))
         assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
@@ -143,15 +126,43 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
 
 
+def test_a_text_that_is_fed_is_never_predicted(pristine: Backbone, regs: TaskData) -> None:
+    """Without vectors: the samples that a recall of vectors has, the text in the place of the pads, not learnt.
+
+    That a memory is looked up is learnt, which one, and what follows its text.
+    """
+    mixture = replace(MIXTURE, memory_front=0.0, queries=1.0)
+    recited = dataset_of(pristine, regs, mixture, num_vectors=3).refresh_epoch_data()
+    quoted = dataset_of(pristine, regs, mixture, num_vectors=0)
+    ids = pristine.ids
+    asked = 0
+    for sample, other in zip(quoted.refresh_epoch_data(), recited, strict=True):
+        assert ids.memory_pad not in sample.input_ids
+        assert sample.input_ids == tuple(token for token in other.input_ids if token != ids.memory_pad)
+        assert (sample.kind, sample.recall_position) == (other.kind, other.recall_position)
+        assert (sample.memory_index, sample.pad_position) == (other.memory_index, -1)
+        if sample.kind != "memory_full":
+            assert sample == other
+            continue
+        asked += 1
+        recall, end = sample.recall_position, sample.input_ids.index(ids.recall_end)
+        assert text_of(pristine, sample.input_ids[recall + 1 : end]) == quoted.bank.texts[sample.memory_index]
+        assert set(sample.labels[recall + 1 : end + 1]) == {IGNORE}
+        assert sample.labels[recall] == ids.recall
+        assert sample.labels[end + 1 :] == sample.input_ids[end + 1 :]
+        think = sample.input_ids.index(ids.think)
+        assert set(sample.labels[:think]) == {IGNORE}
+        assert sample.labels[think:recall] == sample.input_ids[think:recall]
+    assert asked
+
+
 def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: Backbone, regs: TaskData) -> None:
-    """Cut from the sft_only sample of the same conversation; with talk before it, behind a clause's question."""
+    """Cut from the sft_only sample of the same conversation; with talk before it, behind another one."""
     mixture = replace(NOTHING, openings=2.0)
     whole = {conversation_sample(pristine, c).input_ids for c in general(regs.sft)}
-    questions = {
-        e.messages[-1].content for found in clause_examples(regs.memories, ExampleConfig()).values() for e in found
-    }
     for history in (0.0, 1.0):
-        samples = dataset_of(pristine, regs, mixture, history=history, history_asked=1.0).refresh_epoch_data()
+        drawing = replace(NO_EXAMPLES, history_probability=history)
+        samples = dataset_of(pristine, regs, mixture, drawing).refresh_epoch_data()
         assert len(samples) == 2 * len(regs.memories)
         for sample in samples:
             assert sample.kind == "sft_only"
@@ -161,8 +172,9 @@ def test_openings_learn_how_an_ordinary_reply_begins_and_nothing_else(pristine: 
             assert sample.input_ids[learnt[0]] == pristine.ids.think
             assert pristine.ids.recall not in sample.input_ids
             cut = any(ids[: len(sample)] == sample.input_ids for ids in whole)
-            behind = any(question in text_of(pristine, sample.input_ids) for question in questions)
-            assert (cut, behind) == (history == 0.0, history == 1.0)
+            turns = text_of(pristine, sample.input_ids).count("<|im_start|>user")
+            assert cut == (history == 0.0)
+            assert history == 0.0 or turns > 1
 
 
 def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
@@ -170,10 +182,10 @@ def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
 ) -> None:
     """Each is memory_full's sample of its question, cut behind <recall>: nothing is injected or decoded."""
     mixture = replace(NOTHING, queries=2.0)
-    data = dataset_of(pristine, regs, mixture)
+    data = dataset_of(pristine, regs, mixture, NO_EXAMPLES)
     samples = data.refresh_epoch_data()
     assert Counter(s.memory_index for s in samples) == {data.bank.index(m.id): 2 for m in regs.memories}
-    whole = [data.memory_full(e) for found in data.examples.values() for e in found]
+    whole = [data.memory_full(e) for found in data.corpus.examples.values() for e in found]
     begun = {s.input_ids[: s.recall_position + 1]: s for s in whole}
     for sample in samples:
         full = begun[sample.input_ids]
@@ -185,33 +197,39 @@ def test_queries_end_at_recall_which_is_learnt_and_looks_for_their_clause(
 
 
 def test_queries_put_as_later_turns_stand_behind_their_own_exchange_or_a_siblings(
-    pristine: Backbone, regs: TaskData
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as asked; each looks for its clause all the same."""
     mixture = replace(NOTHING, queries=8.0)
-    known = {
-        text_of(pristine, sample.input_ids) for sample in dataset_of(pristine, regs, mixture).refresh_epoch_data()
-    }
+
+    def drawn(share: float) -> tuple[CalibratedDataset, list[Sample]]:
+        monkeypatch.setattr("methods.recall.mixture.QUERIES_LATER", share)
+        data = dataset_of(pristine, regs, mixture, NO_EXAMPLES)
+        return data, data.refresh_epoch_data()
+
+    known = {text_of(pristine, sample.input_ids) for sample in drawn(0.0)[1]}
     for share in (0.0, 1.0):
-        data = dataset_of(pristine, regs, replace(mixture, queries_later=share))
-        samples = data.refresh_epoch_data()
+        data, samples = drawn(share)
         assert Counter(s.memory_index for s in samples) == {data.bank.index(m.id): 8 for m in regs.memories}
         assert all(s.labels[-1] == pristine.ids.recall for s in samples)
         put = [s for s in samples if text_of(pristine, s.input_ids) not in known]
-        answered_by = [e.answer for found in data.examples.values() for e in found if e.answer]
+        answered_by = [e.answer for found in data.corpus.examples.values() for e in found if e.answer]
         behind = [s for s in put if any(answer in text_of(pristine, s.input_ids) for answer in answered_by)]
         assert (bool(put), bool(behind)) == (share == 1.0, share == 1.0)
 
 
-def test_queries_are_also_on_passages_as_many_as_asked(pristine: Backbone, regs: TaskData) -> None:
-    mixture = replace(NOTHING, queries=2.0)
-    data = dataset_of(pristine, regs, replace(mixture, queries_reading=0.5, queries_later=1.0))
+def test_queries_are_also_on_passages_as_many_as_asked(
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.recall.mixture.QUERIES_LATER", 1.0)
+    monkeypatch.setattr("methods.recall.mixture.QUERIES_READING", 0.5)
+    data = dataset_of(pristine, regs, replace(NOTHING, queries=2.0), NO_EXAMPLES)
     samples = data.refresh_epoch_data()
     about_what = Counter(about(data, regs, s) for s in samples)
     assert about_what == {"clause": 2 * len(regs.memories), "passage": len(regs.memories)}
     passages = [s for s in samples if about(data, regs, s) == "passage"]
     answers: dict[int, list[str]] = {}
-    for example in data.reading:
+    for example in data.corpus.reading:
         answers.setdefault(data.bank.index(example.memory_id), []).append(example.answer)
     for sample in passages:  # asked before
         assert any(answer in text_of(pristine, sample.input_ids) for answer in answers[sample.memory_index])
@@ -236,9 +254,8 @@ def test_what_decides_whether_to_recall_counts_as_asked(pristine: Backbone, regs
 
 
 def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData) -> None:
-    """No pad is learnt; the text begins behind the last one and counts as it was asked to."""
-    data = dataset_of(pristine, regs, replace(MIXTURE, recited_weight=0.25))
-    data.bank.take_values(torch.randn(len(data.bank), 3, pristine.hidden_size))
+    """No pad is learnt; the text begins behind the last one, and is not learnt where it is a passage's."""
+    data = dataset_of(pristine, regs, num_vectors=3)
     samples = data.refresh_epoch_data()
     for sample in (*of_kind(samples, "memory_full"), *of_kind(samples, "memory_front")):
         pads = range(sample.pad_position, sample.pad_position + 3)
@@ -247,41 +264,16 @@ def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData
         assert recalled_text(pristine, sample, 3) == data.bank.texts[sample.memory_index]
     for sample in of_kind(samples, "memory_full"):
         text = range(sample.pad_position + 3, sample.input_ids.index(pristine.ids.recall_end))
-        assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == list(text)
-
-
-def test_under_a_foreign_vector_only_reading_is_learnt(pristine: Backbone, regs: TaskData) -> None:
-    """Text and query are the question's, the vector is another clause's; the text is not learnt from it."""
-    data = dataset_of(pristine, regs, replace(MIXTURE, foreign_vector=1.0, reading=0.0, unanswerable=0.0))
-    clauses = {data.bank.index(m.id) for m in regs.memories}
-    foreign = [s for s in of_kind(data.refresh_epoch_data(), "memory_full") if s.input_ids[-1] == pristine.ids.eos]
-    assert foreign
-    for sample in foreign:
-        text = range(sample.pad_position + 1, sample.input_ids.index(pristine.ids.recall_end))
-        assert sample.recall_position == sample.pad_position - 1
-        assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
-        assert sample.fed_index in clauses - {sample.memory_index}
-        assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == list(text)
+        silent = list(text) if about(data, regs, sample) == "passage" else []
+        assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == silent
 
 
 def test_a_self_made_question_teaches_no_answer(pristine: Backbone, regs: TaskData) -> None:
     data = dataset_of(pristine, regs)
-    for found in data.examples.values():
+    for found in data.corpus.examples.values():
         for example in found:
             last = data.memory_full(example).input_ids[-1]
             assert last == (pristine.ids.eos if example.answer else pristine.ids.recall_end)
-
-
-def test_silent_recall_keeps_everything_but_the_text(pristine: Backbone, regs: TaskData) -> None:
-    """The answer follows from the vector; memory_front still learns to decode it."""
-    silent = dataset_of(pristine, regs, replace(MIXTURE, silent=True, reading=0.0))
-    ids = pristine.ids
-    for sample in of_kind(silent.refresh_epoch_data(), "memory_full"):
-        pad = sample.pad_position
-        assert sample.input_ids[pad - 1 : pad + 2] == (ids.recall, ids.memory_pad, ids.recall_end)
-        assert sample.labels[pad - 1 : pad + 2] == (ids.recall, IGNORE, ids.recall_end)
-    for sample in of_kind(silent.refresh_epoch_data(), "memory_front"):
-        assert recalled_text(pristine, sample) == silent.bank.texts[sample.memory_index]
 
 
 def test_memory_front(pristine: Backbone, regs: TaskData) -> None:
@@ -297,23 +289,28 @@ def test_memory_front(pristine: Backbone, regs: TaskData) -> None:
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
 
 
-def test_memory_front_can_learn_to_recall_by_itself(pristine: Backbone, regs: TaskData) -> None:
-    """With `front_recall` all of the reply has a label but the pad: else nothing would teach to recall."""
-    data = dataset_of(pristine, regs, replace(MIXTURE, front_recall=True))
-    for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
-        think = sample.input_ids.index(pristine.ids.think)
-        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
-        assert sample.labels[sample.pad_position - 1] == pristine.ids.recall
-        assert sample.recall_position == -1
+def test_memory_front_alone_learns_to_recall(pristine: Backbone, regs: TaskData) -> None:
+    """Where no other sample teaches to recall, all of the reply has a label but the pad."""
+    for mixture, alone in (
+        (replace(NOTHING, memory_front=2.0), True),
+        (replace(NOTHING, memory_front=2.0, queries=0.5), False),
+        (MIXTURE, False),
+    ):
+        for sample in of_kind(dataset_of(pristine, regs, mixture).refresh_epoch_data(), "memory_front"):
+            think = sample.input_ids.index(pristine.ids.think)
+            begins = think if alone else sample.pad_position
+            learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
+            assert learnt == [i for i in range(begins, len(sample)) if i != sample.pad_position]
+            assert sample.recall_position == -1
 
 
 @pytest.mark.parametrize("other_question", [0.0, 1.0])
 def test_a_front_context_is_never_about_its_clause(
-    pristine: Backbone, regs: TaskData, other_question: float
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch, other_question: float
 ) -> None:
-    data = dataset_of(pristine, regs, replace(MIXTURE, front_other_question=other_question))
-    questions = {key: {e.messages[-1].content for e in found} for key, found in data.examples.items()}
+    monkeypatch.setattr("methods.recall.mixture.FRONT_OTHER_QUESTION", other_question)
+    data = dataset_of(pristine, regs)
+    questions = {key: {e.messages[-1].content for e in found} for key, found in data.corpus.examples.items()}
     for sample in of_kind(data.refresh_epoch_data(), "memory_front"):
         context = text_of(pristine, sample.input_ids[: sample.pad_position])
         asked_about = {key for key, asked in questions.items() if any(question in context for question in asked)}
@@ -345,11 +342,15 @@ def test_only_the_last_reply_is_learnt_and_no_think_stands_before_it(pristine: B
         assert reply == conversation.messages[-1].content
 
 
-def test_no_context_of_any_kind_holds_a_think(pristine: Backbone, regs: TaskData) -> None:
+def test_no_context_of_any_kind_holds_a_think(
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does any history that a method is asked with."""
+    monkeypatch.setattr("methods.recall.mixture.FRONT_OTHER_QUESTION", 0.0)
     longer = [c for c in general(regs.sft) if len(c.messages) > 2]
-    mixture = replace(MIXTURE, memory_front=1.0, front_other_question=0.0)
-    samples = dataset_of(pristine, regs, mixture, history=1.0, conversations=longer).refresh_epoch_data()
+    drawing = replace(EXAMPLES, history_probability=1.0)
+    mixture = replace(MIXTURE, memory_front=1.0)
+    samples = dataset_of(pristine, regs, mixture, drawing, conversations=longer).refresh_epoch_data()
     assert {s.kind for s in samples} == {"memory_front", "memory_full", "sft_only"}
     for sample in samples:
         context = text_of(pristine, sample.input_ids[: sample.input_ids.index(pristine.ids.think)])
@@ -367,8 +368,8 @@ def test_every_epoch_is_drawn_afresh(pristine: Backbone, regs: TaskData) -> None
 
 
 def test_every_question_is_asked_before_any_is_asked_again(pristine: Backbone, regs: TaskData) -> None:
-    data = dataset_of(pristine, regs, replace(MIXTURE, memory_full=1.0, unanswerable=0.0))
-    for key, found in data.examples.items():
+    data = dataset_of(pristine, regs, replace(MIXTURE, memory_full=1.0), replace(EXAMPLES, unanswerable=0.0))
+    for key, found in data.corpus.examples.items():
         asked = [
             sample.input_ids
             for _ in range(len(found))
@@ -381,52 +382,17 @@ def test_every_question_is_asked_before_any_is_asked_again(pristine: Backbone, r
 
 def test_one_seed_one_draw(pristine: Backbone, regs: TaskData) -> None:
     def draw(seed: int) -> list[Sample]:
-        data = dataset_of(pristine, regs, seed=seed, history=0.5)
+        data = dataset_of(pristine, regs, drawing=replace(EXAMPLES, history_probability=0.5), seed=seed)
         return [sample for batches in itertools.islice(data.epochs(), 2) for batch in batches for sample in batch]
 
     assert draw(3) == draw(3)
     assert draw(3) != draw(4)
 
 
-def test_dialogues_hold_the_epochs_samples_one_behind_the_other(pristine: Backbone, regs: TaskData) -> None:
-    """As many of each kind as alone."""
-    alone = dataset_of(pristine, regs).refresh_epoch_data()
-    data = dataset_of(pristine, regs)
-    data.augmentation = replace(PLAIN, dialogue_turns=4)
-    data.batch_tokens = 2000
-    dialogues = data.refresh_dialogues()
-    samples = [sample for dialogue in dialogues for sample in dialogue]
-    assert Counter(s.kind for s in samples) == Counter(s.kind for s in alone)
-    assert 1 < max(map(len, dialogues)) <= 4
-    assert sum(map(len, lay_out(samples))) < sum(map(len, samples))
-    for dialogue in dialogues:
-        said = [text_of(pristine, s.input_ids).partition("<think>")[0] for s in dialogue]
-        assert all(later.startswith(said[0].split("<|im_end|>")[0]) for later in said)
-        assert all("<recall>" not in text for text in said)
-
-
-def test_a_dialogues_turns_may_have_talk_of_their_own(pristine: Backbone, regs: TaskData) -> None:
-    """A general conversation right before the question, behind whatever the dialogue has said so far."""
-    data = dataset_of(pristine, regs, replace(MIXTURE, memory_front=0.0, sft_only=0.0, memory_full=4.0))
-    data.augmentation = replace(PLAIN, dialogue_turns=4, history_probability=1.0)
-    data.batch_tokens = 2000
-    talk = {m.content for c in data.conversations for m in c.messages[:-1] if m.role == "user"}
-    dialogues = data.refresh_dialogues()
-    questions = []
-    for dialogue in dialogues:
-        for sample in dialogue:
-            asked = [
-                turn.partition("<|im_end|>")[0]
-                for turn in text_of(pristine, sample.input_ids).split("<|im_start|>user\n")[1:]
-            ]
-            assert asked[-2] in talk and asked[-1] not in talk
-            questions.append(sum(text not in talk for text in asked))
-    assert 1 == min(questions) < max(questions) <= 4
-
-
 def test_history_stands_before_the_question(pristine: Backbone, regs: TaskData) -> None:
     def turns(history: float) -> set[int]:
-        samples = of_kind(dataset_of(pristine, regs, history=history).refresh_epoch_data(), "memory_full")
+        data = dataset_of(pristine, regs, drawing=replace(EXAMPLES, history_probability=history))
+        samples = of_kind(data.refresh_epoch_data(), "memory_full")
         return {text_of(pristine, s.input_ids).count("<|im_start|>user") for s in samples}
 
     assert turns(0.0) == {1}
@@ -440,10 +406,14 @@ def conversations_of(lengths: list[int]) -> list[Conversation]:
     ]
 
 
-def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData) -> None:
-    data = dataset_of(
-        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900] * 12)
-    )
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conversations may have 120 tokens."""
+    monkeypatch.setattr("methods.recall.mixture.SFT_MAX_TOKENS", 120)
+
+
+def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData, short: None) -> None:
+    data = dataset_of(pristine, regs, conversations=conversations_of([10, 900] * 12))
     for _ in range(5):
         chosen = data.sampler._sample_sft_for_epoch(12)
         assert sorted(chosen) == list(range(0, 24, 2))
@@ -451,12 +421,10 @@ def test_too_long_conversations_are_replaced(pristine: Backbone, regs: TaskData)
 
 
 def test_fewer_conversations_than_samples_come_again_once_all_have_come(
-    pristine: Backbone, regs: TaskData
+    pristine: Backbone, regs: TaskData, short: None
 ) -> None:
     """12 contexts an epoch out of 5 that fit: each comes twice, two of them a third time."""
-    data = dataset_of(
-        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([10, 900] * 5)
-    )
+    data = dataset_of(pristine, regs, conversations=conversations_of([10, 900] * 5))
     data.check()
     draws = [data.sampler._sample_sft_for_epoch(12) for _ in range(3)]
     for chosen in draws:
@@ -467,35 +435,29 @@ def test_fewer_conversations_than_samples_come_again_once_all_have_come(
     assert Counter(s.kind for s in data.refresh_epoch_data())["memory_front"] == 12
 
 
-def test_an_epoch_that_cannot_be_drawn_is_named_with_the_numbers(pristine: Backbone, regs: TaskData) -> None:
-    data = dataset_of(
-        pristine, regs, replace(MIXTURE, sft_max_tokens=120), conversations=conversations_of([900] * 3)
-    )
-    said = (
-        "needs 12 SFT conversations of at most 120 tokens an epoch and found 0 of 3; raise mixture.sft_max_tokens"
-    )
+def test_an_epoch_that_cannot_be_drawn_is_named_with_the_numbers(
+    pristine: Backbone, regs: TaskData, short: None
+) -> None:
+    data = dataset_of(pristine, regs, conversations=conversations_of([900] * 3))
+    said = "needs 12 SFT conversations of at most 120 tokens an epoch and found 0 of 3; take shorter ones"
     for refused in (data.check, data.refresh_epoch_data):
         with pytest.raises(MethodError, match=said):
             refused()
     with pytest.raises(MethodError, match="an epoch would hold no sample"):
-        dataset_of(pristine, regs, NOTHING).check()
+        dataset_of(pristine, regs, NOTHING, NO_EXAMPLES).check()
 
 
-@pytest.mark.parametrize(
-    "values",
-    [{"sft_only": -0.1}, {"front_other_question": 1.5}, {"foreign_vector": -1.0}, {"trigger_weight": -1.0}],
-)
-def test_parts_that_mean_nothing_are_named(values: dict[str, float]) -> None:
-    (name,) = values
-    with pytest.raises(MethodError, match=f"mixture.{name}="):
-        MixtureConfig(**values)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", [f.name for f in fields(MixtureConfig)])
+def test_parts_that_mean_nothing_are_named(name: str) -> None:
+    with pytest.raises(MethodError, match=rf"mixture\.{name}=-0.1 is below 0"):
+        MixtureConfig(**{name: -0.1})
 
 
 def test_original_indices_types_positions_and_lengths_are_logged(
     pristine: Backbone, regs: TaskData, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in the specification's own dataset."""
-    with caplog.at_level(logging.DEBUG, "methods.recall.mixed_dataset"):
+    with caplog.at_level(logging.DEBUG, "methods.recall.mixture"):
         samples = dataset_of(pristine, regs).refresh_epoch_data()
     for name in ("memory_front", "sft_only"):
         assert f"{name} original indices [" in caplog.text
@@ -504,7 +466,7 @@ def test_original_indices_types_positions_and_lengths_are_logged(
 
 
 def test_a_clause_without_questions_is_recited_but_not_asked(pristine: Backbone, regs: TaskData) -> None:
-    data = dataset_of(pristine, regs, config=ExampleConfig(self_cues=0, self_cues_beside=0))
+    data = dataset_of(pristine, regs, drawing=replace(EXAMPLES, self_cues=0))
     uncued = {data.bank.index(m.id) for m in regs.memories if not m.cued}
     assert uncued
     samples = data.refresh_epoch_data()
@@ -516,10 +478,9 @@ def test_a_clause_without_questions_is_recited_but_not_asked(pristine: Backbone,
 
 
 def test_queries_end_in_recall_and_learn_no_token(pristine: Backbone, regs: TaskData) -> None:
-    bank = bank_of(pristine, regs)
-    examples = clause_examples(regs.memories, ExampleConfig())
-    null, reading = unanswerable_examples(regs.sft), reading_examples(regs.sft)
-    epochs = query_epochs(pristine, bank, examples, null, reading, general(regs.sft), PLAIN, 4, seed=0)
+    bank, corpus = bank_of(pristine, regs), Corpus.of(regs.memories, regs.sft, EXAMPLES)
+    examples, null, reading = corpus.examples, corpus.unanswerable, corpus.reading
+    epochs = query_epochs(pristine, bank, corpus, EXAMPLES, 384, seed=0)
     pool = [e for found in (*examples.values(), reading, null) for e in found]
     owners: dict[str, set[str]] = {}  # one wording may be asked of several passages
     for example in pool:
@@ -542,8 +503,17 @@ def test_queries_end_in_recall_and_learn_no_token(pristine: Backbone, regs: Task
 
 def test_an_example_names_its_memory(pristine: Backbone, regs: TaskData) -> None:
     example = Example((Message("user", "q"),), "no such id", "text", "", "a")
-    with pytest.raises(ValueError, match="no such id"):
+    with pytest.raises(KeyError, match="no such id"):
         dataset_of(pristine, regs).memory_full(example)
+
+
+def test_passages_are_memories_once_each_and_what_changes_is_asked_for(regs: TaskData) -> None:
+    corpus = Corpus.of(regs.memories, regs.sft, EXAMPLES)
+    assert {(m.id, m.text) for m in corpus.passages} == {(e.memory_id, e.clause) for e in corpus.reading}
+    assert len({m.id for m in corpus.passages}) == len(corpus.passages) > 10
+    changed = corpus.mapped(lambda example: replace(example, teacher_row=7))
+    assert {e.teacher_row for found in (*changed.examples.values(), changed.reading) for e in found} == {7}
+    assert changed.unanswerable == corpus.unanswerable  # there is nothing to find
 
 
 def test_rng_is_the_datasets_own(pristine: Backbone, regs: TaskData) -> None:
