@@ -283,7 +283,7 @@ def train_lora(
 
 
 def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
-    """Raises MethodError for a sample with tokens that have no position: a model may have learnt as many as its window."""
+    """Raises MethodError for a sample with tokens that have no position: some models learn a window's alone."""
     longest = max((sample for batch in batches for sample in batch), key=len)
     if backbone.facts.learned_positions and len(longest) > backbone.context_length:
         raise MethodError(
