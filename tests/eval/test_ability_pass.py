@@ -50,7 +50,8 @@ def bank_of(backbone: Backbone, gain: float = 3.0) -> MemoryBank:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(4, backbone.hidden_size, generator=generator)
     bank = MemoryBank(torch.zeros(backbone.hidden_size), gain, backbone.fingerprint)
-    bank.write([NULL_ID, "a", "b", "c"], ["none", "A", "B", "C"], vectors, list(vectors[:, None]))
+    fed = torch.nn.functional.normalize(vectors, dim=-1) * gain
+    bank.write([NULL_ID, "a", "b", "c"], ["none", "A", "B", "C"], vectors, list(fed[:, None]))
     return bank
 
 
