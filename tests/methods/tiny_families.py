@@ -1,7 +1,6 @@
 """Tiny random models of real families, each as a folder that `load_backbone` reads: seconds, no network.
 
-Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE with `▁` for a
-blank.
+Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE (`▁` is a blank).
 """
 
 from __future__ import annotations
@@ -67,9 +66,8 @@ LLAMA2 = (  # the system message inside the first user turn, blanks around conte
 )
 MISTRAL = (  # the system message inside the last user turn
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' }}{% if loop.last and "
-    "messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% endif %}"
-    "{{ m['content'] + '[/INST]' }}"
-    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% endif %}{{ m['content'] + "
+    "'[/INST]' }}{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 PLAIN = (  # no control token at all, and a date
     "Date: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}"
@@ -111,7 +109,7 @@ def byte_level(template: str, marks: Sequence[str] = (), **named: str | None) ->
 def sentencepiece(
     template: str, blank: str, marks: Sequence[str] = (), **named: str | None
 ) -> PreTrainedTokenizerFast:
-    """blank: where one is put before a text: before every part ("legacy"), the first one ("first"), or none."""
+    """blank: what one is put before: every part ("legacy"), the first ("first"), or nothing ("none")."""
     pieces = [
         "<unk>",
         "<s>",
