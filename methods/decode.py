@@ -372,9 +372,10 @@ def generate(
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     may_feed_several = not _serial.get() and keeps_every_token(model)
     may_draft = may_feed_several and not sampling.do_sample
+    helped: Sequence[Drafter | None] = drafters if drafters and may_draft else [None] * len(prompts)
     everyone = [
-        _Row(n, cap, backbone.stop_ids, clock, on_token, drafter if may_draft else None, [(prompt[-1], None)])
-        for n, (prompt, cap, drafter) in enumerate(zip(prompts, caps, drafters or [None] * len(caps), strict=True))
+        _Row(n, caps[n], backbone.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
+        for n, prompt in enumerate(prompts)
     ]
     processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
     prefixes = current_prefixes()
