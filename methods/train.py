@@ -284,7 +284,7 @@ def train_lora(
 
 
 def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
-    """Raises MethodError for a sample with tokens behind the last position that the model has learnt, if it has."""
+    """Raises MethodError for a sample that goes on behind the last position that the model has learnt."""
     longest = max((sample for batch in batches for sample in batch), key=len)
     if backbone.facts.learned_positions and len(longest) > backbone.context_length:
         raise MethodError(
