@@ -37,7 +37,7 @@ def answer_from(
     """Generated ids -> Answer. Its times run from the start of the clock."""
     tokens = list(output.token_ids)
     raw = backbone.tokenizer.decode(tokens, skip_special_tokens=False)
-    think, final = parse_answer(raw, backbone.tokenizer.decode([backbone.ids.eos]))
+    think, final = parse_answer(raw, backbone.tokenizer.decode(tokens[-1:] if output.finished else []))
     times = output.token_s
     ttft = ttfa = total = 0.0
     stage_s: dict[str, float] = {}

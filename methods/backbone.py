@@ -283,7 +283,7 @@ def _load(name: str) -> tuple[Any, Any]:
         raise MethodError("the folder holds no weights (*.safetensors)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        whole: Any = AutoModelForCausalLM.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # files can be broken in any way
@@ -293,6 +293,7 @@ def _load(name: str) -> tuple[Any, Any]:
             f"it could not be loaded: it is neither the packaged {PACKAGED_LM}, nor a model folder with "
             f"safetensors, nor a Hub id that can be reached ({first_line(error)})"
         ) from error
+    model, found = whole
     if any(key.startswith(("encoder.", "model.encoder.")) for key in found["unexpected_keys"]):
         raise MethodError("it is an encoder-decoder, of which a causal LM is one half; choose a decoder")
     missing = sorted(found["missing_keys"])
@@ -313,6 +314,7 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     from transformers import GenerationConfig
 
     where = resolve_device(device)
+    model: Any
     try:
         model, tokenizer = _tiny() if name == TINY else _load(name)
         if not tokenizer.chat_template:
@@ -330,7 +332,7 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     fingerprint = _fingerprint(model, tokenizer)
     model.to(where, resolve_dtype(dtype, where)).eval()
     model.config.use_cache = True
-    return Backbone(name, model, tokenizer, ControlIds(*tokens.values(), eos=facts.turn_end), facts, fingerprint)
+    return Backbone(name, model, tokenizer, ControlIds(*[*tokens.values(), facts.turn_end]), facts, fingerprint)
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:

@@ -191,17 +191,25 @@ class Generated:
     drafted: int = 0  # tokens offered as drafts
 
 
+Fed = tuple[int, Tensor | None]  # a token, and what is fed in place of its embedding
+
+
 @dataclass
 class _Row:
-    """One answer on its way. `given` and `draft` are not fed yet; of the two only the first is said already."""
+    """One answer on its way."""
 
     number: int  # in the batch as it was given
     cap: int
+    stop_ids: Sequence[int]
+    clock: Clock
+    on_token: OnToken | None
     drafter: Drafter | None
+    fed: list[Fed]  # in this step; of the prompt its last token
+    num_tried: int = 0  # of these, the last are a draft
     said: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    given: list[tuple[int, Tensor | None]] = field(default_factory=list)
-    draft: list[int] = field(default_factory=list)
+    given: list[Fed] = field(default_factory=list)  # said, but not fed yet
+    draft: list[int] = field(default_factory=list)  # expected next
     finished: bool = False
     drafted: int = 0
 
@@ -209,29 +217,56 @@ class _Row:
     def done(self) -> bool:
         return self.finished or len(self.said) >= self.cap
 
-    def say(
-        self, token_ids: Sequence[int], stop_ids: Sequence[int], clock: Clock, on_token: OnToken | None
-    ) -> None:
+    @property
+    def width(self) -> int:
+        """Places that all there is to feed would take."""
+        return max(1, len(self.given)) + len(self.draft)
+
+    def say(self, token_ids: Sequence[int]) -> None:
         for token in token_ids[: self.cap - len(self.said)]:
             self.said.append(token)
-            self.times.append(clock.passed())
-            self.finished = token in stop_ids
-            if on_token is not None:
-                on_token(token)
+            self.times.append(self.clock.passed())
+            self.finished = token in self.stop_ids
+            if self.on_token is not None:
+                self.on_token(token)
 
-    def expect(self) -> None:
-        """The draft goes on with what was said, or another is looked for."""
+    def feed(self, several: bool, pad: int) -> None:
+        """What is fed next; several: all that is given, and the draft behind it."""
+        if self.done:  # where a row stays to the end
+            self.fed, self.num_tried = [(pad, None)], 0
+            return
+        items = self.given or [(self.said[-1], None)]
+        draft = self.draft[: self.cap - len(self.said) - 1] if several else []
+        own = items if several else items[:1]
+        self.given = self.given[len(own) :]
+        self.fed = [*own, *((token, None) for token in draft)]
+        self.num_tried = len(draft)
+        self.drafted += len(draft)
+
+    def choose(self, chosen_S: Sequence[int], trigger: int | None) -> tuple[int, bool]:
+        """Says the draft as far as it was chosen, and the choice behind it.
+
+        -> (how many of the fed places hold, whether the last is the trigger: then nothing is said).
+        """
+        own = len(self.fed) - self.num_tried
+        tried = [token for token, _ in self.fed[own:]]
+        right = next((n for n, token in enumerate(tried) if chosen_S[own - 1 + n] != token), len(tried))
+        if self.done or self.given:
+            return own, False
+        if self.fed[-1][0] == trigger:
+            return own, True
+        new = [*tried[:right], chosen_S[own - 1 + right]]
+        self.draft = self.draft[len(new) :] if self.draft[: len(new)] == new else []
+        self.say(new)
         if not self.draft and self.drafter is not None:
             self.draft = list(self.drafter(self.said))
+        return own + right, False
 
-    def feed(self, several: bool, pad: int) -> tuple[list[tuple[int, Tensor | None]], list[int]]:
-        """What is fed next, and the draft behind it."""
-        if self.done:
-            return [(pad, None)], []
-        items = self.given or [(self.said[-1], None)]
-        if not several:
-            return items[:1], []
-        return items, self.draft[: self.cap - len(self.said) - 1]
+    def receive(self, given: Given, may_draft: bool) -> None:
+        vectors = list(given.vectors_PD)
+        self.say(given.token_ids)
+        self.given = [(t, vectors[n] if n < len(vectors) else None) for n, t in enumerate(given.token_ids)]
+        self.draft = list(given.draft) if may_draft else []
 
 
 class _Model:
@@ -265,7 +300,7 @@ class _Model:
         positions_RT = (mask_RT.cumsum(dim=-1) - 1).clamp(min=0)
         return self._call(positions_RT[:, past:], 1, input_ids=ids_RT[:, past:])
 
-    def step(self, fed: Sequence[Sequence[tuple[int, Tensor | None]]]) -> Tensor:
+    def step(self, fed: Sequence[Sequence[Fed]]) -> Tensor:
         """Each row's tokens, or vectors in place of their embeddings; shorter rows are padded on the right."""
         device = self.mask_RT.device
         width = max(map(len, fed))
@@ -334,88 +369,51 @@ def generate(
     sampling = sampling or Sampling()
     clock = clock or Clock(backbone.device, enabled=False)
     on_token = (on_token or _listener.get()) if len(prompts) == 1 else None
-    processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
+    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     may_feed_several = not _serial.get() and keeps_every_token(model)
     may_draft = may_feed_several and not sampling.do_sample
-    caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-    rows = [_Row(n, cap, drafters[n] if drafters and may_draft else None) for n, cap in enumerate(caps)]
-    everyone = list(rows)
-
+    helped: Sequence[Drafter | None] = drafters if drafters and may_draft else [None] * len(prompts)
+    everyone = [
+        _Row(n, caps[n], backbone.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
+        for n, prompt in enumerate(prompts)
+    ]
+    processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
     prefixes = current_prefixes()
     begun = prefixes.compute(model, prompts) if prefixes else None
     ids, mask = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
     running = _Model(model, join_prefixes(model, begun) if begun else new_cache(model))
     del begun  # else it would lie in memory beside the cache
+    trigger = None
     if mechanism is not None:
         mechanism.begin(len(prompts), clock)
+        trigger = mechanism.trigger
 
+    rows = list(everyone)
     with _last_hidden_states(model) as seen:
         with clock.stage("prefill"):
             logits_RSV = running.prefill(
                 torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
             )
-        fed: list[list[tuple[int, Tensor | None]]] = [[(prompt[-1], None)] for prompt in prompts]
-        drafted: list[list[int]] = [[] for _ in prompts]
         while True:
-            # 2. choose: (R, S); a draw is made behind the last place alone
-            last_R = torch.tensor([len(items) for items in fed], device=backbone.device) - 1
-            if sampling.do_sample:
-                scores_RV = processors(None, logits_RSV[range(len(rows)), last_R].float())
-                drawn_R1 = torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1)
-                chosen = drawn_R1.expand(-1, logits_RSV.shape[1]).tolist()
-            else:
-                chosen = (
-                    processors(None, logits_RSV.flatten(0, 1))
-                    .unflatten(0, logits_RSV.shape[:2])
-                    .argmax(-1)
-                    .tolist()
-                )
-            # 3. keep
-            kept: list[int] = []
-            calling: list[int] = []
-            for r, row in enumerate(rows):
-                own, draft = len(fed[r]) - len(drafted[r]), drafted[r]
-                num_right = 0
-                while num_right < len(draft) and chosen[r][own - 1 + num_right] == draft[num_right]:
-                    num_right += 1
-                kept.append(own + num_right)
-                row.given = row.given[own:]
-                if row.done or row.given:
-                    continue
-                if mechanism is not None and fed[r][-1][0] == mechanism.trigger and not draft:
-                    calling.append(r)
-                    continue
-                new = [*draft[:num_right], chosen[r][own - 1 + num_right]]
-                goes_on = row.draft[: len(new)] == new
-                row.draft = row.draft[len(new) :] if goes_on else []
-                row.say(new, backbone.stop_ids, clock, on_token)
-                row.expect()
-            # 4. give
+            chosen = _choices(rows, logits_RSV, sampling, processors)
+            kept, called = zip(*(row.choose(chosen[r], trigger) for r, row in enumerate(rows)), strict=True)
+            calling = [r for r, calls in enumerate(called) if calls]
             if mechanism is not None and calling:
-                spots = [rows[r].number for r in calling]
-                hidden_RD = seen["hidden"][calling, [len(fed[r]) - 1 - logits_RSV.shape[1] for r in calling]]
-                for r, given in zip(calling, mechanism.give(spots, hidden_RD), strict=True):
-                    row, vectors = rows[r], list(given.vectors_PD)
-                    row.say(given.token_ids, (), clock, on_token)
-                    row.given = [
-                        (t, vectors[n] if n < len(vectors) else None) for n, t in enumerate(given.token_ids)
-                    ]
-                    row.draft = list(given.draft) if may_draft else []
-            running.keep(kept, max(map(len, fed)))
+                places = [len(rows[r].fed) - 1 - logits_RSV.shape[1] for r in calling]  # from the end
+                found = mechanism.give([rows[r].number for r in calling], seen["hidden"][calling, places])
+                for r, given in zip(calling, found, strict=True):
+                    rows[r].receive(given, may_draft)
+            running.keep(kept, max(len(row.fed) for row in rows))
             left = [r for r, row in enumerate(rows) if not row.done]
             if not left:
                 break
             if len(left) < len(rows) and not sampling.do_sample:  # a draw is made for every row, as in the library
                 running.only(left)
                 rows = [rows[r] for r in left]
-            # 1. feed
             several = may_feed_several and _worth_it(rows, logits_RSV.shape[-1])
-            pairs = [row.feed(several, pad) for row in rows]
-            drafted = [draft for _, draft in pairs]
-            for row, draft in zip(rows, drafted, strict=True):
-                row.drafted += len(draft)
-            fed = [[*items, *((token, None) for token in draft)] for items, draft in pairs]
-            logits_RSV = running.step(fed)
+            for row in rows:
+                row.feed(several, pad)
+            logits_RSV = running.step([row.fed for row in rows])
     return [
         Generated(
             tuple(row.said),
@@ -431,11 +429,20 @@ def generate(
     ]
 
 
+def _choices(rows: Sequence[_Row], logits_RSV: Tensor, sampling: Sampling, processors: Any) -> list[list[int]]:
+    """(R, S) token ids: the best behind every place; where tokens are drawn, one draw behind each row's last."""
+    num_rows, width, _ = logits_RSV.shape
+    if not sampling.do_sample:
+        return processors(None, logits_RSV.flatten(0, 1)).argmax(dim=-1).unflatten(0, (num_rows, width)).tolist()
+    scores_RV = processors(None, logits_RSV[range(num_rows), [len(row.fed) - 1 for row in rows]].float())
+    return torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1).expand(-1, width).tolist()
+
+
 def _worth_it(rows: Sequence[_Row], vocabulary: int) -> bool:
     """Whether at least half of the rows have more than one token to feed, and the logits of all find room.
 
     Those that have not wait for the others: a place of padding costs as much as one of a draft.
     """
-    widths = [max(1, len(row.given)) + len(row.draft) for row in rows if not row.done]
+    widths = [row.width for row in rows if not row.done]
     room = len(rows) * max(widths) * vocabulary * 4 <= MAX_LOGIT_BYTES
     return room and 2 * sum(width > 1 for width in widths) >= len(rows)

@@ -222,7 +222,7 @@ def talk_before(
 ) -> tuple[Message, ...]:
     """What is said before a question, mostly nothing.
 
-    Drawn alike before questions on clauses and before openings (`methods.recall.recipe`), so that it does not
+    Drawn alike before questions on clauses and before openings (`methods.recall.mixture`), so that it does not
     tell which comes.
     """
     if rng.random() >= config.history_probability:

@@ -101,11 +101,11 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
     query_value = tuple(name for name in targets if _QUERY_VALUE.search(name.rpartition(".")[2]))
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     matrices = [embedding] if embedding.weight is head.weight else [embedding, head]
-    context_length = int(getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", 2048))
+    context_length = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
     return ModelFacts(
         kind=str(model.config.model_type),
         hidden_size=int(config.hidden_size),
-        context_length=context_length,
+        context_length=int(context_length or 2048),
         learned_positions=any(
             isinstance(module, nn.Embedding) and _POSITIONS.search(name.rpartition(".")[2])
             for name, module in model.named_modules()

@@ -196,11 +196,11 @@ def read_template(tokenizer: Any) -> TemplateFacts:
         raise problems[1]  # of plain text without a system turn
     opened = _OPENED.search(parts[-1])
     facts = replace(facts, opened_think=opened[0] if opened else "")
-    messages = placed(facts, (_SYSTEM, *_WENT_ON))
-    chat = _chat(facts, messages, (m.content for m in messages))
+    said = placed(facts, (_SYSTEM, *_WENT_ON))
+    chat = _chat(facts, said, (message.content for message in said))
     own = list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
     left_out = _encode_rendered(tokenizer, [facts.opened_think])
-    if [*prompt_ids(tokenizer, facts, messages), *left_out] != own:
+    if [*prompt_ids(tokenizer, facts, said), *left_out] != own:
         raise MethodError("its tokenizer gives other ids for a chat whose contents are masked than for the chat")
     return facts
 

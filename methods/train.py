@@ -25,7 +25,6 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, round_up, share_of
 from methods.chat import IGNORE, Sample
-from methods.model_facts import ModelFacts
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 TAU = 0.05  # memory logits are cosine / tau in training
@@ -130,13 +129,15 @@ class MemoryTerm(nn.Module):
 class MemoryLM(nn.Module):
     """A causal LM with injected vectors and two losses, as one module so that Accelerate can wrap it.
 
-    memory: the bank's seat in training, or None where a method has none.
+    memory: the bank's seat in training, or None where a method has none. logits: of the head's output.
     """
 
-    def __init__(self, model: Any, facts: ModelFacts, memory: MemoryTerm | None) -> None:
+    def __init__(
+        self, model: Any, memory: MemoryTerm | None, logits: Callable[[Tensor], Tensor] = Tensor.float
+    ) -> None:
         super().__init__()
         self.model = model
-        self.facts = facts
+        self.logits = logits
         self.memory = memory
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -153,7 +154,7 @@ class MemoryLM(nn.Module):
             labels = F.pad(batch.labels_N, (0, spare), value=IGNORE)
             weights = F.pad(batch.weights_N, (0, spare))
             rows, places = (F.pad(index, (0, spare)) for index in batch.predicting)
-            logits = self.facts.logits(control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]))
+            logits = self.logits(control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]))
             token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
             losses["lm"] = (token_losses * weights).sum() / batch.lm_weight
         num_here = len(batch.memory_index_Q)
@@ -227,7 +228,7 @@ def train_lora(
         task_type="CAUSAL_LM",
     )
     peft_model = get_peft_model(backbone.model, lora)
-    module = MemoryLM(peft_model, backbone.facts, memory)
+    module = MemoryLM(peft_model, memory, backbone.facts.logits)
     weights = [p for p in peft_model.parameters() if p.requires_grad]
     groups = [{"params": weights, "peak": config.learning_rate}]
     vectors = [p for p in memory.parameters() if p.requires_grad] if memory is not None else []
@@ -283,7 +284,7 @@ def train_lora(
 
 
 def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
-    """Raises MethodError for a sample with tokens that have no position: a model may have learnt as many as its window."""
+    """Raises MethodError for a sample that goes on behind the last position that the model has learnt."""
     longest = max((sample for batch in batches for sample in batch), key=len)
     if backbone.facts.learned_positions and len(longest) > backbone.context_length:
         raise MethodError(

@@ -71,7 +71,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     display.say(f"run folder: {run.folder}")
     say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)
     try:
-        write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
+        write_json(run.folder / "environment.json", environment(backbone))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
         sure = missing_fits([row for row in rows if row.method != SPEC], base, run)
         rows = gated(rows, lambda row: row.method, base, run, backbone, display, beside=sure)

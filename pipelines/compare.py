@@ -48,7 +48,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     display.say(f"run folder: {run.folder}")
     say_too_long(config.run_methods, config, data, backbone, display)
     try:
-        write_json(run.folder / "environment.json", environment(backbone.device, backbone.dtype))
+        write_json(run.folder / "environment.json", environment(backbone))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
         names = fit_apart_first(config, run, tasks, backbone, display)
         for seed, task in tasks.items():

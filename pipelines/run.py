@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ import psutil
 from eval.records import CostRecord, Record, RecordError, RecordWriter, TurnRecord, read_all_records
 
 if TYPE_CHECKING:
-    import torch
+    from methods.backbone import Backbone
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERAL_CORPUS = ROOT / "tasks" / "data" / "general"
@@ -80,10 +80,11 @@ def git_sha() -> str:
     return sha + ("+" if dirty else "")
 
 
-def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Everything about the machine and the libraries that a reader may want to know."""
+def environment(backbone: Backbone) -> dict[str, Any]:
+    """Everything about the machine, the libraries and the model that a reader may want to know."""
     import torch
 
+    device = backbone.device
     return {
         "git_sha": git_sha(),
         "code_version": code_version(),
@@ -92,7 +93,8 @@ def environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": backbone.dtype_name,
+        "model": asdict(backbone.facts),
         "versions": {name: version_of(name) for name in PACKAGES},
     }
 

@@ -19,7 +19,7 @@ others; one that is done makes room for the next. The outcome is that of one at 
 The key starts at the text's own vector, moved towards the states that questions about it have at <recall>, and
 is trained alone on them: they pick it from the whole bank, and other memories' keys stay out of its way. Those
 were trained with the weights and lie where their questions are; a mean of question states, unpushed, draws
-their questions to itself. Of several keys the first, the whole text's, is fitted so.
+their questions to itself.
 
 Shapes: B rows, S fed positions, T target tokens, D hidden, P vectors of one memory, M memories in the bank, N new
 ones, Q questions, V vocabulary.

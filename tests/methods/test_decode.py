@@ -45,7 +45,11 @@ def tokens(outputs: Sequence[Generated]) -> list[tuple[int, ...]]:
 
 
 def with_stop(backbone: Backbone, token: int) -> Backbone:
-    return replace(backbone, ids=replace(backbone.ids, eos=token))
+    return replace(
+        backbone,
+        ids=replace(backbone.ids, eos=token),
+        facts=replace(backbone.facts, turn_end=token, stop_ids=(token,)),
+    )
 
 
 def test_the_model_of_these_tests_says_more_than_one_thing(lively: Backbone) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from model_script import EVERY_ROW, random_bank, scripted
+from model_script import random_bank, says, scripted
 from test_train import CONFIG, batches_of, pair_of_twins
 from torch.nn import functional as F
 
@@ -45,6 +45,7 @@ from pipelines.config import CompareConfig, resolve
 from pipelines.making import make_method
 from tasks.base import Memory, Message, TaskData
 
+SHORT = [Memory("meals", "Meals cost 31 euros.", "Meals"), Memory("gate", "Guests sign in at gate two.", "Guests")]
 NEW = Memory("new", "Skates are returned by 14.30. Lost ones cost 3 euros.", "Skates")
 
 
@@ -301,48 +302,45 @@ def test_fit_save_load_write_and_forget(
 
 
 def test_a_written_text_is_found_and_stands_behind_recall(
-    lively: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a step of any optimiser on what is fed, with no pad, whatever the model would say."""
     monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: lively)
     method = RecallMethod(MethodSetup(lively), quoted(RecallConfig()))
-    method.bank = make_bank(lively, regs.memories, 0, seed=0)
+    method.bank = make_bank(lively, SHORT, 0, seed=0)
     before = method.stored_bytes()
     report = method.write([NEW])
     assert (report.trained_tokens, report.exact, report.inexact) == (0, (), ())
     assert report.bytes_stored == before + lively.hidden_size * 4 + len(NEW.text.encode())
-    question = Context((Message("user", f"What is the rule on: {NEW.title}?"),), len(NEW.text) + 8)
-    other = Context((Message("user", "Anything else?"),), 200)
-    with scripted(lively, {(EVERY_ROW, 1): lively.ids.recall}):
-        found = method.answer_batch([question, other])
+    asked = [Message("user", f"What is the rule on: {NEW.title}?"), Message("user", "Anything else?")]
+    with scripted(lively, says(lively, lively.ids.think, "\n", lively.ids.recall)):
+        found = method.answer_batch([Context((message,), 100) for message in asked])
     for answer in found:
         (lookup,) = answer.lookups
         text = method.bank.texts[method.bank.index(lookup.memory_id)]
         assert lookup.text == text
-        assert f"<recall>{text}</recall>" in answer.raw
+        assert answer.raw.startswith(f"<think>\n<recall>{text}</recall>")
         assert "<|memory_pad|>" not in answer.raw
     assert found[0].lookups[0].memory_id == NEW.id  # its key is fitted to this very question
     method.forget([NEW.id])
     assert method.stored_bytes() == before
 
 
-def test_a_text_is_fed_in_one_forward_or_token_by_token_alike(lively: Backbone, regs: TaskData) -> None:
-    bank, ids = make_bank(lively, regs.memories, 0, seed=0), lively.ids
-    prompts = [
-        recall_prompt(lively, (Message("user", text),)) for text in ("Where?", "What is the rule on meals?")
-    ]
+def test_a_text_is_fed_in_one_forward_or_token_by_token_alike(lively: Backbone) -> None:
+    bank, ids = make_bank(lively, SHORT, 0, seed=0), lively.ids
+    prompts = [recall_prompt(lively, (Message("user", text),)) for text in ("Where?", "What is the rule?")]
 
     def said(at_once: bool) -> list[Generated]:
-        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(), force_memory=[2, 4])
+        mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(), force_memory=[1, 2])
         with nullcontext() if at_once else serially():
-            return generate(lively, prompts, 200, mechanism=mechanism)
+            return generate(lively, prompts, 48, mechanism=mechanism)
 
     whole, single = said(True), said(False)
     assert [output.token_ids for output in whole] == [output.token_ids for output in single]
-    for output, row in zip(whole, (2, 4), strict=True):
-        text = encode_text(lively.tokenizer, bank.texts[row])
+    for output, memory in zip(whole, SHORT, strict=True):
+        text = encode_text(lively.tokenizer, memory.text)
         assert list(output.token_ids[: len(text) + 1]) == [*text, ids.recall_end]
-    assert whole[0].forwards < single[0].forwards - 20
+    assert whole[0].forwards < single[0].forwards - 15
 
 
 def test_quoting_changes_what_is_fed_and_trains_no_decoding() -> None:

@@ -34,7 +34,7 @@ from methods.recall.spec import (
     segment_sample,
 )
 from methods.setup import MethodSetup
-from methods.train import ALL_LINEAR, QUERY_VALUE, LoraTrainConfig
+from methods.train import LoraTrainConfig
 from tasks.base import Conversation, Memory, Message, TaskData
 
 PROMPT = [40, 41, 42, 43]
@@ -338,7 +338,8 @@ def test_a_fit_by_the_letter(
     assert segments == [round(1.5 * len(regs.memories))]
     assert len(tested) == len(epochs) >= 2
     assert all(0.0 <= share <= 1.0 for share in tested)
-    for stage, targets in (("step1", QUERY_VALUE), ("step2", ALL_LINEAR)):
+    facts = pristine_lively.facts
+    for stage, targets in (("step1", facts.query_value_targets), ("step2", facts.lora_targets)):
         saved = json.loads((tmp_path / "adapters" / stage / "adapter_config.json").read_text(encoding="utf-8"))
         assert set(saved["target_modules"]) == set(targets)
     assert method.backbone.model.state_dict().keys() == pristine_lively.model.state_dict().keys()

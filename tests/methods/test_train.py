@@ -20,8 +20,6 @@ from methods.batches import collate
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
 from methods.recall.bank import MemoryBank
 from methods.train import (
-    ALL_LINEAR,
-    QUERY_VALUE,
     TAU,
     LoraTrainConfig,
     MemoryLM,
@@ -86,7 +84,7 @@ def weights_of(backbone: Backbone) -> dict[str, torch.Tensor]:
 # What moves.
 
 
-@pytest.mark.parametrize("targets", [QUERY_VALUE, ("down_proj",)])
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), ("down_proj",)])
 def test_only_the_lora_targets_and_the_control_rows_move(lively: Backbone, targets: tuple[str, ...]) -> None:
     before = weights_of(lively)
     fit(lively, target_modules=targets)
@@ -493,8 +491,8 @@ def test_vectors_learn_only_where_asked(lively: Backbone, train_keys: bool, trai
 
 def test_the_saved_adapter_restores_the_merged_model(pristine_lively: Backbone, tmp_path: Path) -> None:
     trained, restored = pristine_lively.clone(), pristine_lively.clone()
-    fit(trained, target_modules=QUERY_VALUE, adapter_to=tmp_path / "one")
-    fit(trained, target_modules=ALL_LINEAR, adapter_to=tmp_path / "two")
+    fit(trained, target_modules=("q_proj", "v_proj"), adapter_to=tmp_path / "one")
+    fit(trained, adapter_to=tmp_path / "two")
     merge_adapters(restored, [tmp_path / "one", tmp_path / "two"])
     ids = torch.tensor([[5, 6, 7, *trained.ids.new_rows, 9]])
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """Tiny random models of real families, each as a folder that `load_backbone` reads: seconds, no network.
 
-Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE with `▁` for a blank.
+Tokenizers are of the kinds that the families have: byte-level BPE, and SentencePiece-like BPE (`▁` is a blank).
 """
 
 from __future__ import annotations
@@ -58,15 +58,16 @@ LETTERS = [chr(code) for code in range(33, 127)]
 WORDS = ("\u2581t", "\u2581th", "\u2581the", "in", "er", "\u2581a", "\n\n")
 LLAMA2 = (  # the system message inside the first user turn, blanks around contents cut
     "{% if messages[0]['role'] == 'system' %}{% set turns = messages[1:] %}{% set system = '<<SYS>>\n' + "
-    "messages[0]['content'] + '\n<</SYS>>\n\n' %}{% else %}{% set turns = messages %}{% set system = '' %}{% endif %}"
+    "messages[0]['content'] + '\n<</SYS>>\n\n' %}{% else %}{% set turns = messages %}{% set system = '' %}"
+    "{% endif %}"
     "{% for m in turns %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first else '') + "
     "m['content'].strip() + ' [/INST]' }}{% else %}{{ ' ' + m['content'].strip() + ' ' + eos_token }}{% endif %}"
     "{% endfor %}"
 )
 MISTRAL = (  # the system message inside the last user turn
     "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' }}{% if loop.last and "
-    "messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% endif %}{{ m['content'] + '[/INST]' }}"
-    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "messages[0]['role'] == 'system' %}{{ messages[0]['content'] + '\n\n' }}{% endif %}{{ m['content'] + "
+    "'[/INST]' }}{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}"
 )
 PLAIN = (  # no control token at all, and a date
     "Date: {{ strftime_now('%d %b %Y') }}\n{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}"
@@ -108,7 +109,7 @@ def byte_level(template: str, marks: Sequence[str] = (), **named: str | None) ->
 def sentencepiece(
     template: str, blank: str, marks: Sequence[str] = (), **named: str | None
 ) -> PreTrainedTokenizerFast:
-    """blank: where a blank is put before a text: before every part ("legacy"), the first one ("first"), or none."""
+    """blank: what one is put before: every part ("legacy"), the first ("first"), or nothing ("none")."""
     pieces = [
         "<unk>",
         "<s>",

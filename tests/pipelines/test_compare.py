@@ -143,14 +143,17 @@ def test_the_environment_is_written_down(finished: Finished) -> None:
     facts = json.loads((finished.folder / "environment.json").read_text(encoding="utf-8"))
     assert facts["dtype"] == "float32"
     assert {"torch", "transformers", "chromadb"} <= set(facts["versions"])
+    assert facts["model"]["kind"] == "llama" and facts["model"]["template"]["system_turn"] == "the template's"
     config = json.loads((finished.folder / "config.json").read_text(encoding="utf-8"))
     assert config["train"]["max_tokens"] == 300
     assert config["data_version"] == load_task("regs", 6, 0).version
 
 
-def test_a_package_that_is_not_installed_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_is_not_installed_is_said_to_be_none(
+    pristine: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pipelines.run.PACKAGES", ["torch", "recallbench-none"])
-    versions = environment(torch.device("cpu"), torch.float32)["versions"]
+    versions = environment(pristine)["versions"]
     assert versions == {"torch": torch.__version__, "recallbench-none": "not installed"}
 
 
