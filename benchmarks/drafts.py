@@ -41,7 +41,7 @@ def main() -> None:
     fitted = FittedRun(find_run(options.run, Path("runs")))
     names = [name for name in options.methods.split(",") if name in fitted.names]
     methods = {name: fitted.method(name) for name in names}
-    pool = fitted.task.held_out("dev", "single")
+    pool = list(fitted.task.held_out("dev", "single"))
     asked = random.Random(0).sample(pool, min(options.questions, len(pool)))
     drafted: dict[str, list[Answer]] = {name: [] for name in names}
     serial: dict[str, list[Answer]] = {name: [] for name in names}
