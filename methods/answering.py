@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from methods.backbone import Backbone, ControlIds
-from methods.base import Answer, Context, Lookup, Method, Usage
+from methods.base import Answer, Context, Lookup, Method, MethodError, Usage
 from methods.chat import fit_history, history_room, parse_answer
 from methods.decode import Generated, listening
 
@@ -15,12 +15,18 @@ def prompts_for(backbone: Backbone, ctxs: Sequence[Context]) -> tuple[list[list[
     """Prompt ids of each context without passages, and how many messages of its history were cut.
 
     Every method cuts here, so that all lose the same (DESIGN section 3); one that shows passages adds them to
-    what is left.
+    what is left. Raises MethodError for a question that goes on behind the positions that a model has learnt.
     """
     prompts, cuts = [], []
     for ctx in ctxs:
         room = history_room(backbone.context_length, ctx.max_new_tokens)
         ids, cut = fit_history(backbone, ctx.messages, room)
+        if backbone.facts.learned_positions and len(ids) + ctx.max_new_tokens > backbone.context_length:
+            raise MethodError(
+                f"a question has {len(ids)} tokens with its template, an answer {ctx.max_new_tokens}, and "
+                f"{backbone.name} has positions for {backbone.context_length}; shorten the question, lower "
+                "evaluation.max_new_tokens or choose a model with more"
+            )
         prompts.append(ids)
         cuts.append(cut)
     return prompts, cuts

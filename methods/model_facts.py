@@ -64,6 +64,11 @@ def _logits(head_output: Tensor, scale: float, softcap: float) -> Tensor:
     return torch.tanh(scaled / softcap) * softcap if softcap else scaled
 
 
+def _last(name: str) -> str:
+    """Part of a module's name."""
+    return name.rpartition(".")[2]
+
+
 def _close(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
@@ -98,7 +103,7 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
     end = stops[0] if end is None else end
     scale, softcap = _read_logits(model, config)
     targets, unadapted = _linear_layers(model)
-    query_value = tuple(name for name in targets if _QUERY_VALUE.search(name.rpartition(".")[2]))
+    query_value = tuple(name for name in targets if _QUERY_VALUE.search(_last(name)))
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     matrices = [embedding] if embedding.weight is head.weight else [embedding, head]
     context_length = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
@@ -107,8 +112,8 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
         hidden_size=int(config.hidden_size),
         context_length=int(context_length or 2048),
         learned_positions=any(
-            isinstance(module, nn.Embedding) and _POSITIONS.search(name.rpartition(".")[2])
-            for name, module in model.named_modules()
+            isinstance(module, nn.Embedding) and _POSITIONS.search(_last(name))
+            for name, module in model.get_decoder().named_modules()
         ),
         embedding_norm=_embedding_norm(embedding, len(tokenizer)),
         logit_scale=scale,
@@ -184,12 +189,13 @@ def _linear_layers(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if isinstance(module, (nn.Linear, Conv1D)) and id(module) in inside and module is not head
     ]
 
-    def last(name: str) -> str:
-        return name.rpartition(".")[2]
-
-    alike, mine = Counter(map(last, everywhere)), Counter(map(last, layers))
-    targets = [last(n) if alike[last(n)] == mine[last(n)] and not last(n).isdigit() else n for n in layers]
+    alike, mine = Counter(map(_last, everywhere)), Counter(map(_last, layers))
+    targets = [_last(n) if alike[_last(n)] == mine[_last(n)] and not _last(n).isdigit() else n for n in layers]
     reached = {id(everywhere[name].weight) for name in layers}
     reached |= {id(module.weight) for module in decoder.modules() if isinstance(module, nn.Embedding)}
-    rest = [name for name, weight in decoder.named_parameters() if weight.ndim > 1 and id(weight) not in reached]
-    return tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(map(last, rest)))
+    rest = [
+        name.removesuffix(".weight")
+        for name, w in decoder.named_parameters()
+        if w.ndim > 1 and id(w) not in reached
+    ]
+    return tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(map(_last, rest)))

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from eval.runner import cost_questions, run_cost, run_retention
+from methods.answering import prompts_for
 from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
-from methods.base import FitBorrower, Method, MethodError
+from methods.base import Context, FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
@@ -30,7 +31,7 @@ from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
 from reports.base import Comparison, LoggedRun, TaskFacts
-from tasks.base import Split, TaskData
+from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
 
@@ -44,6 +45,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     data = tasks[config.seed]
     named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
+    check_questions(backbone, tasks.values(), config.evaluation.max_new_tokens)
     run = open_run({**config.raw, "data_version": data.version})
     display.say(f"run folder: {run.folder}")
     say_too_long(config.run_methods, config, data, backbone, display)
@@ -74,6 +76,12 @@ def compare(config: Resolved, display: Display) -> Comparison:
         raise
     run.close("finished")
     return comparison
+
+
+def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:
+    """Raises MethodError, before any fit, for a question that the model could not be asked."""
+    for task in tasks:
+        prompts_for(backbone, [Context((Message("user", qa.question),), max_new_tokens) for qa in task.questions])
 
 
 def say_too_long(

@@ -43,6 +43,7 @@ from methods.recall.mixture import SftSampler, log_epoch
 from methods.recall.recipe import StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
+from methods.template import placed, render
 from methods.train import TrainLog, drawn_first
 from tasks.base import Conversation, Memory
 
@@ -89,11 +90,9 @@ class ThinkSegment:
 
 def extract_think(backbone: Backbone, conversation: Conversation) -> str:
     """The last think of the conversation as the chat template renders it; "" where it has none."""
-    full_text = str(
-        backbone.tokenizer.apply_chat_template(
-            [{"role": m.role, "content": m.content} for m in conversation.messages], tokenize=False
-        )
-    )
+    template = backbone.facts.template
+    said = placed(template, conversation.messages)
+    full_text = "".join(render(backbone.tokenizer, template, said, add_generation_prompt=False))
     _before, opened, rest = full_text.rpartition(THINK)
     think, closed, _after = rest.partition(THINK_END)
     return think.strip() if opened and closed else ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tiny_families import (
     METHODS,
     PLAIN,
     SFT,
+    SIZES,
     alone,
     answers,
     byte_level,
@@ -28,10 +29,17 @@ from tiny_families import (
     save_model,
 )
 
+from methods.answering import prompts_for
 from methods.backbone import Backbone, load_backbone
-from methods.base import MethodError
+from methods.base import Context, MethodError
 from methods.chat import SYSTEM, encode_prompt, encode_text
+from methods.decode import Generated, Given, generate, serially
+from methods.examples import recall_prompt
+from methods.recall.generation import AutoregressiveRecall, RecallMechanism
+from methods.setup import MethodSetup
+from methods.sft import SftMethod
 from methods.template import placed
+from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,7 +200,38 @@ def test_a_batch_says_what_each_says_alone(fitted: Callable[[str, str], Any], na
     said = answers(method, lambda m: m.answer_batch(CONTEXTS))
     assert said == alone(method)
     assert kind == "sft" or all("<recall><|memory_pad|><|memory_pad|>" in raw for raw in said)
-    # Drafted and serial decoding, once there are both, are compared here.
+
+
+class Drafting(RecallMechanism):
+    """Drafts what a test says behind a memory, in place of its text."""
+
+    drafts: Sequence[Sequence[int]] = ()  # of each row
+
+    def give(self, rows: Sequence[int], hidden_RD: torch.Tensor) -> list[Given]:
+        given = super().give(rows, hidden_RD)
+        return [replace(one, draft=self.drafts[row]) for row, one in zip(rows, given, strict=True)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_drafted_decoding_says_what_serial_says(fitted: Callable[[str, str], Any], name: str) -> None:
+    """Drafts that are right, right at first, and wrong; a cache that does not keep every token takes none."""
+    method = fitted(name, "recall")
+    prompts = [recall_prompt(method.backbone, ctx.messages) for ctx in CONTEXTS]
+
+    def said(drafts: Sequence[Sequence[int]]) -> list[Generated]:
+        mechanism = Drafting(method.bank, method.backbone, AutoregressiveRecall())
+        mechanism.drafts = drafts
+        return generate(method.backbone, prompts[: len(drafts)], 12, mechanism=mechanism)
+
+    with serially():
+        serial, (one,) = said([()] * 3), said([()])
+    right = [out.token_ids[2:8] for out in serial]  # behind both pads
+    drafted = said([right[0], [*right[1][:2], 7, 7], [7, 7, 7]])
+    assert [out.token_ids for out in drafted] == [out.token_ids for out in serial]
+    (alone_drafted,) = said([right[0]])
+    assert alone_drafted.token_ids == one.token_ids
+    saved = 0 if name == "gemma3_text" else len(right[0]) + 1
+    assert alone_drafted.forwards == one.forwards - saved
 
 
 @pytest.mark.parametrize("kind", METHODS)
@@ -222,6 +261,64 @@ def test_a_sample_longer_than_learned_positions_stops_the_fit(root: Path, tmp_pa
     method = method_of("sft", root / "gpt2", tmp_path)
     with pytest.raises(MethodError, match=r"sample \(memory_\w+\) has \d+ tokens, .* has positions for 2048"):
         method.fit([Memory("long", "so " * 800)], SFT)
+
+
+def test_a_question_longer_than_learned_positions_is_refused(load: Callable[[str], Backbone]) -> None:
+    asked = [Context((Message("user", "so " * words),), 100) for words in (1, 700)]
+    assert len(prompts_for(load("gpt2"), asked[:1])[0]) == 1
+    with pytest.raises(MethodError, match=r"a question has \d+ tokens .* an answer 100, .* positions for 2048"):
+        prompts_for(load("gpt2"), asked)
+    assert len(prompts_for(load("llama"), asked)[0]) == 2  # rotary positions have no end
+
+
+# What the logits are beside the head's output: trained as they are decoded.
+LOGITS: dict[str, tuple[dict[str, Any], float, float]] = {
+    "gemma2": ({"final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}, 1.0, 5.0),
+    "granite": ({"logits_scaling": 4.0, "embedding_multiplier": 3.0}, 0.25, 0.0),
+    "cohere": ({"logit_scale": 0.125}, 0.125, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", LOGITS)
+def test_logits_are_the_models_own(tmp_path: Path, kind: str) -> None:
+    settings, scale, softcap = LOGITS[kind]
+    backbone = load_backbone(str(save_model(kind, gpt2(), tmp_path, **SIZES, **settings)), "cpu", "float32")
+    assert (backbone.facts.logit_scale, backbone.facts.logit_softcap) == (pytest.approx(scale), softcap)
+    ids = torch.tensor([[5, 60, 70, 80]])
+    model = backbone.model
+    with torch.no_grad():
+        states = model.model(input_ids=ids).last_hidden_state
+        assert torch.allclose(backbone.facts.logits(model.lm_head(states)), model(ids).logits, atol=1e-5)
+
+
+def test_a_model_for_images_is_read_from_its_text_part(tmp_path: Path) -> None:
+    """Its configuration has no size at the top, and layers of other parts have the same names."""
+    text = SIZES | {"query_pre_attn_scalar": 8, "vocab_size": 300}
+    image = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    image |= {"image_size": 28, "patch_size": 14}
+    save_model("gemma3", gpt2(), tmp_path, text_config=text, vision_config=image, mm_tokens_per_image=4)
+    backbone = load_backbone(str(tmp_path), "cpu", "float32")
+    facts = backbone.facts
+    assert (facts.hidden_size, facts.context_length, facts.learned_positions) == (32, 4096, False)
+    assert facts.trained_matrices == ("model.language_model.embed_tokens",)
+    query = [name for name in facts.query_value_targets if name.endswith("q_proj")]
+    assert query == [f"model.language_model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)]
+    method: Any = SftMethod(
+        MethodSetup(backbone.clone(), LoraTrainConfig(max_tokens=300), folder=tmp_path / "fit")
+    )
+    method.fit(MEMORIES, SFT)
+    trained = method.backbone.model
+    assert torch.equal(trained.lm_head.weight, trained.get_input_embeddings().weight)
+    before, after = backbone.model.state_dict(), trained.state_dict()
+    moved = {key for key, weight in before.items() if not torch.equal(weight, after[key])}
+    assert moved and not any("vision" in key for key in moved)
+
+
+def test_what_no_lora_reaches_is_said(tmp_path: Path) -> None:
+    save_model("mixtral", gpt2(), tmp_path, **SIZES, num_local_experts=2)
+    facts = load_backbone(str(tmp_path), "cpu", "float32").facts
+    assert facts.lora_targets == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert facts.unadapted == ("gate", "gate_up_proj", "down_proj")
 
 
 # What is refused, each in one sentence and at load.

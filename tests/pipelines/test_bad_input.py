@@ -6,12 +6,14 @@ import importlib.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import run_command
+from commands import run_command, use
 
+from methods.backbone import Backbone
 from methods.registry import CONFIGS, NAMES
 from pipelines.cli import CONF
 from tasks.registry import TASKS
@@ -80,6 +82,30 @@ def test_one_sentence(
     kept = [w for w in SMOKE if w.split("=")[0] != word.split("=")[0]]
     sentence = failed(monkeypatch, capsys, *kept, f"runs_dir={tmp_path / 'runs'}", word)
     assert [part for part in said if part not in sentence] == [], sentence
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("pytorch_model.bin", "pickles (pytorch_model.bin)"), ("config.json", "holds no weights")]
+)
+def test_a_model_folder_without_weights_that_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str, said: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / file).write_bytes(b"{}")
+    sentence = failed(monkeypatch, capsys, *SMOKE, f"runs_dir={tmp_path / 'runs'}", f"model={folder}")
+    assert f"model={folder}: " in sentence and said in sentence
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_question_that_the_model_has_no_positions_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Backbone
+) -> None:
+    tiny.facts = replace(tiny.facts, learned_positions=True, context_length=100)
+    use(monkeypatch, tiny)
+    sentence = failed(monkeypatch, capsys, *SMOKE, f"runs_dir={tmp_path / 'runs'}")
+    assert "a question has" in sentence and "positions for 100" in sentence
     assert not (tmp_path / "runs").exists()
 
 
