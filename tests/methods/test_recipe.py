@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from methods.backbone import Backbone
 from methods.base import Context, MethodError
 from methods.chat import encode_text
 from methods.decode import Generated, generate, serially
-from methods.examples import NULL_TEXT, READING_ID, ExampleConfig, augmented, recall_prompt, titled
+from methods.examples import NULL_TEXT, READING_ID, Example, ExampleConfig, augmented, recall_prompt, titled
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -120,29 +121,36 @@ def bank_of(backbone: Backbone, corpus: Corpus) -> MemoryBank:
     return bank
 
 
-def test_only_a_teacher_that_is_right_is_followed(pristine: Backbone, regs: TaskData, encoder: Any) -> None:
-    """A question keeps its row where the encoder ranks its memory first; twins do not count."""
-    corpus = corpus_of(regs)
-    bank = bank_of(pristine, corpus)
-    before = [e for found in (*corpus.examples.values(), corpus.reading) for e in found]
-    rows: dict[bool, list[int]] = {}
-    for with_twins in (False, True):
-        twins_MM = twins_of(bank) if with_twins else torch.zeros(len(bank), len(bank), dtype=torch.bool)
-        found, teacher = taught(corpus, bank, encoder, 0.5, twins_MM)
-        assert teacher.weight == 0.5
-        after = [e for part in (*found.examples.values(), found.reading) for e in part]
-        number = {question: n for n, question in enumerate(dict.fromkeys(e.messages[-1].content for e in before))}
-        assert len(teacher.logits_QM) == len(number)  # a question has one row
-        assert bool(teacher.logits_QM[:, bank.index(NULL_ID)].isneginf().all())
-        for example, other in zip(after, before, strict=True):
-            assert replace(example, teacher_row=-1) == other
-            gold, row = bank.index(example.memory_id), number[example.messages[-1].content]
-            ranking = teacher.logits_QM[row].masked_fill(twins_MM[gold], -torch.inf)
-            assert example.teacher_row == (row if int(ranking.argmax()) == gold else -1)
-        assert found.unanswerable == corpus.unanswerable
-        rows[with_twins] = [e.teacher_row for e in after]
-    assert -1 in rows[False] and max(rows[False]) >= 0
-    assert rows[True].count(-1) < rows[False].count(-1)
+class Angles:
+    """Texts as points on a circle, by their first word."""
+
+    DEGREES = MappingProxyType({"A": 0, "B": 30, "C": 90, "near-b": 25, "near-c": 80})
+
+    def encode(self, texts: Sequence[str], **_settings: object) -> np.ndarray:
+        turn = np.radians([self.DEGREES[text.split()[0]] for text in texts])
+        return np.stack([np.cos(turn), np.sin(turn)], axis=1)
+
+
+@pytest.mark.parametrize("with_twins", [False, True])
+def test_only_a_teacher_that_is_right_is_followed(with_twins: bool) -> None:
+    """Ranked b, a, c by one question and c, b, a by the other: followed where the gold is first, twins apart."""
+    memories = [Memory(name, name.upper()) for name in ("a", "b", "c")]
+    bank = MemoryBank(torch.zeros(4), 1.0, "")
+    bank.write([NULL_ID, "a", "b", "c"], ["none", "A", "B", "C"], torch.eye(4), list(torch.eye(4)[:, None]))
+    both = (Message("user", "near-b it is?"),), (Message("user", "near-c it is?"),)
+    examples = {m.id: [Example(messages, m.id, m.text) for messages in both] for m in memories}
+    corpus = Corpus(memories, examples, [Example(both[0], "", "none")], [], [])
+    twins = pair_of_twins(4, 2, 3) if with_twins else torch.zeros(4, 4, dtype=torch.bool)
+    found, teacher = taught(corpus, bank, Angles(), 0.3, twins)
+    assert teacher.weight == 0.3
+    degrees = torch.tensor([[25.0, 5.0, 65.0], [80.0, 50.0, 10.0]])
+    torch.testing.assert_close(teacher.logits_QM[:, 1:], torch.cos(torch.deg2rad(degrees)) / 0.05)
+    assert bool(teacher.logits_QM[:, 0].isneginf().all())  # the null memory has no rank
+    followed = {key: [e.teacher_row for e in part] for key, part in found.examples.items()}
+    assert followed == {"a": [-1, -1], "b": [0, 1] if with_twins else [0, -1], "c": [-1, 1]}
+    assert found.unanswerable == corpus.unanswerable
+    for key, part in found.examples.items():
+        assert [replace(e, teacher_row=-1) for e in part] == examples[key]
 
 
 def test_passages_of_one_kind_are_no_negatives_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
