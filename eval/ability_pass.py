@@ -62,7 +62,7 @@ def run_ability(
     arms: tuple[tuple[AbilityArm, Backbone], ...] = (("before", before), ("after", fitted))
     stages = [_Stage(arm, name, backbone, ids[name]) for arm, backbone in arms for name in ids]
     bank = getattr(method, "bank", None)
-    if bank is not None and bank.num_vectors:  # a bank may hold texts alone
+    if bank is not None and bank.num_vectors:  # a memory that is fed as its text has none
         asked = [item.question for item in choices]
         vectors: tuple[tuple[AbilityArm, Mapping[str, Injection]], ...] = (
             ("with_memory", harness.memory_injections(bank, asked, seed)),
