@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from eval.records import RecordError, TurnRecord
@@ -20,6 +20,7 @@ from eval.stats import Sample, sample
 THINK, END_THINK = "<think>", "</think>"
 RECALL, PAD, END_RECALL = "<recall>", "<|memory_pad|>", "</recall>"
 STOP_TOKENS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>"})
+NO_PAD = "<recall> without its <|memory_pad|>"
 _CONTROL = re.compile(r"(</?think>|</?recall>|<\|[A-Za-z0-9_]+\|>|</?s>|<(?:pad|bos|eos|unk|end_of_turn)>)")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 SAME_STEP_F1 = 0.6  # two steps count as the same from this token F1 on
@@ -78,7 +79,7 @@ def parse(raw: str) -> Structure:
             if place == "answer":
                 answer.append(part)
             elif place == "pad":
-                faults.append("<recall> without its <|memory_pad|>")
+                faults.append(NO_PAD)
                 place = "recall"
             if place == "recall":
                 recalled[-1] += part
@@ -88,7 +89,7 @@ def parse(raw: str) -> Structure:
                 think.append(part)
             continue
         if place == "pad" and part != PAD:
-            faults.append("<recall> without its <|memory_pad|>")
+            faults.append(NO_PAD)
             place = "recall"
         if part == THINK and place == "before":
             place = "think"
@@ -140,7 +141,13 @@ def parse(raw: str) -> Structure:
 
 
 def structure_of(record: TurnRecord) -> Structure:
-    return parse(record.answer.raw)
+    """As `parse`; where each recall is followed by the very text that was looked up, no pad is missed."""
+    found = parse(record.answer.raw)
+    given = tuple(lookup.text.strip() for lookup in record.answer.lookups)
+    if NO_PAD not in found.faults or PAD in record.answer.raw or found.recalled != given:
+        return found
+    faults = tuple(fault for fault in found.faults if fault != NO_PAD)
+    return replace(found, well_formed=not faults, faults=faults)
 
 
 def gold_text(record: TurnRecord) -> str:

@@ -1,6 +1,6 @@
 """From an ablation's run folder to its results: the table, and the verdicts that rest on it. Needs no model.
 
-ablation.json   every figure, the verdicts on H5 and H6, the trigger's ROC, what the fits cost
+ablation.json   every figure, the verdicts on H5 and H6, the area under the trigger's ROC, what the fits cost
 ablation.csv    the table
 ablation.md     the table and the verdicts, to read
 """
@@ -48,7 +48,7 @@ class Ablation:
     saved: SavedRun
     rows: Sequence[Mapping[str, Any]]  # name, what, against, fit_of: pipelines.ablation_rows.AblationRow
     metrics: Mapping[str, Mapping[str, Estimate]]  # row -> metric -> estimate
-    triggers: Mapping[str, Mapping[str, Any]]  # row -> the trigger's ROC on the first seed
+    triggers: Mapping[str, Mapping[str, Any]]  # row -> area under the trigger's ROC, first seed
     gate: Mapping[str, float] | None  # None: no row needed it
     verdicts: Mapping[str, Verdict]  # H5 and H6, by key
 

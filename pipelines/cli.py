@@ -98,7 +98,8 @@ HELP = """usage: python -m pipelines.{name} [key=value ...]
   path=...         task=local: the folder with your documents (look first: python -m tasks.check path=...)
   preset=...       {presets}
   evaluation=...   {evaluations}
-  run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods}
+  run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods};
+                   recall_quoted takes the settings of recall, rag_direct those of rag
   model=...        {packaged} (packaged), {tiny} (random, for tests), a folder, or a Hub id
   seed=0 seeds=1 (or --multirun seed=0,1,2) device=auto dtype=auto mlflow=true runs_dir=runs
 

@@ -77,7 +77,7 @@ class CompareConfig:
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
     fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
     fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
-    log_level: str = "warning"  # of methods: info shows recalls and tests of an epoch, debug the samples drawn
+    log_level: str = "warning"  # of methods: info shows tests of an epoch, debug candidates and samples too
     runs_dir: str = "runs"
     mlflow: bool = True
     train: Any = field(default_factory=lambda: default_of(LoraTrainConfig))

@@ -275,6 +275,13 @@ def test_the_same_weights_give_no_change(task: TaskData, lively: Backbone) -> No
     assert metrics["ability/with_memory"].reason == metrics["ability/memory_change"].reason == NO_BANK
 
 
+def test_a_bank_without_vectors_puts_nothing_in_context(task: TaskData, lively: Backbone) -> None:
+    bank = bank_of(lively)
+    bank.fed = [torch.empty(0, lively.hidden_size) for _ in bank.ids]
+    records = collect(fitted(lively.clone(), bank), lively, task, seed=0, num_items=2, max_new_tokens=4)
+    assert {record.arm for record in records} == {"before", "after"}
+
+
 def test_a_run_goes_on_where_it_stopped(measured: list[AbilityRecord], task: TaskData) -> None:
     """What exists is not measured again: the backbones here could not even be used."""
     broken: Any = SimpleNamespace()

@@ -11,6 +11,7 @@ from planted import always_right, answer, clause, dialogues, never_closes, raw_o
 
 from eval.records import RecordError
 from eval.structure import (
+    NO_PAD,
     chain_kept,
     correct_and_well_formed,
     leaked,
@@ -19,9 +20,11 @@ from eval.structure import (
     steps_kept,
     steps_kept_of,
     stopped_after_recall,
+    structure_of,
     think_closed,
     well_formed,
 )
+from methods.base import Lookup
 
 GOOD = (
     "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n"
@@ -37,6 +40,17 @@ def test_a_whole_answer_is_taken_apart() -> None:
     assert found.think == "Staff may spend 40 euros.\nThe limit is 40."
     assert found.steps == found.steps_after_recall == ("The limit is 40.",)
     assert found.answer == "40 euros"
+
+
+def test_a_recall_whose_text_was_looked_up_needs_no_pad() -> None:
+    """There the text itself is put behind <recall>, and no vector; RAG's lookups are no such text."""
+    raw = GOOD.replace("<|memory_pad|>", "")
+    found, other = (Lookup("c1", 0.9, text) for text in ("Staff may spend 40 euros.", "Staff may spend 35 euros."))
+    assert structure_of(turn(1, "first_ask", answer(raw, (found,)))).well_formed
+    for lookups in ((), (other,), (found, other)):
+        assert structure_of(turn(1, "first_ask", answer(raw, lookups))).faults == (NO_PAD,)
+    unclosed = structure_of(turn(1, "first_ask", answer(raw.replace("</recall>", ""), (found,))))
+    assert not unclosed.well_formed
 
 
 @pytest.mark.parametrize(

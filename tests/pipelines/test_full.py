@@ -31,6 +31,7 @@ from pipelines.config import resolve
 from pipelines.footprint import measure
 from pipelines.results import read_saved, write_results
 from tasks.base import TaskError
+from tasks.registry import load_task
 
 METHODS = ("recall", "sft", "rag")
 WORDS = (
@@ -129,7 +130,11 @@ def test_lifecycle_of_each_method(full: Finished) -> None:
         for key in ("write_s", "update_s", "forget_s", "stale_rate", "forget_abstention", "neighbour_accuracy"):
             assert methods[name][f"lifecycle/{key}"]["value"] is not None, (name, key)
     assert methods["rag"]["lifecycle/write_hit_at_1"]["value"] is not None
-    assert methods["recall"]["lifecycle/growth_bytes"]["value"] == 2 * 64 * 4  # key and value, fp32
+    texts = {memory.id: len(memory.text.encode()) for memory in load_task("regs").memories}
+    grown = [texts[i] for r in full.of("recall", EditRecord) if r.step == "growth" for i in r.memory_ids]
+    key_and_value = 2 * 64 * 4  # fp32
+    grown_bytes = methods["recall"]["lifecycle/growth_bytes"]["value"]
+    assert grown_bytes == pytest.approx(key_and_value + sum(grown) / len(grown))
     assert {r.phase for r in full.of("recall", LifecycleRecord)} == {"before", "after", "recall_off"}
     assert methods["sft"]["lifecycle/write_tokens"]["value"] >= 300  # a whole fit
     assert len(full.of("sft", EditRecord)) == 3
