@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from methods.base import MethodError
 from methods.template import TemplateFacts, first_line, read_template, turn_end
 
-_QUERY_VALUE = re.compile(
-    r"^(q|v|kv|query|value)(_|$)|qkv|query_key_value|^(c_attn|att_proj|W[qv])$", re.IGNORECASE
-)
-_FUSED = re.compile(r"qkv|query_key_value|c_attn|att_proj", re.IGNORECASE)
+_FUSED = re.compile("qkv|query_key_value|c_attn|att_proj", re.IGNORECASE)
+_QUERY_VALUE = re.compile(rf"^(q|v|kv|query|value|W[qv])(_|$)|{_FUSED.pattern}", re.IGNORECASE)
 _POSITIONS = re.compile(r"wpe|pos")  # in the names of learned positions
 _NEEDED = {
     "inputs_embeds": "way to be fed vectors",
@@ -118,9 +116,7 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
         embedding_norm=_embedding_norm(embedding, len(tokenizer)),
         logit_scale=scale,
         logit_softcap=softcap,
-        trained_matrices=tuple(
-            name for name, module in model.named_modules() if any(module is m for m in matrices)
-        ),
+        trained_matrices=tuple(name for name, module in model.named_modules() if module in matrices),
         lora_targets=targets,
         query_value_targets=query_value,
         fused_query_value=any(_FUSED.search(name) for name in query_value),
@@ -152,21 +148,20 @@ def _read_logits(model: Any, config: Any) -> tuple[float, float]:
     mask_BT = torch.ones_like(ids_BT)
     model.eval()
     try:
-        plain_BTV = model(input_ids=ids_BT, attention_mask=mask_BT).logits
-        embeds_BTD = model.get_input_embeddings()(ids_BT)
-        fed = model(inputs_embeds=embeds_BTD, attention_mask=mask_BT, use_cache=True)
-        raw_BTV = head(decoder(inputs_embeds=embeds_BTD, attention_mask=mask_BT).last_hidden_state)
+        fed = model(inputs_embeds=model.get_input_embeddings()(ids_BT), attention_mask=mask_BT, use_cache=True)
+        raw_BTV = head(decoder(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state)
     except Exception as error:  # whatever a model of another kind trips over
         raise MethodError(f"{unsupported}a forward over embeddings fails ({first_line(error)})") from error
-    faults = {
-        "a token sees those behind it": not _close(fed.logits[0, :3], fed.logits[1, :3]),
-        "they keep no key-value cache": fed.past_key_values is None,
-        "embeddings fed in place of tokens give other logits": not _close(plain_BTV, fed.logits),
-    }
     softcap = float(getattr(config, "final_logit_softcapping", None) or 0)
     inner_BTV = torch.atanh(fed.logits / softcap) * softcap if softcap else fed.logits
     scale = float(f"{float((inner_BTV * raw_BTV).sum() / raw_BTV.square().sum()):.6g}")
-    faults["their logits are not their head's output"] = not _close(_logits(raw_BTV, scale, softcap), fed.logits)
+    faults = {
+        "a token sees those behind it": not _close(fed.logits[0, :3], fed.logits[1, :3]),
+        "they keep no key-value cache": fed.past_key_values is None,
+        "vectors fed in place of tokens give other logits, or logits are not their head's output": not _close(
+            _logits(raw_BTV, scale, softcap), fed.logits
+        ),
+    }
     for fault, found in faults.items():
         if found:
             raise MethodError(unsupported + fault)
@@ -181,21 +176,13 @@ def _linear_layers(model: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from transformers.pytorch_utils import Conv1D
 
     decoder, head = model.get_decoder(), model.get_output_embeddings()
-    inside = {id(module) for module in decoder.modules()}
-    everywhere = {name: module for name, module in model.named_modules() if name}
+    inside, everywhere = set(decoder.modules()) - {head}, dict(model.named_modules())
     layers = [
-        name
-        for name, module in everywhere.items()
-        if isinstance(module, (nn.Linear, Conv1D)) and id(module) in inside and module is not head
+        n for n, module in everywhere.items() if isinstance(module, (nn.Linear, Conv1D)) and module in inside
     ]
-
     alike, mine = Counter(map(_last, everywhere)), Counter(map(_last, layers))
     targets = [_last(n) if alike[_last(n)] == mine[_last(n)] and not _last(n).isdigit() else n for n in layers]
-    reached = {id(everywhere[name].weight) for name in layers}
-    reached |= {id(module.weight) for module in decoder.modules() if isinstance(module, nn.Embedding)}
-    rest = [
-        name.removesuffix(".weight")
-        for name, w in decoder.named_parameters()
-        if w.ndim > 1 and id(w) not in reached
-    ]
-    return tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(map(_last, rest)))
+    reached = {module.weight for module in inside if isinstance(module, (nn.Linear, Conv1D, nn.Embedding))}
+    others = [name for name, weight in decoder.named_parameters() if weight.ndim > 1 and weight not in reached]
+    rest = [_last(name.removesuffix(".weight")) for name in others]
+    return tuple(dict.fromkeys(targets)), tuple(dict.fromkeys(rest))
