@@ -1,39 +1,41 @@
-"""Samples -> batches of right-padded rows, grouped by length.
+"""Samples -> batches, grouped by length, and a batch -> one row of tokens.
 
-Shapes: B rows, T tokens, N labelled tokens, Q queries, I injections.
+Shapes: N tokens of the row, B samples, T tokens of the longest, L learnt tokens, Q queries, I injections.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from methods.chat import IGNORE, Sample
 
-COARSE, FINE = 32, 8  # tokens: what widths are padded to
-
-Spots = tuple[Tensor, Tensor]  # rows and places of some tokens: an index of a (B, T, ...) tensor
+COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
 
 @dataclass
 class Batch:
-    """Right-padded rows on the device."""
+    """Samples behind one another on the device, what all begin with once; N and L are filled up to round sizes."""
 
-    input_ids_BT: Tensor
+    input_ids_N: Tensor
+    positions_N: Tensor  # of each token in its sample
+    places_BT: Tensor  # of each sample's tokens in the row; behind its end any
     attention_mask_BT: Tensor
-    predicting: Spots  # the states that predict the N labels
-    labels_N: Tensor
-    weights_N: Tensor
-    asking: Spots  # the states that are the Q queries
+    back_N: Tensor  # of each token in the flattened (B, T); of what fills up any
+    predicting_L: Tensor  # places of the states that predict the labels
+    labels_L: Tensor
+    weights_L: Tensor  # 0 of what fills up
+    asking_Q: Tensor  # places of the states that are the queries
     memory_index_Q: Tensor
     teacher_row_Q: Tensor  # -1: none
-    injected: Spots  # the first pads of the I memories that are fed
+    injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
-    num_tokens: int  # computed, without padding
+    num_tokens: int  # of the samples
     lm_weight: float  # what the token losses' weighted sum is divided by
     num_asked: float  # what the retrieval losses' sum is divided by
 
@@ -47,33 +49,52 @@ def padding_multiple(dtype: torch.dtype, device: torch.device) -> int:
     return COARSE if device.type == "cpu" and dtype is torch.bfloat16 else FINE
 
 
+def common_tokens(samples: Sequence[Sample]) -> int:
+    """How many tokens all samples begin with, before anything is fed; the last token of each is its own."""
+    ends = [len(s) - 1 if s.pad_position < 0 else s.pad_position for s in samples]
+    alike = (len(set(column)) == 1 for column in zip(*(s.input_ids for s in samples), strict=False))
+    return min(sum(1 for _ in takewhile(bool, alike)), *ends)
+
+
 def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
-    """multiple: of tokens, that the widest row is padded to; it changes no loss."""
-    width = round_up(max(map(len, samples)), multiple)
-    learnt = [(b, n - 1, s.labels[n]) for b, s in enumerate(samples) for n in _learnt(s)]
-    weights = [w for s in samples for w in _weights(s)]
-    asked = [(b, s.recall_position, s.memory_index, s.teacher_row) for b, s in enumerate(samples) if _asks(s)]
-    fed = [(b, s.pad_position, s.memory_index) for b, s in enumerate(samples) if s.pad_position >= 0]
+    """multiple: of tokens, that sizes are filled up to; it changes no loss."""
+    common, width = common_tokens(samples), round_up(max(map(len, samples)), multiple)
+    row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
+    places: list[list[int]] = []
+    for b, sample in enumerate(samples):
+        begin = common if b else 0
+        places.append([*range(begin), *range(len(row), len(row) + len(sample) - begin)])
+        row += [(sample.input_ids[n], n, b * width + n) for n in range(begin, len(sample))]
+    placed = list(zip(samples, places, strict=True))
+    learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]
+    weights = [weight for s in samples for weight in _weights(s)]
+    asked = [(place[s.recall_position], s.memory_index, s.teacher_row) for s, place in placed if _asks(s)]
+    fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
-    def padded(values: Iterable[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*v, *[fill] * (width - len(v))] for v in values], device=device)
+    def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], multiple: int = 1) -> Sequence[Tensor]:
+        spare = round_up(len(found), multiple) - len(found)
+        rows = torch.tensor([*found, *[fill] * spare], dtype=torch.long, device=device)
+        return rows.reshape(-1, len(fill)).unbind(dim=1)
 
-    def columns(found: Sequence[tuple[int, ...]], count: int) -> Sequence[Tensor]:
-        return torch.tensor(found, dtype=torch.long, device=device).reshape(len(found), count).unbind(dim=1)
-
-    learnt_row, learnt_place, labels_N = columns(learnt, 3)
-    asked_row, asked_place, memory_index_Q, teacher_row_Q = columns(asked, 4)
-    fed_row, fed_place, fed_index_I = columns(fed, 3)
+    input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), multiple)
+    predicting_L, labels_L = columns(learnt, (0, 0), multiple)
+    asking_Q, memory_index_Q, teacher_row_Q = columns(asked, (0, 0, 0))
+    injected_I, fed_index_I = columns(fed, (0, 0))
+    weights_L = torch.zeros(len(labels_L))
+    weights_L[: len(weights)] = torch.tensor(weights)
     return Batch(
-        input_ids_BT=padded((s.input_ids for s in samples), pad_token_id),
-        attention_mask_BT=padded(([1] * len(s) for s in samples), 0),
-        predicting=(learnt_row, learnt_place),
-        labels_N=labels_N,
-        weights_N=torch.tensor(weights, dtype=torch.float, device=device),
-        asking=(asked_row, asked_place),
+        input_ids_N=input_ids_N,
+        positions_N=positions_N,
+        places_BT=torch.tensor([[*p, *[0] * (width - len(p))] for p in places], device=device),
+        attention_mask_BT=torch.tensor([[1] * len(p) + [0] * (width - len(p)) for p in places], device=device),
+        back_N=back_N,
+        predicting_L=predicting_L,
+        labels_L=labels_L,
+        weights_L=weights_L.to(device),
+        asking_Q=asking_Q,
         memory_index_Q=memory_index_Q,
         teacher_row_Q=teacher_row_Q,
-        injected=(fed_row, fed_place),
+        injected_I=injected_I,
         fed_index_I=fed_index_I,
         num_tokens=sum(map(len, samples)),
         lm_weight=sum(weights),
@@ -87,12 +108,13 @@ def _asks(sample: Sample) -> bool:
 
 
 def _learnt(sample: Sample) -> list[int]:
-    """The labelled tokens; a sample's first token is never predicted."""
-    return [n for n in range(1, len(sample)) if sample.labels[n] != IGNORE]
+    """The labelled tokens, those of weight 0 apart; a sample's first token is never predicted."""
+    weights = sample.loss_weights or (1.0,) * len(sample)
+    return [n for n in range(1, len(sample)) if sample.labels[n] != IGNORE and weights[n]]
 
 
 def _weights(sample: Sample) -> list[float]:
-    """Of the labelled tokens' losses."""
+    """Of the learnt tokens' losses."""
     return [sample.loss_weights[n] if sample.loss_weights else 1.0 for n in _learnt(sample)]
 
 

@@ -23,8 +23,10 @@ from torch.nn import functional as F
 from methods import control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.batches import Batch, padding_multiple, round_up, share_of
-from methods.chat import IGNORE, Sample
+from methods.batches import Batch, padding_multiple, share_of
+from methods.chat import Sample
+from methods.lora import fused
+from methods.packing import hidden_states, packing
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 TAU = 0.05  # memory logits are cosine / tau in training
@@ -143,36 +145,28 @@ class MemoryLM(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        embeds_BTD = self._injected(control_rows.embed(base.get_input_embeddings(), batch.input_ids_BT), batch)
-        decoder = getattr(base, base.base_model_prefix)
-        hidden_BTD = decoder(
-            inputs_embeds=embeds_BTD, attention_mask=batch.attention_mask_BT, use_cache=False
-        ).last_hidden_state
+        embeds_ND = self._injected(control_rows.embed(base.get_input_embeddings(), batch.input_ids_N), batch)
+        hidden_ND = hidden_states(getattr(base, base.base_model_prefix), embeds_ND, batch)
         losses: dict[str, Tensor] = {}
-        if len(batch.labels_N):  # the head runs on the states that predict a label only
-            spare = round_up(len(batch.labels_N)) - len(batch.labels_N)
-            labels = F.pad(batch.labels_N, (0, spare), value=IGNORE)
-            weights = F.pad(batch.weights_N, (0, spare))
-            rows, places = (F.pad(index, (0, spare)) for index in batch.predicting)
-            logits = self.logits(control_rows.head(base.get_output_embeddings(), hidden_BTD[rows, places]))
-            token_losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="none")
-            losses["lm"] = (token_losses * weights).sum() / batch.lm_weight
+        if len(batch.labels_L):  # the head runs on the states that predict a label only
+            logits_LV = self.logits(control_rows.head(base.get_output_embeddings(), hidden_ND[batch.predicting_L]))
+            losses_L = F.cross_entropy(logits_LV, batch.labels_L, reduction="none")
+            losses["lm"] = (losses_L * batch.weights_L).sum() / batch.lm_weight
         num_here = len(batch.memory_index_Q)
         if num_here and self.memory is not None:
-            query_QD = hidden_BTD[batch.asking].float()
+            query_QD = hidden_ND[batch.asking_Q].float()
             mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q, batch.teacher_row_Q)
             losses["retrieval"] = mean * (num_here / batch.num_asked)
-        return losses or {"lm": hidden_BTD.sum() * 0.0}  # other processes wait for this one's gradient
+        return losses or {"lm": hidden_ND.sum() * 0.0}  # other processes wait for this one's gradient
 
-    def _injected(self, embeds_BTD: Tensor, batch: Batch) -> Tensor:
+    def _injected(self, embeds_ND: Tensor, batch: Batch) -> Tensor:
         """The embeddings with memory vectors under their pads."""
         if not len(batch.fed_index_I):
-            return embeds_BTD
+            return embeds_ND
         assert self.memory is not None
-        vectors_IPD = self.memory.vectors(batch.fed_index_I).to(embeds_BTD)
-        rows, first = batch.injected
-        places = first[:, None] + torch.arange(vectors_IPD.shape[1], device=first.device)
-        return embeds_BTD.index_put((rows[:, None], places), vectors_IPD)
+        vectors_IPD = self.memory.vectors(batch.fed_index_I).to(embeds_ND)
+        pads_IP = batch.injected_I[:, None] + torch.arange(vectors_IPD.shape[1], device=embeds_ND.device)
+        return embeds_ND.index_put((pads_IP,), vectors_IPD)
 
 
 def _schedule(share: float) -> float:
@@ -315,26 +309,9 @@ def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> 
 
 @contextmanager
 def _fast_forward(peft_model: Any, backbone: Backbone) -> Iterator[None]:
-    """The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones.
-
-    Under autocast PEFT would cast every input to fp32 for its fp32 LoRA weights, and autocast back again. And
-    on a CPU the flash kernel is slower than plain attention at these lengths.
-    """
-    base = peft_model.get_base_model()
-    usual = base.config._attn_implementation
-    plain = backbone.device.type == "cpu" and usual == "sdpa"
-    casting = [layer for layer in peft_model.modules() if getattr(layer, "cast_input_dtype_enabled", False)]
-    if plain:
-        base.set_attn_implementation("eager")
-    for layer in casting:
-        layer.cast_input_dtype_enabled = backbone.dtype is not torch.bfloat16
-    try:
+    """The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones."""
+    with packing(peft_model.get_base_model()), fused(peft_model):
         yield
-    finally:
-        for layer in casting:
-            layer.cast_input_dtype_enabled = True
-        if plain:
-            base.set_attn_implementation(usual)
 
 
 def _merge(backbone: Backbone, peft_model: Any) -> None:

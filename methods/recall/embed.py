@@ -67,7 +67,7 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
         samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
         hidden_BTD = decoder(
-            input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False
+            input_ids=batch.input_ids_N[batch.places_BT], attention_mask=batch.attention_mask_BT, use_cache=False
         ).last_hidden_state
         last_B = batch.attention_mask_BT.sum(dim=1) - 1
         found.append(hidden_BTD[torch.arange(len(samples), device=hidden_BTD.device), last_B])

@@ -1,4 +1,4 @@
-"""Samples into batches: rows padded without loss, grouped by length, shared among processes."""
+"""Samples into batches: one row without loss, grouped by length, shared among processes."""
 
 from __future__ import annotations
 
@@ -28,33 +28,35 @@ def test_no_batch_is_over_its_tokens_unless_it_is_one_sample() -> None:
     rng = random.Random(2)
     samples = [supervised([1], [2] * rng.randint(1, 300), "sft_only") for _ in range(200)]
     for batch in length_grouped(samples, 256, rng):
-        padded = collate(batch, 0, CPU).input_ids_BT.numel()
-        assert padded <= 256 or len(batch) == 1
+        assert collate(batch, 0, CPU).places_BT.numel() <= 256 or len(batch) == 1
 
 
-def test_collate_pads_without_loss(lively: Backbone) -> None:
+def test_a_row_holds_every_sample(lively: Backbone) -> None:
+    """Each at its places, with its positions; what all begin with stands there once."""
     samples = [sample for batch in batches_of(lively) for sample in batch]
     batch = collate(samples, 2, CPU)
-    for row, sample in enumerate(samples):
-        size = len(sample)
-        assert batch.input_ids_BT[row, :size].tolist() == list(sample.input_ids)
-        rows, places = batch.predicting
-        learnt = dict(zip((places[rows == row] + 1).tolist(), batch.labels_N[rows == row].tolist(), strict=True))
-        assert learnt == {n: label for n, label in enumerate(sample.labels) if label != IGNORE}
-        assert batch.attention_mask_BT[row].tolist() == [1] * size + [0] * (batch.input_ids_BT.shape[1] - size)
-    assert batch.num_tokens == sum(map(len, samples))
+    learnt = dict(zip(batch.predicting_L.tolist(), batch.labels_L.tolist(), strict=True))
+    for sample, places_T in zip(samples, batch.places_BT, strict=True):
+        own_T = places_T[: len(sample)]
+        assert batch.input_ids_N[own_T].tolist() == list(sample.input_ids)
+        assert batch.positions_N[own_T].tolist() == list(range(len(sample)))
+        for n, label in enumerate(sample.labels):
+            if label != IGNORE:
+                assert learnt[int(own_T[n - 1])] == label
+    assert batch.attention_mask_BT.sum(dim=1).tolist() == list(map(len, samples))
+    assert batch.num_tokens == sum(map(len, samples)) > len(set(batch.places_BT.flatten().tolist()))
     assert batch.memory_index_Q.tolist() == batch.fed_index_I.tolist() == [1, 4]
 
 
-def test_how_far_rows_are_padded_changes_no_loss(lively: Backbone) -> None:
-    """To few widths where kernels are compiled for each, else to as little as may be."""
+def test_how_far_sizes_are_filled_up_changes_no_loss(lively: Backbone) -> None:
+    """To few sizes where kernels are compiled for each, else to as little as may be."""
     assert padding_multiple(torch.bfloat16, CPU) == COARSE
     assert padding_multiple(torch.float32, CPU) == padding_multiple(torch.bfloat16, torch.device("cuda")) == FINE
     samples, memory = [s for batch in batches_of(lively) for s in batch], term(lively)
-    longest, found = max(map(len, samples)), []
+    found = []
     for multiple in (FINE, COARSE):
         batch = collate(samples, lively.tokenizer.pad_token_id, CPU, multiple)
-        assert batch.input_ids_BT.shape[1] == -(-longest // multiple) * multiple
+        assert len(batch.input_ids_N) % multiple == len(batch.labels_L) % multiple == 0
         with torch.no_grad():
             found.append({name: float(loss) for name, loss in MemoryLM(lively.model, memory)(batch).items()})
     assert found[0] == pytest.approx(found[1], rel=1e-5)
