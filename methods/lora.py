@@ -61,7 +61,7 @@ def fused(peft_model: Any) -> Iterator[None]:
     """Within, plain LoRA layers on frozen linear ones compute so; others stay PEFT's."""
     from peft.tuners.lora import Linear
 
-    layers = [
+    layers: list[Any] = [
         layer
         for layer in peft_model.modules()
         if type(layer) is Linear and type(layer.base_layer) is nn.Linear and not layer.lora_variant
