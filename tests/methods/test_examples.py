@@ -25,7 +25,6 @@ from methods.examples import (
     plain_messages,
     reading_examples,
     recall_pieces,
-    self_made_cues,
     talk_before,
     think_pieces,
     unanswerable_examples,
@@ -33,53 +32,25 @@ from methods.examples import (
 from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
 from tasks.dialogues import CONTRADICTIONS, RE_ASKS
 from tasks.registry import load_task
+from tasks.self_cues import self_made_questions
 
 ALL = load_task("regs")
-LISBON = Memory(
-    "1", "Staff get 31 euros per day. On the 19th Ana Reis pays it, by 23:05, into account 1,200.", "Meals, Lisbon"
-)
+LISBON = Memory("1", "Staff get 31 euros per day. On the 19th Ana Reis pays it.", "Meals, Lisbon")
 
 
-def test_every_clause_gets_questions() -> None:
-    """Else an uncued clause would never be asked for in training."""
-    assert [m.id for m in ALL.memories if not self_made_cues(m, 3)] == []
+def made(memory: Memory, limit: int) -> list[Example]:
+    """Of an uncued clause."""
+    return clause_examples([replace(memory, cues=())], ExampleConfig(self_cues=limit))[memory.id]
 
 
 def test_a_self_made_question_leads_to_its_clause_and_no_further() -> None:
     for memory in ALL.memories:
-        questions = [example.messages[-1].content for example in self_made_cues(memory, 99)]
-        assert len(set(questions)) == len(questions)
-        for question in questions:
-            assert {"what", "what,", "what?", "how"} & set(question.split()), question
-            assert question.startswith(f"{memory.title}: ")
-        for example in self_made_cues(memory, 99):
+        assert [e.messages for e in made(memory, 3)] == [
+            (Message("user", question),) for question in self_made_questions(memory, 3)
+        ]
+        for example in made(memory, 3):
             assert (example.memory_id, example.clause) == (memory.id, memory.text)
             assert example.answer == example.reasoning == ""  # an answer by rule would teach any fact
-
-
-def test_self_made_questions_by_hand() -> None:
-    assert [e.messages[-1].content.removeprefix("Meals, Lisbon: ") for e in self_made_cues(LISBON, 99)] == [
-        "staff get how many euros per day?",
-        "on the what Ana Reis pays it, by 23:05, into account 1,200?",
-        "on the 19th what pays it, by 23:05, into account 1,200?",
-        "on the 19th Ana Reis pays it, by what, into account 1,200?",
-        "on the 19th Ana Reis pays it, by 23:05, into account what?",
-    ]
-    title = self_made_cues(Memory("3", "Guests of Ana Reis pay 5 euros.", "Guests, Ana Reis"), 9)
-    assert len(title) == 1  # what the title says is no question
-    gate = self_made_cues(Memory("2", "The gate closes at 21:15 and opens at 6."), 3)
-    assert [e.messages[-1].content for e in gate] == [
-        "The gate closes at what and opens at 6?",
-        "The gate closes at 21:15 and opens at what?",
-    ]
-
-
-def test_at_most_so_many_and_always_the_same() -> None:
-    drawn = self_made_cues(LISBON, 2)
-    assert len(drawn) == 2
-    assert drawn == self_made_cues(LISBON, 2)
-    assert set(drawn) < set(self_made_cues(LISBON, 99))
-    assert self_made_cues(LISBON, 0) == []
 
 
 def test_cues_come_first_and_self_made_ones_beside_them() -> None:
@@ -87,8 +58,8 @@ def test_cues_come_first_and_self_made_ones_beside_them() -> None:
     cued = Memory("1", LISBON.text, LISBON.title, (cue,))
     uncued = Memory("2", LISBON.text, LISBON.title)
     plain = Memory("3", "Be kind to guests.")
-    examples = clause_examples([cued, uncued, plain], ExampleConfig(self_cues=3))
-    assert {key: len(found) for key, found in examples.items()} == {"1": 2, "2": 3, "3": 0}
+    examples = clause_examples([cued, uncued, plain], ExampleConfig(self_cues=2))
+    assert {key: len(found) for key, found in examples.items()} == {"1": 2, "2": 2, "3": 0}
     first = examples["1"][0]
     assert first.messages == (Message("user", cue.question),)
     assert (first.reasoning, first.answer, first.clause) == ("It is there.", "31 euros", LISBON.text)
@@ -178,7 +149,7 @@ def of(place: str) -> Example:
 
 
 def test_history_comes_before_and_as_often_as_asked(whole: None) -> None:
-    example = self_made_cues(MEALS, 1)[0]
+    example = made(MEALS, 1)[0]
     rng = random.Random(0)
 
     def drawn(probability: float) -> Example:
@@ -278,8 +249,8 @@ def test_talk_stands_before_a_claim_and_a_follow_up_and_not_where_it_is_asked_ag
 
 def test_what_has_no_answer_cannot_come_again(whole: None) -> None:
     """A self-made question has neither answer nor rival; a lone clause's cue can only be asked again."""
-    made, rng = self_made_cues(MEALS, 1)[0], random.Random(0)
-    assert all(later_turn(made, [TWO_TURNS], BARE, rng) == made for _ in range(20))
+    by_rule, rng = made(MEALS, 1)[0], random.Random(0)
+    assert all(later_turn(by_rule, [TWO_TURNS], BARE, rng) == by_rule for _ in range(20))
     alone = [later_turn(of("Porto"), [TWO_TURNS], BARE, rng) for _ in range(20)]
     assert all(
         d.messages[: len(of("Porto").messages)] == of("Porto").messages and len(d.messages) > 2 for d in alone
@@ -317,7 +288,7 @@ def test_a_clause_without_a_name_in_its_family_is_not_asked_for_in_half_sentence
     found = clause_examples(nameless, ExampleConfig())["Cork"][0]
     assert found.leads == ()
     assert found.rivals == ("4 days",)
-    assert self_made_cues(MEALS, 1)[0].rivals == ()
+    assert made(MEALS, 1)[0].rivals == ()
 
 
 # The one answer format.

@@ -327,19 +327,22 @@ def test_siblings_with_like_questions_are_told_apart() -> None:
 
 
 def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
-    """Of the bank as it is; where none is near, it starts at its own key."""
+    """Of the bank as it is; the null memory does not count."""
     bank = MemoryBank(torch.zeros(4), 2.0, "")
     keys, values = torch.eye(4)[:3], torch.eye(4)[1:]
     several = torch.tensor([[5.0, 0, 0, 0], [0, 7.0, 0, 0]])
     bank.write([NULL_ID, "a", "b"], ["null", "A", "B"], keys, [values[:1] * 2, values[1:2] * 2, several])
+    near_null = F.normalize(torch.tensor([1.0, 0.1, 0.1, 0.0]), dim=-1)
     near_a = F.normalize(torch.tensor([0.0, 1.0, 0.2, 0.0]), dim=-1)
     near_b = F.normalize(torch.tensor([0.0, 0.2, 1.0, 0.0]), dim=-1)
-    far = F.normalize(torch.tensor([0.9, 0.1, 0.1, 0.9]), dim=-1)  # the null memory does not count
-    starts = plan_starts(bank, torch.stack([near_a, near_b, far]))
-    assert torch.equal(starts[0], values[1][None] * 2)
-    assert torch.equal(starts[1], several)
-    assert torch.equal(starts[2], far[None] * 2)
-    assert bank.ids == [NULL_ID, "a", "b"]
+    far = F.normalize(torch.tensor([0.1, 0.1, 0.1, 0.9]), dim=-1)
+    starts = plan_starts(bank, torch.stack([near_null, near_a, near_b, far]))
+    assert torch.equal(starts[0], near_null[None] * 2)
+    assert torch.equal(starts[1], values[1][None] * 2)
+    assert torch.equal(starts[2], several)
+    assert torch.equal(starts[3], far[None] * 2)
+    empty = MemoryBank(torch.zeros(4), 2.0, "")
+    assert torch.equal(plan_starts(empty, near_a[None])[0], near_a[None] * 2)
 
 
 def test_written_memories_are_found_and_forgotten_exactly(pristine_lively: Backbone) -> None:
