@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import ledger, lifecycle, retention, structure
+from eval import ledger, lifecycle_metrics, retention, structure
 from eval.cost import cost_metrics, cost_resamples
 from eval.ledger import MemoryPath
 from eval.records import CostRecord, RecordError, TurnRecord
@@ -51,7 +51,7 @@ NEVER_LOOKS_UP = missing("it never looks anything up")  # of a method that keeps
 NO_MEMORY = "none"  # the control arm that never saw a clause
 NOT_RUN: dict[str, str] = {  # metrics of the passes that only evaluation=full runs
     **dict.fromkeys(("ability/before", "ability/after", "ability/with_memory"), "the ability pass was not run"),
-    **dict.fromkeys(lifecycle.KEYS, "the lifecycle pass was not run"),
+    **dict.fromkeys(lifecycle_metrics.KEYS, "the lifecycle pass was not run"),
 }
 
 

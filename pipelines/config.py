@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from eval.lifecycle import LifecycleOptions
+from eval.lifecycle_plan import LifecycleOptions
 from methods.arms import ARMS, LENDERS
 from methods.backbone import PACKAGED_LM
 from methods.decode import Sampling

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eval.lifecycle import RefitSet, plan_lifecycle, run_lifecycle
+from eval.lifecycle import run_lifecycle
+from eval.lifecycle_plan import RefitSet, plan_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method

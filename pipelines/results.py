@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from eval.ability import ability_metrics, ability_resamples
-from eval.lifecycle import lifecycle_metrics, lifecycle_resamples
+from eval.lifecycle_metrics import lifecycle_metrics, lifecycle_resamples
 from eval.records import (
     AbilityRecord,
     CostRecord,

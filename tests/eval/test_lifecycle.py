@@ -15,17 +15,9 @@ import numpy as np
 import pytest
 from planted import ABSTAINS, USAGE, raw_of
 
-from eval.lifecycle import (
-    KEYS,
-    LifecycleOptions,
-    LifecyclePlan,
-    RefitSet,
-    lifecycle_metrics,
-    lifecycle_resamples,
-    plan_lifecycle,
-    run_lifecycle,
-    turns_of,
-)
+from eval.lifecycle import run_lifecycle
+from eval.lifecycle_metrics import KEYS, lifecycle_metrics, lifecycle_resamples, turns_of
+from eval.lifecycle_plan import LifecycleOptions, LifecyclePlan, RefitSet, plan_lifecycle
 from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, read_all_records
 from eval.stats import Estimate
 from methods.base import Answer, Context, FitReport, Lookup, Method, RefitNeeded, WriteReport

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from commands import SMALL, run_command, run_folders, use
 
-from eval.lifecycle import KEYS
+from eval.lifecycle_metrics import KEYS
 from eval.records import (
     AbilityRecord,
     EditRecord,
