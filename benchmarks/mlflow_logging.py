@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, Lookup, Usage
+from methods.parts import Part
 from reports.base import ClauseFacts, Comparison, TaskFacts
 from reports.saved import MEASURED, read_run
 from tasks.base import QA
@@ -36,11 +37,9 @@ def made_up(run: Comparison) -> Comparison:
         for number in range(NUM_TURNS):
             dialogue, turn = number % NUM_DIALOGUES, number // NUM_DIALOGUES
             qa = QA(f"q{number}", "What does a night in Lisbon cost at most?", "128 euros", (f"c{number % 18}",))
-            think = (CLAUSE * 4)[:400]
+            think, said = (CLAUSE * 4)[:400], Part("text", "128 euros")
             answer = Answer(
-                raw=f"<think>\n{think}\n</think>\n128 euros",
-                think=think,
-                final="128 euros",
+                parts=(Part("control", "<think>"), Part("text", think), Part("control", "</think>"), said),
                 lookups=tuple(Lookup(f"c{i}", 0.9 - 0.05 * i, CLAUSE, ranked) for i in range(lookups)),
                 usage=Usage(300, 90),
             )

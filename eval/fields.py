@@ -26,8 +26,8 @@ class FieldError(ValueError):
 def decode(kind: type[T], body: Mapping[str, Any]) -> T:
     """The dataclass of these fields. Raises FieldError for one that is missing, unknown or of another type.
 
-    Understands text, numbers, true and false, `Literal`, `X | None`, tuples, dictionaries with text as keys, and
-    dataclasses of these. A field with a default may be absent. A whole number may stand for a float.
+    Understands text, numbers, true and false, `Literal`, `X | None`, tuples, bare or named, dictionaries with text
+    as keys, and dataclasses of these. A field with a default may be absent. A whole number may stand for a float.
     """
     decoded: T = _value(kind, body, "")
     return decoded
@@ -41,6 +41,8 @@ def _types(kind: type) -> dict[str, Any]:
 def _value(hint: Any, value: Any, place: str) -> Any:
     """value as the hint wants it. place: the field's name, with those that it lies in."""
     origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, tuple):  # a named one
+        return hint(*_tuple(tuple(_types(hint).values()), value, place))
     if dataclasses.is_dataclass(hint):
         return _fields(hint, value, place)
     if origin in (Union, UnionType):

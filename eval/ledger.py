@@ -12,31 +12,19 @@ answerable asks: scored turns that a clause answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from eval.records import TurnRecord
 from eval.retention import answerable_key_of, correct, key_of
 from eval.scoring import verbatim
 from eval.stats import Sample, sample
-from eval.structure import RECALL, gold_text, recited
-
-RECALL_NAMES = ("recall", "oracle_vector", "random_vector")  # how the names of recall methods begin
-MemoryPath = Literal[
-    "recall",  # decides itself, by a <recall> token, whether to look up
-    "retrieve",  # looks up on every turn, before generating
-    "weights",  # never looks up
-]
+from eval.structure import gold_text, recited
+from methods.base import MemoryPath
 
 
 def memory_path(records: Sequence[TurnRecord]) -> MemoryPath:
-    """How a method's memories reach its answers, read off its records.
-
-    recall: an answer holds a `<recall>` token, or the method's name says that it could have (a recall
-    method that never triggers is one still). retrieve: no such token, but lookups. weights: neither.
-    """
-    if any(RECALL in r.answer.raw or r.method.startswith(RECALL_NAMES) for r in records):
-        return "recall"
-    return "retrieve" if any(r.answer.lookups for r in records) else "weights"
+    """How memories reach the answers of one method, as its records say; one that looks nothing up says so too."""
+    paths = {record.answer.memory_path for record in records}
+    return "recall" if "recall" in paths else "retrieve" if "retrieve" in paths else "weights"
 
 
 def _found(record: TurnRecord) -> bool:

@@ -18,7 +18,7 @@ from methods.base import Answer, Usage
 from methods.shapes import Shapes
 from tasks.base import QA, TurnKind
 
-SCHEMA = 1
+SCHEMA = 2
 
 AbilityArm = Literal[
     "before",  # the untouched backbone

@@ -1,4 +1,4 @@
-"""Is the answer's form whole? Judged on the raw tokens, control tokens included.
+"""Is the answer's form whole? Judged on its parts as its ids cut them, never on its text (`methods.parts`).
 
 The form that every method is trained on: `<think>` REASONING `</think>` ANSWER, where a recall inside
 the think reads `<recall><|memory_pad|>` TEXT `</recall>` and reasoning goes on behind it. That a model
@@ -14,14 +14,26 @@ from functools import lru_cache
 
 from eval.records import RecordError, TurnRecord
 from eval.retention import correct
-from eval.scoring import overlap_f1, recites
+from eval.scoring import is_abstention, overlap_f1, recites
 from eval.stats import Sample, sample
+from methods.base import Answer
+from methods.chat import split_think
+from methods.parts import (
+    MEMORY_PAD,
+    RECALL,
+    RECALL_END,
+    THINK,
+    THINK_END,
+    TURN_MARK,
+    Part,
+    final_answer,
+    read,
+    recalled_texts,
+    thought,
+)
 
-THINK, END_THINK = "<think>", "</think>"
-RECALL, PAD, END_RECALL = "<recall>", "<|memory_pad|>", "</recall>"
-STOP_TOKENS = frozenset({"<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>"})
 NO_PAD = "<recall> without its <|memory_pad|>"
-_CONTROL = re.compile(r"(</?think>|</?recall>|<\|[A-Za-z0-9_]+\|>|</?s>|<(?:pad|bos|eos|unk|end_of_turn)>)")
+TRUNCATED = "cut at its token cap"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 SAME_STEP_F1 = 0.6  # two steps count as the same from this token F1 on
 
@@ -33,14 +45,11 @@ class Structure:
     well_formed: bool
     faults: tuple[str, ...]  # in plain words; empty where well formed
     think_closed: bool  # one <think>, then one </think>
-    num_recalls: int
+    num_recalls: int  # inside the think, or before one
     stopped_after_recall: bool  # the last recall is followed by no reasoning inside the think
-    leaks: tuple[str, ...]  # control tokens that stand where none belongs
-    recalled: tuple[str, ...]  # texts between <|memory_pad|> (or <recall>) and </recall>, in order
-    think: str  # text of the think without control tokens, recalled texts included
+    leaks: tuple[str, ...]  # control tokens that stand where none belongs, and turn marks that are spelt out
     steps: tuple[str, ...]  # reasoning sentences of the think, recalled texts left out
     steps_after_recall: tuple[str, ...]  # those behind the last recall
-    answer: str  # text behind </think>, control tokens left out
 
 
 def sentences(text: str) -> tuple[str, ...]:
@@ -49,105 +58,98 @@ def sentences(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16384)
-def parse(raw: str) -> Structure:
-    """Reads the raw text of one answer, from the first new token to the stop token.
+def parse(parts: tuple[Part, ...], finished: bool = True, given: str = "") -> Structure:
+    """The form of one answer, from the first new token to the stop token.
 
     Well formed: the first token is the only `<think>`; one `</think>` closes it; text stands inside and
     behind it; every `<recall>` lies in the think, is followed at once by its `<|memory_pad|>` (one for each
     vector of the memory) and is closed by `</recall>` there; no other control token stands anywhere, but for
-    one stop token at the end.
-    """
-    parts = [part for part in _CONTROL.split(raw) if part]
-    while parts and not parts[-1].strip():
-        parts.pop()
-    if parts and parts[-1] in STOP_TOKENS:
-        parts.pop()
-    tokens = [part for part in parts if _CONTROL.fullmatch(part)]
-    opened, closed = tokens.count(THINK), tokens.count(END_THINK)
+    the one that ended it, and no chat template's turn mark is spelt out; it was not cut at its token cap.
 
+    finished: False where it was cut. given: texts that the model had at hand, which it may quote, marks and all.
+    """
+    pieces = read(parts)
+    tokens = [text for kind, text in pieces if kind == "control"]
+    opened, closed = tokens.count(THINK), tokens.count(THINK_END)
     leaks: list[str] = []
-    faults: list[str] = []
-    recalled: list[str] = []
-    think: list[str] = []  # all text of the think
-    reasoning: list[list[str]] = [[]]  # text outside recalls, a new list from each recall on
-    answer: list[str] = []
+    faults: list[str] = [] if finished else [TRUNCATED]
+    reasoning = [""]  # text of the think outside recalls, anew from each recall on
     place = "before"  # before, think, pad (right behind <recall>), recall, answer
-    for before, part in zip(["", *parts], parts, strict=False):
-        if _CONTROL.fullmatch(part) is None:
-            if place == "before" and part.strip():
+    for before, (kind, text) in zip(["", *(text for _, text in pieces)], pieces, strict=False):
+        if kind != "control":
+            if place == "before" and text.strip():
                 faults.append("text before <think>")
-            if place == "answer":
-                answer.append(part)
             elif place == "pad":
                 faults.append(NO_PAD)
                 place = "recall"
-            if place == "recall":
-                recalled[-1] += part
-            elif place in ("think", "before"):
-                reasoning[-1].append(part)
-            if place not in ("answer", "before"):
-                think.append(part)
+            if kind == "think":
+                reasoning[-1] += text
+            if kind != "recalled":
+                leaks += [mark[1] for mark in TURN_MARK.finditer(text) if mark[1] and mark[1] not in given]
             continue
-        if place == "pad" and part != PAD:
+        if place == "pad" and text != MEMORY_PAD:
             faults.append(NO_PAD)
             place = "recall"
-        if part == THINK and place == "before":
+        if text == THINK and place == "before":
             place = "think"
-        elif part == END_THINK and place in ("think", "recall"):
+        elif text == THINK_END and place in ("think", "recall"):
             if place == "recall":
                 faults.append("a recall is not closed before </think>")
             place = "answer"
-        elif part == RECALL and place in ("think", "before", "recall"):
-            if place == "before":
-                faults.append("a recall outside the think")
-                leaks.append(part)
-            elif place == "recall":
-                faults.append("a recall inside a recall")
-                leaks.append(part)
-            recalled.append("")
-            reasoning.append([])
+        elif text == RECALL and place in ("think", "before", "recall"):
+            if place != "think":
+                faults.append("a recall outside the think" if place == "before" else "a recall inside a recall")
+                leaks.append(text)
+            reasoning.append("")
             place = "pad"
-        elif part == PAD and (place == "pad" or (place == "recall" and before == PAD)):
+        elif text == MEMORY_PAD and (place == "pad" or (place == "recall" and before == MEMORY_PAD)):
             place = "recall"
-        elif part == END_RECALL and place == "recall":
+        elif text == RECALL_END and place == "recall":
             place = "think"
         else:
-            leaks.append(part)
+            leaks.append(text)
     if place in ("pad", "recall"):
         faults.append("a recall is never closed")
     if leaks:
         faults.append("control tokens where none belongs: " + " ".join(dict.fromkeys(leaks)))
     if opened != 1 or closed != 1:
         faults.append(f"<think> opened {opened} and closed {closed} times")
-    if not "".join(think).strip():
+    if not thought(pieces):
         faults.append("nothing is thought")
-    if not "".join(answer).strip():
+    if not final_answer(pieces):
         faults.append("no answer behind </think>")
 
-    after = sentences("".join(reasoning[-1])) if recalled else ()
+    num_recalls = len(reasoning) - 1
+    after = sentences(reasoning[-1]) if num_recalls else ()
     return Structure(
         well_formed=not faults,
         faults=tuple(dict.fromkeys(faults)),
-        think_closed=opened == 1 and closed == 1 and tokens.index(THINK) < tokens.index(END_THINK),
-        num_recalls=len(recalled),
-        stopped_after_recall=bool(recalled) and not after,
+        think_closed=opened == 1 and closed == 1 and tokens.index(THINK) < tokens.index(THINK_END),
+        num_recalls=num_recalls,
+        stopped_after_recall=num_recalls > 0 and not after,
         leaks=tuple(leaks),
-        recalled=tuple(text.strip() for text in recalled),
-        think="".join(think).strip(),
-        steps=tuple(step for block in reasoning for step in sentences("".join(block))),
+        steps=tuple(step for block in reasoning for step in sentences(block)),
         steps_after_recall=after,
-        answer="".join(answer).strip(),
     )
 
 
 def structure_of(record: TurnRecord) -> Structure:
-    """As `parse`; where each recall is followed by the very text that was looked up, no pad is missed."""
-    found = parse(record.answer.raw)
-    given = tuple(lookup.text.strip() for lookup in record.answer.lookups)
-    if NO_PAD not in found.faults or PAD in record.answer.raw or found.recalled != given:
-        return found
-    faults = tuple(fault for fault in found.faults if fault != NO_PAD)
-    return replace(found, well_formed=not faults, faults=faults)
+    """As `parse`, with what the record's lookups say of its recalls.
+
+    Where each recall is followed by the very text that was looked up, no pad is missed. Where the last one chose
+    the null memory, "no clause covers this", an abstention behind the closed think needs no reasoning between.
+    """
+    answer = record.answer
+    texts = [lookup.text.strip() for lookup in answer.lookups]
+    found = parse(answer.parts, answer.finished, "\n".join([record.question, record.memory_text, *texts]))
+    padded = Part("control", MEMORY_PAD) in answer.parts
+    if NO_PAD in found.faults and not padded and recalled_texts(answer.pieces) == texts:
+        faults = tuple(fault for fault in found.faults if fault != NO_PAD)
+        found = replace(found, well_formed=not faults, faults=faults)
+    null = found.num_recalls == len(texts) > 0 and not answer.lookups[-1].memory_id
+    if found.stopped_after_recall and null and found.think_closed and is_abstention(answer.final):
+        found = replace(found, stopped_after_recall=False)
+    return found
 
 
 def gold_text(record: TurnRecord) -> str:
@@ -162,7 +164,7 @@ def gold_text(record: TurnRecord) -> str:
 
 def reference_steps(text: str) -> tuple[str, ...]:
     """Steps of a reference chain, given bare or as a whole reply `<think>` CHAIN `</think>` ANSWER."""
-    return parse(text).steps if THINK in text else sentences(text)
+    return sentences(split_think(text)[0] or text)
 
 
 def chain_kept(steps: Sequence[str], reference: Sequence[str]) -> float:
@@ -181,22 +183,22 @@ def chain_kept(steps: Sequence[str], reference: Sequence[str]) -> float:
     return lengths[-1][-1] / max(len(steps), len(reference))
 
 
-def _reasoning_after_clause(structure: Structure, memory_text: str) -> tuple[bool, int]:
+def _reasoning_after_clause(answer: Answer, structure: Structure, memory_text: str) -> tuple[bool, int]:
     """Does a clause stand in the think, recalled or quoted, and how many sentences follow it?
 
     Recalled: any recall with text. Quoted: the run of sentences most like the gold clause has a token F1
     of 0.6 or more with it; a sibling's clause passes too, since form and content are judged apart.
     """
-    if any(structure.recalled):
+    if any(recalled_texts(answer.pieces)):
         return True, len(structure.steps_after_recall)
-    thought = sentences(structure.think)
+    steps = sentences(answer.think)
     length = max(1, len(sentences(memory_text)))
     best, end = 0.0, 0
-    for start in range(len(thought)):
-        score = overlap_f1(" ".join(thought[start : start + length]), memory_text)
+    for start in range(len(steps)):
+        score = overlap_f1(" ".join(steps[start : start + length]), memory_text)
         if score > best:
-            best, end = score, min(start + length, len(thought))
-    return best >= SAME_STEP_F1, len(thought) - end if best >= SAME_STEP_F1 else len(thought)
+            best, end = score, min(start + length, len(steps))
+    return best >= SAME_STEP_F1, len(steps) - end if best >= SAME_STEP_F1 else len(steps)
 
 
 def steps_kept_of(record: TurnRecord) -> float | None:
@@ -216,8 +218,8 @@ def steps_kept_of(record: TurnRecord) -> float | None:
         return chain_kept(structure.steps, reference)
     if record.qa is None or not record.qa.memory_ids:
         return None
-    clause, following = _reasoning_after_clause(structure, gold_text(record))
-    answered = structure.think_closed and bool(structure.answer)
+    clause, following = _reasoning_after_clause(record.answer, structure, gold_text(record))
+    answered = structure.think_closed and bool(record.answer.final)
     return (clause + (clause and following > 0) + answered) / 3
 
 
@@ -234,15 +236,22 @@ def think_closed(records: Sequence[TurnRecord]) -> Sample:
     return sample(records, lambda r: structure_of(r).think_closed, "no generated answer")
 
 
+def truncated(records: Sequence[TurnRecord]) -> Sample:
+    """Share of all generated answers that were cut at their token cap: whatever else they are, not well formed."""
+    return sample(records, lambda r: not r.answer.finished, "no generated answer")
+
+
 def leaked(records: Sequence[TurnRecord]) -> Sample:
-    """Share of all generated answers with a control token where none belongs."""
+    """Share of all generated answers with a control token where none belongs, or a turn mark spelt out."""
     return sample(records, lambda r: bool(structure_of(r).leaks), "no generated answer")
 
 
 def stopped_after_recall(records: Sequence[TurnRecord]) -> Sample:
     """Of the answers with a recall: share where no reasoning follows the last one inside the think.
 
-    Also where the recall never closes, so that thinking never resumes. docs/SPEC.zh.md, 4.4.
+    Also where the recall never closes, so that thinking never resumes. It did not stop where the last recall
+    chose the null memory, the think was closed and the answer abstains, as it is trained to; without the
+    abstention it did. docs/SPEC.zh.md, 4.4.
     """
     return sample(
         records,
@@ -278,4 +287,4 @@ def chain_kept_on_ordinary(records: Sequence[TurnRecord]) -> Sample:
 
 def recited(record: TurnRecord) -> bool:
     """Does the gold clause's text stand in the think, whitespace aside?"""
-    return recites(structure_of(record).think, gold_text(record))
+    return recites(record.answer.think, gold_text(record))

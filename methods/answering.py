@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from methods.backbone import Backbone, ControlIds
-from methods.base import Answer, Context, Lookup, Method, MethodError, Usage
-from methods.chat import fit_history, history_room, parse_answer
+from methods.base import Answer, Context, Lookup, MemoryPath, Method, MethodError, Usage
+from methods.chat import fit_history, history_room
 from methods.decode import Generated, listening
+from methods.parts import Part
 
 
 def prompts_for(backbone: Backbone, ctxs: Sequence[Context]) -> tuple[list[list[int]], list[int]]:
@@ -37,13 +39,12 @@ def answer_from(
     output: Generated,
     lookups: tuple[Lookup, ...],
     truncated_turns: int,
+    memory_path: MemoryPath,
     *,
     searched_vectors: int = 0,
 ) -> Answer:
     """Generated ids -> Answer. Its times run from the start of the clock."""
     tokens = list(output.token_ids)
-    raw = backbone.tokenizer.decode(tokens, skip_special_tokens=False)
-    think, final = parse_answer(raw, backbone.tokenizer.decode(tokens[-1:] if output.finished else []))
     times = output.token_s
     ttft = ttfa = total = 0.0
     stage_s: dict[str, float] = {}
@@ -67,7 +68,7 @@ def answer_from(
         forwards=output.forwards,
         drafted=output.drafted,
     )
-    return Answer(raw, think, final, lookups, usage, output.finished)
+    return Answer(parts_of(backbone, tokens), lookups, usage, output.finished, memory_path)
 
 
 def recalled_text_s(tokens: Sequence[int], times: Sequence[float], ids: ControlIds) -> float:
@@ -87,34 +88,33 @@ def recalled_text_s(tokens: Sequence[int], times: Sequence[float], ids: ControlI
     return seconds
 
 
-class TextStream:
-    """Token ids as they come -> their text. A character whose bytes are not all there yet waits for them."""
-
-    def __init__(self, tokenizer: Any, on_text: Callable[[str], None]) -> None:
-        self._tokenizer = tokenizer
-        self._on_text = on_text
-        self._ids: list[int] = []
-        self._sent = ""
-
-    def add(self, token: int) -> None:
-        """The next token."""
-        self._ids.append(token)
-        self.send(self._tokenizer.decode(self._ids, skip_special_tokens=False).rstrip("\ufffd"))
-
-    def send(self, text: str) -> None:
-        """text: all there is so far; what is new in it goes out."""
-        if text.startswith(self._sent) and text != self._sent:
-            new, self._sent = text[len(self._sent) :], text
-            self._on_text(new)
+def parts_of(backbone: Backbone, token_ids: Sequence[int]) -> tuple[Part, ...]:
+    """Generated ids, cut at control tokens. Text is decoded behind the one before it, so that its blank stays."""
+    decode = functools.partial(backbone.tokenizer.decode, skip_special_tokens=False)
+    parts: list[Part] = []
+    before: list[int] = []
+    for control, run in itertools.groupby(token_ids, key=backbone.control_ids.__contains__):
+        ids = list(run)
+        if control:
+            parts += (Part("stop" if i in backbone.stop_ids else "control", decode([i])) for i in ids)
+            before = ids[-1:]
+        else:
+            parts.append(Part("text", decode([*before, *ids]).removeprefix(decode(before))))
+    return tuple(parts)
 
 
-def stream_answer(method: Method, ctx: Context, tokenizer: Any, on_text: Callable[[str], None]) -> Answer:
-    """`method.answer(ctx)`; on_text receives `Answer.raw` piece by piece while it is generated.
+def stream_answer(
+    method: Method, ctx: Context, backbone: Backbone, on_parts: Callable[[Sequence[Part]], None]
+) -> Answer:
+    """`method.answer(ctx)`; on_parts receives the parts so far with every token that is generated.
 
-    An exception of on_text ends the generation and is passed on.
+    An exception of on_parts ends the generation and is passed on.
     """
-    text = TextStream(tokenizer, on_text)
-    with listening(text.add):
-        answer = method.answer(ctx)
-    text.send(answer.raw)
-    return answer
+    token_ids: list[int] = []
+
+    def add(token: int) -> None:
+        token_ids.append(token)
+        on_parts(parts_of(backbone, token_ids))
+
+    with listening(add):
+        return method.answer(ctx)

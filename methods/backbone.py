@@ -17,6 +17,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +25,13 @@ import torch
 
 from methods.base import MethodError
 from methods.model_facts import ModelFacts, check_vocabulary, read_facts
-from methods.template import THINK, THINK_END, first_line
+from methods.parts import CONTROL_TOKENS
+from methods.template import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-
-RECALL, RECALL_END = "<recall>", "</recall>"
-MEMORY_PAD = "<|memory_pad|>"
-CONTROL_TOKENS = (THINK, THINK_END, RECALL, RECALL_END, MEMORY_PAD)
 
 PACKAGED_LM = "smollm2-135m-instruct"
 PACKAGED_ENCODER = "all-minilm-l6-v2"
@@ -85,6 +83,12 @@ class Backbone:
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer."""
         return self.facts.stop_ids
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Tokens that are never text: the methods' own, stop tokens, and what the tokenizer calls special."""
+        special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+        return frozenset((*self.ids.new_rows, *self.stop_ids, *special))
 
     @property
     def hidden_size(self) -> int:

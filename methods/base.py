@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+from methods.parts import Part, Piece, final_answer, read, thought
 from tasks.base import Conversation, Memory, Message
 
 
@@ -55,14 +57,39 @@ class Usage:
     dropped_passages: int | None = None  # passages that did not fit beside the history; None: none are shown
 
 
+MemoryPath = Literal[
+    "recall",  # decides itself, by a <recall> token, whether to look up
+    "retrieve",  # looks up on every turn, before generating
+    "weights",  # never looks up
+]
+
+
 @dataclass(frozen=True)
 class Answer:
-    raw: str  # generated text with control tokens, from the first new token to the stop token
-    think: str  # between <think> and </think>; "" if that never closed
-    final: str  # after </think>; "" if the think never closed
+    parts: tuple[Part, ...]  # from the first new token to the stop token
     lookups: tuple[Lookup, ...]
     usage: Usage
-    finished: bool = True  # False: stopped by max_new_tokens
+    finished: bool = True  # False: cut by max_new_tokens
+    memory_path: MemoryPath = "weights"  # how memories reach this method's answers, looked up this time or not
+
+    @cached_property
+    def raw(self) -> str:
+        """All that was generated, control tokens included."""
+        return "".join(part.text for part in self.parts)
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        return read(self.parts)
+
+    @cached_property
+    def think(self) -> str:
+        """Text of the think, closed or not, recalled texts included."""
+        return thought(self.pieces)
+
+    @cached_property
+    def final(self) -> str:
+        """The answer, as a reader is told it; "" where the think never closed."""
+        return final_answer(self.pieces, "\n".join(lookup.text for lookup in self.lookups))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Messages -> token ids, safe against control tokens; generated text -> think and answer.
+"""Messages -> token ids, safe against control tokens.
 
 Every method writes and reads one format:
 
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.template import THINK, THINK_END, encode_text, prompt_ids
+from methods.parts import THINK, THINK_END
+from methods.template import encode_text, prompt_ids
 from tasks.base import Message
 
 if TYPE_CHECKING:
@@ -107,14 +108,6 @@ def supervised(
         memory_index=memory_index,
         teacher_row=teacher_row,
     )
-
-
-def parse_answer(raw: str, eos: str) -> tuple[str, str]:
-    """Raw generated text -> (think, final); ("", "") where the think never closed."""
-    if THINK_END not in raw:
-        return "", ""
-    think, final = raw.split(THINK_END, 1)
-    return think.replace(THINK, "", 1).strip(), final.replace(eos, "").strip()
 
 
 def history_room(context_length: int, max_new_tokens: int) -> int:

@@ -376,7 +376,7 @@ class RagMethod:
         answers = []
         for ctx, output, passages, fitted, cut in zip(ctxs, outputs, found, shown, cuts, strict=True):
             lookups = () if self.whole_book else _lookups(fitted, passages)
-            answer = answer_from(self.backbone, output, lookups, cut)
+            answer = answer_from(self.backbone, output, lookups, cut, "weights" if self.whole_book else "retrieve")
             usage = replace(
                 answer.usage,
                 dropped_passages=len(passages) - len(fitted),

@@ -138,7 +138,8 @@ class SftMethod:
             sampling=self.setup.sampling,
             clock=clock,
         )
-        return [answer_from(self.backbone, out, (), cut) for out, cut in zip(outputs, cuts, strict=True)]
+        pairs = zip(outputs, cuts, strict=True)
+        return [answer_from(self.backbone, output, (), cut, "weights") for output, cut in pairs]
 
     def answer(self, ctx: Context) -> Answer:
         return self._answer([ctx], timed=True)[0]

@@ -16,12 +16,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from methods.base import MethodError
+from methods.parts import THINK, THINK_END
 from tasks.base import Message
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-THINK, THINK_END = "<think>", "</think>"
 TODAY = datetime.date(2025, 1, 1)  # in templates that print the date: a prompt is the same tomorrow
 _BLANKS = " \t\r\n\u2581"  # added tokens of these alone are words as others are
 _NO_BLANK_BEFORE = {"prepend_scheme": "never", "add_prefix_space": False, "prepend": ""}

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
 
-from methods.backbone import CONTROL_TOKENS, MEMORY_PAD, RECALL, RECALL_END, THINK_END
-
-PieceKind = Literal["think", "recalled", "answer", "control"]
+from methods.base import Answer
+from methods.parts import MEMORY_PAD, Part, PieceKind, read
 
 
 class AnswerPieces:
-    """Streamed raw text -> (kind, text) as a reader may see it: control tokens apart, the stop token left out.
+    """An answer's parts as they grow -> what is new in them, as a reader may see it, and its kind.
 
-    Of several pads on end, one for each vector of a memory, the first alone is said.
-    Until the think is closed everything is think, as in `parse_answer`.
+    Control tokens stand apart and the token that ends the answer is left out. Of several pads on end, one for each
+    vector of a memory, the first alone is said. A character whose bytes are not all there yet waits for them. Text
+    that came before its kind was sure, since no think had been opened, keeps the kind that it had.
     """
 
-    def __init__(self, eos: str, on_piece: Callable[[PieceKind, str], None]) -> None:
-        self._eos = eos
+    def __init__(self, on_piece: Callable[[PieceKind, str], None]) -> None:
         self._on_piece = on_piece
-        self._kind: PieceKind = "think"
-        self._last = ""  # part that was added
-        self._cut = re.compile("|".join(f"({re.escape(token)})" for token in (*CONTROL_TOKENS, eos)))
+        self._at, self._sent = 0, ""  # the last part that was seen, and what of it was said
 
-    def add(self, text: str) -> None:
-        for part in filter(None, self._cut.split(text)):
-            last, self._last = self._last, part
-            if part == self._eos or part == last == MEMORY_PAD:
-                continue
-            if not self._cut.fullmatch(part):
-                self._on_piece(self._kind, part)
-                continue
-            self._on_piece("control", part)
-            if part == THINK_END:
-                self._kind = "answer"
-            elif self._kind != "answer" and part in (RECALL, RECALL_END):
-                self._kind = "recalled" if part == RECALL else "think"
+    def add(self, parts: Sequence[Part]) -> None:
+        """parts: all so far."""
+        for at in range(self._at, len(parts)):
+            text = parts[at].text
+            if at == len(parts) - 1:
+                text = text.rstrip("\ufffd")
+            if at > self._at:
+                self._at, self._sent = at, ""
+            new = text.removeprefix(self._sent)
+            if new and text.startswith(self._sent):
+                self._sent = text
+                if parts[at].kind != "stop" and not (at and parts[at] == parts[at - 1] and text == MEMORY_PAD):
+                    self._on_piece(read(parts[: at + 1])[-1][0], new)
+
+
+def verb(answer: Answer) -> str:
+    """What was done to look something up."""
+    return "recalled" if answer.memory_path == "recall" else "retrieved"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from methods.base import Answer, Lookup, MethodError, RecallSwitch
+from methods.base import Answer, Lookup, MethodError
+from pipelines.answer_pieces import AnswerPieces, verb
 from pipelines.cli import CONF, main_with
 from reports.text import one_line, visible
 
@@ -126,12 +127,7 @@ class Terminal:
     # questions
 
     def ask(self, question: str) -> None:
-        from pipelines.answer_pieces import AnswerPieces
-
-        tokenizer = self.conversation.fitted.tokenizer
-        pieces = AnswerPieces(
-            tokenizer.eos_token, lambda kind, text: self.say(_printable(text), STYLES[kind], end="")
-        )
+        pieces = AnswerPieces(lambda kind, text: self.say(_printable(text), STYLES[kind], end=""))
         answer = self.conversation.ask(question, pieces.add)
         self.say("")
         if not answer.final:
@@ -142,17 +138,13 @@ class Terminal:
             self.say(f"  {line}", "dim")
         self.say(f"  {self.conversation.name}: {spent(answer)}", "dim")
 
-    @property
-    def verb(self) -> str:
-        return "recalled" if isinstance(self.conversation.method, RecallSwitch) else "retrieved"
-
     def looked_up(self, answer: Answer) -> list[str]:
         """A line for each lookup, with the best of what was not chosen."""
         lines = []
         for lookup in answer.lookups:
             others = [f"{name_of(i)} {score:.2f}" for i, score in alternatives(answer, lookup)[:NUM_NEXT]]
             rest = f"; next: {', '.join(others)}" if others else ""
-            lines.append(f"{self.verb} {name_of(lookup.memory_id)} {lookup.score:.2f}{rest}")
+            lines.append(f"{verb(answer)} {name_of(lookup.memory_id)} {lookup.score:.2f}{rest}")
         return lines
 
     # commands
@@ -192,7 +184,7 @@ class Terminal:
         clauses = self.conversation.clauses
         shown: set[tuple[tuple[str, float], ...]] = set()
         for lookup in answer.lookups:
-            self.say(f"{self.verb} {name_of(lookup.memory_id)}, score {lookup.score:.3f}", "bold")
+            self.say(f"{verb(answer)} {name_of(lookup.memory_id)}, score {lookup.score:.3f}", "bold")
             clause = clauses.get(lookup.memory_id)
             if clause is not None:
                 self.say(f"  clause:  {one_line(clause.text)}")

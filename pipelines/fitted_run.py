@@ -18,6 +18,7 @@ from methods.arms import borrows_from
 from methods.backbone import Backbone, load_backbone, resolve_device
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded, WriteReport
 from methods.chat import encode_text
+from methods.parts import Part
 from methods.registry import NAMES
 from pipelines.config import Resolved, saved_config
 from pipelines.making import make_method
@@ -59,7 +60,6 @@ class FittedRun:
         self.names = tuple(name for name in known if (self.seed, self._fit_of(name)) in saved)
         self.task = self.config.task.load(self.seed)
         self.changed = self.seed == self.config.seed and version not in ("", self.task.version)
-        self.tokenizer: Any = None
         self._backbone: Backbone | None = None
         self._methods: dict[str, Method] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="recallbench-", ignore_cleanup_errors=True)
@@ -91,7 +91,6 @@ class FittedRun:
             if self._backbone is None:
                 dtype = str(read_json(self.folder / "environment.json").get("dtype", self.config.dtype))
                 self._backbone = load_backbone(self.config.model, self.config.device, dtype)
-                self.tokenizer = self._backbone.tokenizer
             scratch = Path(self._scratch.name) / name
             scratch.mkdir(parents=True, exist_ok=True)
             row = self._rows.get(name, {})
@@ -111,12 +110,17 @@ class FittedRun:
             self._methods[name] = method
         return self._methods[name]
 
+    @property
+    def backbone(self) -> Backbone:
+        """As it is without a fit, once a method was loaded."""
+        assert self._backbone is not None
+        return self._backbone
+
     def context(self, messages: Sequence[Message]) -> Context:
         """For a method that was loaded. Raises MethodError for a question that the model's window cannot hold."""
-        assert self._backbone is not None
         max_new_tokens = self.config.evaluation.max_new_tokens
-        room = self._backbone.context_length - max_new_tokens - ROOM_TOKENS
-        tokens = len(encode_text(self.tokenizer, messages[-1].content))
+        room = self.backbone.context_length - max_new_tokens - ROOM_TOKENS
+        tokens = len(encode_text(self.backbone.tokenizer, messages[-1].content))
         if tokens > room:
             raise MethodError(f"the question has {tokens} tokens, and {room} fit the model's window; ask in fewer")
         return Context(tuple(messages), max_new_tokens)
@@ -152,11 +156,11 @@ class Conversation:
         self._known[name] = len(self._edits)
         return ""
 
-    def ask(self, question: str, on_text: Callable[[str], None]) -> Answer:
+    def ask(self, question: str, on_parts: Callable[[Sequence[Part]], None]) -> Answer:
         """Adds the question and its final answer to the history; an answer that was cut short leaves neither."""
         asked = [*self.history, Message("user", question)]
         ctx = self.fitted.context(asked)
-        self.last = stream_answer(self.method, ctx, self.fitted.tokenizer, on_text)
+        self.last = stream_answer(self.method, ctx, self.fitted.backbone, on_parts)
         self.history = [*asked, Message("assistant", self.last.final)]
         return self.last
 

@@ -28,8 +28,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from methods.answering import stream_answer
-from methods.base import Answer, MethodError, RecallSwitch
-from pipelines.answer_pieces import AnswerPieces
+from methods.base import Answer, MethodError
+from methods.parts import Part
+from pipelines.answer_pieces import AnswerPieces, verb
 from pipelines.fitted_run import FittedRun
 from reports.text import visible
 from tasks.base import Message
@@ -100,20 +101,17 @@ class Answers:
     def _answer(
         self, name: str, messages: Sequence[Message], send: Callable[[Event], None], left: threading.Event
     ) -> Event:
-        method, tokenizer = self.fitted.method(name), self.fitted.tokenizer
+        method = self.fitted.method(name)
 
-        def add(text: str) -> None:
+        def add(parts: Sequence[Part]) -> None:
             if left.is_set() or self._closed.is_set():
                 raise Stopped
-            pieces.add(text)
+            pieces.add(parts)
 
-        pieces = AnswerPieces(
-            tokenizer.eos_token, lambda kind, text: send({"type": "piece", "kind": kind, "text": text})
-        )
-        add("")
-        answer = stream_answer(method, self.fitted.context(messages), tokenizer, add)
-        verb = "recalled" if isinstance(method, RecallSwitch) else "retrieved"
-        return {"type": "answer", **as_event(answer, self.fitted), "verb": verb}
+        pieces = AnswerPieces(lambda kind, text: send({"type": "piece", "kind": kind, "text": text}))
+        add(())
+        answer = stream_answer(method, self.fitted.context(messages), self.fitted.backbone, add)
+        return {"type": "answer", **as_event(answer, self.fitted), "verb": verb(answer)}
 
 
 def as_event(answer: Answer, fitted: FittedRun) -> Event:

@@ -38,7 +38,6 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LiveSpan, Metric, P
 
 from eval import retention  # noqa: E402
 from eval.records import TurnRecord  # noqa: E402
-from eval.structure import RECALL  # noqa: E402
 from methods.base import FitReport, Lookup  # noqa: E402
 from reports import tables  # noqa: E402
 from reports.base import Comparison, LoggedRun, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
@@ -519,9 +518,8 @@ def _log_turn(turn: TurnRecord, root: LiveSpan, start_ns: int) -> int:
             },
         }
     )
-    verb = "recall" if RECALL in answer.raw else "retrieve"
     for lookup in answer.lookups:
-        _log_lookup(lookup, turn, span, start_ns, verb)
+        _log_lookup(lookup, turn, span, start_ns, answer.memory_path)
     outputs = {"answer": storable(answer.final, _CELL_LENGTH), "raw": storable(answer.raw, _CELL_LENGTH)}
     span.end(outputs=outputs, end_time_ns=end_ns)
     return end_ns

@@ -21,11 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.answering import parts_of
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_text
 from methods.decode import Clock, Given, Sampling, generate
 from methods.examples import recall_prompt
+from methods.parts import read, recalled_texts
 from methods.recall.bank import NULL_ID, MemoryBank
 from tasks.base import Message
 
@@ -165,16 +167,9 @@ def test_memory_recall(
     return exact / max(1, len(rows))
 
 
-test_memory_recall.__test__ = False  # type: ignore[attr-defined]  # the specification's name, not a test
-
-
 def recalled_text(backbone: Backbone, token_ids: Sequence[int]) -> list[str]:
-    """The text behind each <recall>, up to its end: </recall>, or that of the think or the answer."""
-    ids = backbone.ids
-    starts = [n + 1 for n, token in enumerate(token_ids) if token == ids.recall]
-    texts = []
-    for start in starts:
-        rest = [token for token in token_ids[start:] if token != ids.memory_pad]
-        stops = (n for n, t in enumerate(rest) if t in (ids.recall_end, ids.think_end, *backbone.stop_ids))
-        texts.append(backbone.tokenizer.decode(rest[: next(stops, len(rest))]).strip())
-    return texts
+    """The text behind each <recall>."""
+    return recalled_texts(read(parts_of(backbone, token_ids)))
+
+
+test_memory_recall.__test__ = False  # type: ignore[attr-defined]  # the specification's name, not a test

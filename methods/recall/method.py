@@ -136,7 +136,12 @@ class RecallMethod:
         )
         return [
             answer_from(
-                self.backbone, out, self._lookups(out, events), cut, searched_vectors=len(events) * len(bank)
+                self.backbone,
+                out,
+                self._lookups(out, events),
+                cut,
+                "recall",
+                searched_vectors=len(events) * len(bank),
             )
             for out, events, cut in zip(outputs, mechanism.events, cuts, strict=True)
         ]

@@ -29,12 +29,13 @@ from typing import Any, get_args
 
 import torch
 
-from methods.backbone import THINK, THINK_END, Backbone
+from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
 from methods.decode import generate
 from methods.examples import MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
+from methods.parts import THINK, THINK_END
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall

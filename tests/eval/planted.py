@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from eval.records import CostRecord, TurnRecord
-from methods.base import Answer, Lookup, Usage
+from methods.base import Answer, Lookup, MemoryPath, Usage
+from methods.parts import CONTROL_TOKENS, Part
 from tasks.base import QA, TurnKind
 
 USAGE = Usage(prompt_tokens=40, new_tokens=30)
 ABSTAINS = "The handbook does not say."
 FORGETS_AFTER = 2  # turns of filler
+TOKENS = (*CONTROL_TOKENS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
+_CONTROL = re.compile(f"({'|'.join(map(re.escape, TOKENS))})")
 
 
 def clause(number: int) -> str:
@@ -43,16 +47,19 @@ def recall_raw(text: str, final: str, reasoning: str = "So that is the answer.")
     return raw_of(f"<recall><|memory_pad|>{text}</recall>\n{reasoning}", final)
 
 
-def answer(raw: str, lookups: tuple[Lookup, ...] = ()) -> Answer:
-    """Splits the raw text as a method would."""
-    think, closed, final = raw.partition("</think>")
-    return Answer(
-        raw=raw,
-        think=think.removeprefix("<think>").strip() if closed else "",
-        final=final.removesuffix("<|im_end|>").strip() if closed else "",
-        lookups=lookups,
-        usage=USAGE,
-    )
+def parts_of(raw: str) -> tuple[Part, ...]:
+    """As if each control token in the text were one by its id; <|im_end|> at the end is the stop token."""
+    cut = [text for text in _CONTROL.split(raw) if text]
+    parts = [Part("control" if _CONTROL.fullmatch(text) else "text", text) for text in cut]
+    if cut and cut[-1] in ("<|im_end|>", "<|endoftext|>"):
+        parts[-1] = Part("stop", cut[-1])
+    return tuple(parts)
+
+
+def answer(raw: str, lookups: tuple[Lookup, ...] = (), memory_path: MemoryPath | None = None) -> Answer:
+    """As a method would answer; without a memory_path that of its kind."""
+    kind: MemoryPath = "recall" if "<recall>" in raw else "retrieve" if lookups else "weights"
+    return Answer(parts_of(raw), lookups, USAGE, memory_path=memory_path or kind)
 
 
 def turn(

@@ -113,7 +113,7 @@ def test_sft_is_recited_times_used() -> None:
 
 
 def test_a_recall_method_that_never_triggers_is_one_still() -> None:
-    records = [turn(1, "first_ask", answer(raw_of("Hm.", "101 euros")), method="recall_quoted")]
+    records = [turn(1, "first_ask", answer(raw_of("Hm.", "101 euros"), memory_path="recall"), method="m")]
     assert memory_path(records) == "recall"
     assert trigger(records).mean == 0.0
     assert missed_recall(records, "recall").mean == 1.0

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted import ABSTAINS, USAGE, raw_of
+from planted import ABSTAINS, answer, raw_of
 
 from eval.lifecycle import run_lifecycle
 from eval.lifecycle_metrics import KEYS, lifecycle_metrics, lifecycle_resamples, turns_of
@@ -123,7 +123,7 @@ class Planted:
 
 
 def given(final: str, lookups: tuple[Lookup, ...] = ()) -> Answer:
-    return Answer(raw_of("", final), "", final, lookups, USAGE)
+    return answer(raw_of("", final), lookups)
 
 
 class KeepsTheOldValue(Planted):
@@ -369,9 +369,9 @@ def test_written_clauses_with_training_questions_stand_apart() -> None:
 
     class ReadsTheCued(Planted):
         def say(self, asked: str) -> Answer:
-            answer = super().say(asked)
-            new = answer.lookups and answer.lookups[0].memory_id in {m.id for m in PLAN.written} - cued
-            return replace(answer, final="It is 1 euro.") if new else answer
+            own = super().say(asked)
+            new = own.lookups and own.lookups[0].memory_id in {m.id for m in PLAN.written} - cued
+            return given("It is 1 euro.", own.lookups) if new else own
 
     cue = (replace(question(1, 0, 0), split="train"),)
     written = tuple(replace(m, cues=cue) if m.id in cued else m for m in PLAN.written)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import UNANSWERABLE, answer, plain, raw_of, right, timed, turn, unclosed
 
-from eval.records import RecordError, RecordWriter, read_records
+from eval.records import SCHEMA, RecordError, RecordWriter, read_records
 from methods.shapes import Shapes, TransformerShape
 
 TURNS = [
@@ -101,7 +101,9 @@ def edited(line: str, *path: str | int, to: object) -> str:
 @pytest.mark.parametrize(
     ("path", "to", "problem"),
     [
-        (("answer", "final"), None, "answer.final is null and must be a text"),
+        (("answer", "parts", 1, 1), None, "answer.parts[1][1] is null and must be a text"),
+        (("answer", "parts", 1, 0), "think", 'answer.parts[1][0] is "think" and must be one of text, control'),
+        (("answer", "parts", 1), ["text"], 'answer.parts[1] is ["text"] and must be a list of 2'),
         (("answer", "usage", "new_tokens"), "30", 'answer.usage.new_tokens is "30" and must be a whole number'),
         (("answer", "usage", "new_tokens"), True, "answer.usage.new_tokens is true and must be a whole number"),
         (("answer", "usage", "ttft_s"), "fast", 'answer.usage.ttft_s is "fast" and must be a number'),
@@ -149,8 +151,8 @@ def test_a_whole_number_is_a_time_too(tmp_path: Path) -> None:
     ("broken", "problem"),
     [
         (lambda line: line[: len(line) // 2], "not a whole JSON line"),
-        (lambda line: line.replace('"schema": 1', '"schema": 99'), "another version"),
-        (lambda line: line.replace('"schema": 1, ', ""), "another version"),
+        (lambda line: line.replace(f'"schema": {SCHEMA}', '"schema": 99'), "another version"),
+        (lambda line: line.replace(f'"schema": {SCHEMA}, ', ""), "another version"),
         (lambda line: line.replace("TurnRecord", "WalkRecord"), "unknown record type 'WalkRecord'"),
         (lambda line: line.replace('"dialogue_id"', '"dialog"'), "missing or unknown"),
         (lambda line: line.replace('"prompt_tokens"', '"tokens"'), "missing or unknown"),

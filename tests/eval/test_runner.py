@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from planted import answer, parts_of, raw_of
 
 from eval.records import TurnRecord
 from eval.runner import (
@@ -55,8 +56,8 @@ class Echo:
     def _one(self, ctx: Context) -> Answer:
         seen = sum(len(m.content) * (i + 1) for i, m in enumerate(ctx.messages))
         lookups = (Lookup("x", 0.5, "recalled text"),)
-        raw = f"<think>\nrecalled text\n</think>\nsaw {seen}<|im_end|>"
-        return Answer(raw, "recalled text", f"saw {seen}", lookups, Usage(seen, len(self.log)))
+        parts = parts_of(f"<think>\nrecalled text\n</think>\nsaw {seen}<|im_end|>")
+        return Answer(parts, lookups, Usage(seen, len(self.log)))
 
     def fit(self, memories: Any, sft: Any) -> FitReport:
         raise NotImplementedError
@@ -185,7 +186,7 @@ def test_an_interrupted_run_ends_with_the_same_records(share: float) -> None:
 def test_what_was_answered_before_is_the_history_now() -> None:
     whole = flat(retention(Echo()))
     first = next(r for r in whole if any(o.dialogue_id == r.dialogue_id and o.turn > r.turn for o in whole))
-    changed = replace(first, answer=replace(first.answer, final="something else entirely"))
+    changed = replace(first, answer=answer(raw_of("Hm.", "something else entirely")))
     method = Echo()
     retention(method, done=by_key([changed]))
     histories = [m.content for batch in method.batches for ctx in batch for m in ctx.messages[:-1]]

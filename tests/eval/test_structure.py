@@ -7,7 +7,19 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import always_right, answer, clause, dialogues, never_closes, raw_of, recall_raw, right, turn, wrong
+from planted import (
+    always_right,
+    answer,
+    clause,
+    dialogues,
+    never_closes,
+    parts_of,
+    raw_of,
+    recall_raw,
+    right,
+    turn,
+    wrong,
+)
 
 from eval.records import RecordError
 from eval.structure import (
@@ -25,6 +37,7 @@ from eval.structure import (
     well_formed,
 )
 from methods.base import Lookup
+from methods.parts import recalled_texts
 
 GOOD = (
     "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n"
@@ -33,13 +46,14 @@ GOOD = (
 
 
 def test_a_whole_answer_is_taken_apart() -> None:
-    found = parse(GOOD)
+    found = parse(parts_of(GOOD))
     assert found.well_formed and found.faults == () and found.leaks == ()
     assert found.think_closed and found.num_recalls == 1 and not found.stopped_after_recall
-    assert found.recalled == ("Staff may spend 40 euros.",)
-    assert found.think == "Staff may spend 40 euros.\nThe limit is 40."
     assert found.steps == found.steps_after_recall == ("The limit is 40.",)
-    assert found.answer == "40 euros"
+    whole = answer(GOOD)
+    assert recalled_texts(whole.pieces) == ["Staff may spend 40 euros."]
+    assert whole.think == "Staff may spend 40 euros.\nThe limit is 40."
+    assert whole.final == "40 euros"
 
 
 def test_a_recall_whose_text_was_looked_up_needs_no_pad() -> None:
@@ -57,7 +71,7 @@ def test_a_recall_whose_text_was_looked_up_needs_no_pad() -> None:
     "raw",
     [
         "<think>Three and four make seven.</think>7",
-        "  <think>\nYes.\n</think>\n\n7\n<|im_end|>\n",
+        "  <think>\nYes.\n</think>\n\n7\n<|im_end|>",
         "<think>Yes.</think>7<|endoftext|>",
         "<think>a<recall><|memory_pad|>b</recall>c<recall><|memory_pad|>d</recall>e</think>f",
         "<think>a<recall><|memory_pad|><|memory_pad|><|memory_pad|>b</recall>c</think>d",  # a pad for each vector
@@ -66,7 +80,7 @@ def test_a_recall_whose_text_was_looked_up_needs_no_pad() -> None:
     ],
 )
 def test_well_formed(raw: str) -> None:
-    assert parse(raw).faults == ()
+    assert parse(parts_of(raw)).faults == ()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +115,7 @@ def test_well_formed(raw: str) -> None:
     ],
 )
 def test_not_well_formed(raw: str, fault: str) -> None:
-    found = parse(raw)
+    found = parse(parts_of(raw))
     assert not found.well_formed
     assert any(fault in text for text in found.faults), found.faults
 
@@ -122,7 +136,7 @@ def test_not_well_formed(raw: str, fault: str) -> None:
     ],
 )
 def test_stopping_after_a_recall(raw: str, stopped: bool) -> None:
-    assert parse(raw).stopped_after_recall is stopped
+    assert parse(parts_of(raw)).stopped_after_recall is stopped
 
 
 @given(
@@ -134,11 +148,13 @@ def test_stopping_after_a_recall(raw: str, stopped: bool) -> None:
     )
 )
 def test_any_sequence_of_tokens_is_read(parts: list[str]) -> None:
-    found = parse("".join(parts))
+    whole = answer("".join(parts))
+    found = parse(whole.parts)
+    assert whole.raw == "".join(parts)
     assert found.well_formed == (not found.faults)
-    assert found.num_recalls == len(found.recalled) <= parts.count("<recall>")
+    assert found.num_recalls <= len(recalled_texts(whole.pieces)) == parts.count("<recall>")
     if found.well_formed:
-        assert found.think_closed and found.answer and found.think
+        assert found.think_closed and whole.final and whole.think
     if found.stopped_after_recall:
         assert found.num_recalls and not found.steps_after_recall
 

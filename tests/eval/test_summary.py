@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted import USAGE, always_right, dialogues, forgets, never_closes, plain, right_with, timed, wrong
+from planted import USAGE, always_right, answer, dialogues, forgets, never_closes, plain, right_with, timed, wrong
 
 from eval.records import RecordError, TurnRecord
 from eval.stats import Estimate, missing, resamples_for
@@ -192,7 +192,7 @@ def test_cued_and_uncued_are_apart() -> None:
             return always_right(number, kind, d)
         if number == 3:  # its clause, word for word, and the sibling's value
             found = always_right(number, kind, d)
-            return replace(found, final="It is 503 euros.", raw=found.raw.replace("103 euros.", "503 euros."))
+            return answer(found.raw.replace("103 euros.", "503 euros."), found.lookups)
         if number == 0:
             return forgets(number, kind, d)  # right up to d = 2
         return plain(number, "unanswerable")  # clause 1: no lookup, and it abstains

@@ -32,7 +32,7 @@ from eval.verdict import (
     judge_all,
     step1_evidence,
 )
-from methods.base import Answer, Lookup, Usage
+from methods.base import Answer, Lookup
 from tasks.base import QA
 
 RNG = np.random.default_rng
@@ -222,7 +222,7 @@ def recalls(row: str, hits: float, stops: float, num_clauses: int = 60) -> list[
         rest = "" if number < stops * num_clauses else "\nThe rule says so.\n</think>\nfive"
         raw = f"<think>\n<recall><|memory_pad|>TEXT</recall>{rest}"
         lookup = Lookup(found, 0.9, "TEXT", ((found, 0.9), ("c0", 0.1)))
-        said = Answer(raw, "", "five" if rest else "", (lookup,), Usage(10, 10), finished=True)
+        said = answer(raw, (lookup,))
         qa = QA(f"q{number}", f"What is {number}?", "five", (gold,), split="dev")
         records.append(
             TurnRecord(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from model_script import says, scripted
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
-from methods.answering import TextStream, prompts_for, recalled_text_s, stream_answer
+from methods.answering import parts_of, prompts_for, recalled_text_s, stream_answer
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method
+from methods.chat import encode_text
 from methods.decode import generate, listening
+from methods.parts import Part
 from methods.rag import RagMethod
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import make_bank
@@ -55,21 +60,20 @@ def well_formed(backbone: Backbone) -> dict[tuple[int, int], int]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("formed", [True, False])
-def test_streamed_text_is_the_raw_text(asked: dict[str, Method], name: str, formed: bool) -> None:
+def test_what_is_streamed_is_the_answer(asked: dict[str, Method], name: str, formed: bool) -> None:
     method = asked[name]
     backbone = method.backbone  # type: ignore[attr-defined]
     ctx = Context((Message("user", "How much is paid per night in Lisbon?"),), 48)
-    answers, pieces = [], list[str]()
+    answers, heard = [], list[Sequence[Part]]()
     for stream in (True, False):
         with scripted(backbone, well_formed(backbone)) if formed else nullcontext():
             if stream:
-                answers.append(stream_answer(method, ctx, backbone.tokenizer, pieces.append))
+                answers.append(stream_answer(method, ctx, backbone, heard.append))
             else:
                 answers.append(method.answer(ctx))
     streamed, plain = answers
     assert content(streamed) == content(plain)
-    assert "".join(pieces) == streamed.raw
-    assert len(pieces) > 5
+    assert len(heard) == streamed.usage.new_tokens and heard[-1] == streamed.parts
     assert streamed.finished is formed
     assert bool(streamed.lookups) is (name == "rag" or (name == "recall" and formed))
 
@@ -80,14 +84,14 @@ def test_a_stopped_answer_leaves_nothing_behind(asked: dict[str, Method], name: 
     backbone = method.backbone  # type: ignore[attr-defined]
     ctx = Context((Message("user", "How much?"),), 12)
     before = method.answer(ctx)
-    seen: list[str] = []
+    seen: list[Sequence[Part]] = []
 
-    def stop(text: str) -> None:
-        seen.append(text)
+    def stop(parts: Sequence[Part]) -> None:
+        seen.append(parts)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stream_answer(method, ctx, backbone.tokenizer, stop)
+        stream_answer(method, ctx, backbone, stop)
     assert len(seen) == 1
     assert content(method.answer(ctx)) == content(before)
     assert len(seen) == 1  # nobody listens any more
@@ -142,18 +146,24 @@ def test_a_listener_hears_every_token_of_an_answer(lively: Backbone) -> None:
     assert tuple(heard) == inside.token_ids
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.binary(max_size=4))
-def test_characters_come_whole(pristine: Backbone, text: str, broken: bytes) -> None:
-    """Bytes one by one, valid or not: what is sent never changes afterwards, and nothing is lost."""
-    tokenizer = pristine.tokenizer
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.binary(max_size=4), st.booleans())
+def test_no_text_is_lost_or_taken_for_a_token(pristine: Backbone, text: str, broken: bytes, closes: bool) -> None:
+    """Control tokens that a text spells are text; bytes need not make whole characters."""
+    ids, tokenizer = pristine.ids, pristine.tokenizer
     letters = {token: i for token, i in tokenizer.get_vocab().items() if len(token) == 1}
-    whole = tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-    ids = whole + [sorted(letters.values())[byte] for byte in broken]
-    pieces: list[str] = []
-    stream = TextStream(tokenizer, pieces.append)
-    for i in ids:
-        stream.add(i)
-    if not broken and "\ufffd" not in text:
-        assert not any("\ufffd" in piece for piece in pieces)
-    stream.send(tokenizer.decode(ids, skip_special_tokens=False))
-    assert "".join(pieces) == tokenizer.decode(ids, skip_special_tokens=False)
+    spelt = encode_text(tokenizer, f"</think>{text}<recall><|im_end|>")
+    token_ids = [ids.think, *spelt, *(sorted(letters.values())[byte] for byte in broken)]
+    token_ids += [ids.think_end, 5, ids.eos] if closes else []
+    parts = parts_of(pristine, token_ids)
+    assert "".join(part.text for part in parts) == tokenizer.decode(token_ids)
+    ends = [("control", "</think>"), ("text", tokenizer.decode([5])), ("stop", "<|im_end|>")] if closes else []
+    assert [parts[0], *parts[2:]] == [("control", "<think>"), *ends]
+
+
+def test_a_blank_behind_a_control_token_stays() -> None:
+    """With tokenizers that put a blank before the first word and take it away again."""
+    core = Tokenizer(models.BPE(vocab={"\u2581So": 0, "</recall>": 1, "<s>": 2}, merges=[], unk_token=None))
+    core.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=["</recall>"])
+    backbone: Any = SimpleNamespace(tokenizer=tokenizer, control_ids={1}, stop_ids=(2,))
+    assert parts_of(backbone, [0, 1, 0, 0]) == (("text", "So"), ("control", "</recall>"), ("text", " So So"))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.backbone import CONTROL_TOKENS, Backbone
+from methods.answering import parts_of
+from methods.backbone import Backbone
 from methods.chat import (
     IGNORE,
     SYSTEM,
@@ -15,10 +16,10 @@ from methods.chat import (
     encode_prompt,
     encode_text,
     fit_history,
-    parse_answer,
     split_think,
     supervised,
 )
+from methods.parts import CONTROL_TOKENS, final_answer, read, thought, without_loop
 from tasks.base import Message
 
 TEMPLATE_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -90,32 +91,16 @@ def test_loss_may_start_inside_the_target() -> None:
     assert (sample.recall_position, sample.pad_position) == (-1, 3)
 
 
-@pytest.mark.parametrize(
-    ("raw", "think", "final"),
-    [
-        ("<think>\nA\n</think>\nB<|im_end|>", "A", "B"),
-        ("<think>\nA\n</think>\nB", "A", "B"),  # cut by max_new_tokens
-        ("A\n</think>\nB<|im_end|>", "A", "B"),  # never opened
-        ("<think>\nA, and B<|im_end|>", "", ""),  # never closed: no answer
-        ("B<|im_end|>", "", ""),
-        ("", "", ""),
-        ("<think>A</think>B</think>C", "A", "B</think>C"),  # the first one closes
-    ],
-)
-def test_parse_answer(raw: str, think: str, final: str) -> None:
-    assert parse_answer(raw, "<|im_end|>") == (think, final)
-
-
-WORDS = st.text(st.characters(exclude_characters="<", codec="utf-8")).map(str.strip)
+WORDS = st.text(st.characters(exclude_characters="<[:：", codec="utf-8")).map(str.strip)
 
 
 @given(WORDS, WORDS)
 def test_what_is_trained_is_what_is_parsed(pristine: Backbone, think: str, answer: str) -> None:
     ids = encode_pieces(pristine.tokenizer, answer_pieces(pristine, [think], answer))
-    raw = pristine.tokenizer.decode(ids)
+    pieces = read(parts_of(pristine, ids))
     assert ids[0] == pristine.ids.think
     assert ids[-1] == pristine.ids.eos
-    assert parse_answer(raw, "<|im_end|>") == (think, answer)
+    assert (thought(pieces), final_answer(pieces)) == (think, without_loop(answer))
 
 
 def test_split_think() -> None:

@@ -338,7 +338,7 @@ def test_the_answer_holds_what_was_recalled(lively: Backbone) -> None:
         ids.eos,
     )
     assert answer.raw == "<think>\n<recall><|memory_pad|>The rule.</recall>So.\n</think>\n7<|im_end|>"
-    assert answer.think == "<recall><|memory_pad|>The rule.</recall>So."
+    assert answer.think == "The rule.So."
     assert answer.final == "7"
     assert answer.finished
     (lookup,) = answer.lookups

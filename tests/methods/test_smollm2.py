@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_decode import stock, tokens
 
-from methods.backbone import CONTROL_TOKENS, Backbone, load_backbone
+from methods.backbone import Backbone, load_backbone
 from methods.chat import SYSTEM, encode_prompt, encode_text
 from methods.decode import Clock, generate, quoting
+from methods.parts import CONTROL_TOKENS
 from methods.prefixes import Prefixes, reusing
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings

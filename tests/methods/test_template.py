@@ -10,8 +10,8 @@ from tiny_families import byte_level, marks_of, template_files
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from methods.backbone import CONTROL_TOKENS
 from methods.base import MethodError
+from methods.parts import CONTROL_TOKENS
 from methods.template import TemplateFacts, encode_text, placed, prompt_ids, read_template, render, turn_end
 from tasks.base import Message
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 
 from methods.backbone import Backbone
 from methods.base import Context, MethodError
+from methods.parts import Part
 from pipelines import web
 from pipelines.fitted_run import Conversation, FittedRun
 from tasks.base import Message
@@ -73,7 +74,7 @@ def test_an_answer_is_streamed(client: FlaskClient, answers: web.Answers, name: 
     *pieces, last = events_of(client.post("/ask", json={"method": name, **ASKED}))
     own = Conversation(answers.fitted, name).ask("How much is it?", lambda _text: None)
     assert {piece["type"] for piece in pieces} == {"piece"}
-    assert "".join(p["text"] for p in pieces) == own.raw.removesuffix(answers.fitted.tokenizer.eos_token)
+    assert "".join(p["text"] for p in pieces) == own.raw.removesuffix(answers.fitted.backbone.tokenizer.eos_token)
     assert [p["text"] for p in pieces if p["kind"] == "answer"] == ["4", "2"]
     assert last["type"] == "answer"
     assert (last["final"], last["finished"]) == ("42", True)
@@ -211,9 +212,15 @@ def spoken(
     """In place of the model; ends with a true answer."""
     stream_answer = web.stream_answer
 
-    def planted(method: Any, ctx: Context, tokenizer: Any, on_text: Callable[[str], None]) -> Any:
-        speak(method.name, on_text)
-        return stream_answer(method, ctx, tokenizer, on_text)
+    def planted(method: Any, ctx: Context, backbone: Any, on_parts: Callable[[Sequence[Part]], None]) -> Any:
+        said: list[str] = []
+
+        def say(text: str) -> None:
+            said.append(text)
+            on_parts([Part("text", "".join(said))])
+
+        speak(method.name, say)
+        return stream_answer(method, ctx, backbone, on_parts)
 
     monkeypatch.setattr(web, "stream_answer", planted)
 

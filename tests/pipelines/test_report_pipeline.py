@@ -14,7 +14,7 @@ import psutil
 import pytest
 from commands import Finished, run_folders
 
-from eval.records import AbilityRecord, EditRecord, RecordWriter
+from eval.records import SCHEMA, AbilityRecord, EditRecord, RecordWriter
 from pipelines import report
 from reports.base import TaskFacts
 from reports.text import md
@@ -204,7 +204,7 @@ def in_the_middle_of_a_character(line: bytes) -> bytes:
     [
         (lambda line: line[: len(line) // 2], "not a whole JSON line"),
         (in_the_middle_of_a_character, "not a whole JSON line"),
-        (lambda line: line.replace(b'"schema": 1', b'"schema": 99'), "another version"),
+        (lambda line: line.replace(b'"schema": %d' % SCHEMA, b'"schema": 99'), "another version"),
         (lambda line: line.replace(b'"round"', b'"rounds"'), "a field is missing or unknown"),
     ],
 )

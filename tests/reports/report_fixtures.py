@@ -9,6 +9,7 @@ import pytest
 
 from eval.records import CostRecord, TurnRecord
 from methods.base import Answer, FitReport, Lookup, Usage
+from methods.parts import Part
 from reports.base import Comparison, TaskFacts
 from tasks.base import QA, Memory, TaskData
 
@@ -121,13 +122,13 @@ def make_turn(
         kind="unanswerable" if unanswerable else "single",
         split="test",
     )
+    parts = ("<think>", f"\n{text}\n", "</think>" if final else "", final)
     answer = Answer(
-        raw=f"<think>\n{text}\n</think>\n{final}",
-        think=text if final else "",
-        final=final,
+        parts=tuple(Part("control" if "think>" in part else "text", part) for part in parts if part),
         lookups=tuple(Lookup(memory_id, 0.91, text, ((memory_id, 0.91), ("odd", 0.4))) for memory_id in looked_up),
         usage=Usage(prompt_tokens=61, new_tokens=48),
         finished=bool(final),
+        memory_path={"recall": "recall", "rag": "retrieve"}.get(method, "weights"),  # type: ignore[arg-type],
     )
     return TurnRecord(method, 0, dialogue, turn, kind, qa.question, answer, qa, 0, "per-diem-lisbon", True, text)
 

@@ -14,6 +14,7 @@ import pytest
 from report_fixtures import METHODS, ODD, make_comparison, make_turns
 
 from methods.base import FitReport
+from methods.parts import Part
 from reports import mlflow_log
 from reports.base import Comparison, LoggedRun, ReportError, estimate
 from reports.html import write_html
@@ -153,7 +154,7 @@ def test_traces_are_the_same_dialogues_for_every_method(
     assert turns[2].outputs["answer"] == ODD
     lookups = sorted((s for s in spans if s.span_type == "RETRIEVER"), key=lambda s: s.start_time_ns)
     assert lookups[0].outputs[0]["metadata"]["score"] == pytest.approx(0.91)
-    assert [s.name for s in lookups][:2] == ["retrieve per-diem-lisbon 0.91 ✓", "retrieve per-diem-porto 0.91 ✗"]
+    assert [s.name for s in lookups][:2] == ["recall per-diem-lisbon 0.91 ✓", "recall per-diem-porto 0.91 ✗"]
     assert lookups[1].attributes["chosen"] == "per-diem-porto" and lookups[1].attributes["right_clause"] is False
     assert lookups[1].attributes["right_clauses"] == ["per-diem-lisbon"]
     assert lookups[1].attributes["candidates"][0] == {"rank": 1, "memory": "per-diem-porto", "score": 0.91}
@@ -165,7 +166,9 @@ def test_no_bound_of_mlflow_is_met_with_an_error(logged: tuple[Comparison, Logge
     comparison = logged[0]
     odd_turns = [
         dataclasses.replace(
-            t, question="a\0b\ud800", answer=dataclasses.replace(t.answer, final="\ud800 40 euros")
+            t,
+            question="a\0b\ud800",
+            answer=dataclasses.replace(t.answer, parts=(Part("text", "\ud800 40 euros"),)),
         )
         for t in make_turns(("recall",), 1)
     ]
