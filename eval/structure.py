@@ -17,7 +17,6 @@ from eval.retention import correct
 from eval.scoring import is_abstention, overlap_f1, recites
 from eval.stats import Sample, sample
 from methods.base import Answer
-from methods.chat import split_think
 from methods.parts import (
     MEMORY_PAD,
     RECALL,
@@ -164,7 +163,7 @@ def gold_text(record: TurnRecord) -> str:
 
 def reference_steps(text: str) -> tuple[str, ...]:
     """Steps of a reference chain, given bare or as a whole reply `<think>` CHAIN `</think>` ANSWER."""
-    return sentences(split_think(text)[0] or text)
+    return parse((Part("text", text),)).steps if THINK in text else sentences(text)
 
 
 def chain_kept(steps: Sequence[str], reference: Sequence[str]) -> float:

@@ -164,12 +164,9 @@ def test_traces_are_the_same_dialogues_for_every_method(
 def test_no_bound_of_mlflow_is_met_with_an_error(logged: tuple[Comparison, LoggedRun], tmp_path: Path) -> None:
     """More metrics and parameters than one call takes, curves longer than the limit, texts with NUL."""
     comparison = logged[0]
+    said = (Part("text", "\ud800 40 euros"),)
     odd_turns = [
-        dataclasses.replace(
-            t,
-            question="a\0b\ud800",
-            answer=dataclasses.replace(t.answer, parts=(Part("text", "\ud800 40 euros"),)),
-        )
+        dataclasses.replace(t, question="a\0b\ud800", answer=dataclasses.replace(t.answer, parts=said))
         for t in make_turns(("recall",), 1)
     ]
     fit = FitReport(1.0, 2, 3, curves={"long": tuple(map(float, range(5000))), "nan": (float("nan"),)})
