@@ -31,6 +31,7 @@ from pipelines.saved_fits import load_fit
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report
+from tasks.base import TurnKind
 
 T = TypeVar("T")
 
@@ -212,6 +213,6 @@ def _extra(saved: SavedRun, rng: np.random.Generator, num_resamples: int) -> dic
 
 def _by_turn(
     turns: Sequence[TurnRecord], rng: np.random.Generator, num_resamples: int
-) -> dict[str, dict[int, Estimate]]:
+) -> dict[str, dict[TurnKind, dict[int, Estimate]]]:
     resamples = resamples_for(turns, rng, num_resamples)
     return {name: accuracy_by_turn(records, resamples) for name, records in by_method(turns).items()}

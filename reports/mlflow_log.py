@@ -304,12 +304,13 @@ def _headline_metrics(comparison: Comparison) -> list[Metric]:
 
 
 def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]) -> list[Metric]:
-    """Curves: accuracy, tokens and lookups by turn, accuracy by distance, seconds of each timed answer."""
+    """Curves: accuracy of each kind of turn, tokens and lookups by turn, accuracy by distance, seconds of each timed answer."""
     now, metrics = _now_ms(), []
-    for index, drawn in retention.by_turn(turns).items():
-        if drawn.mean is not None:
-            metrics.append(Metric("by_turn/accuracy", drawn.mean, now, index))
-            metrics.append(Metric("by_turn/n", float(len(drawn)), now, index))
+    for kind, curve in retention.by_turn(turns).items():
+        for index, drawn in curve.items():
+            if drawn.mean is not None:
+                metrics.append(Metric(f"by_turn/{kind}", drawn.mean, now, index))
+                metrics.append(Metric(f"by_turn/{kind}_n", float(len(drawn)), now, index))
     for index in sorted({turn.turn for turn in turns}):
         answers = [turn.answer for turn in turns if turn.turn == index]
         means = {
