@@ -130,9 +130,8 @@ def retention_by_turn(by_turn: ByTurn) -> Figure | None:
     Turns with under a quarter of the answers of the kind's fullest one are left out: few dialogues are that long.
     None where no kind was answered at more than one turn.
     """
-    kinds = [
-        kind for kind in get_args(TurnKind) if any(len(curves.get(kind, {})) > 1 for curves in by_turn.values())
-    ]
+    several = {kind for curves in by_turn.values() for kind, cells in curves.items() if len(cells) > 1}
+    kinds = [kind for kind in get_args(TurnKind) if kind in several]
     if not kinds:
         return None
     rows = math.ceil(len(kinds) / 2)
@@ -148,14 +147,12 @@ def retention_by_turn(by_turn: ByTurn) -> Figure | None:
         shown: list[Estimate] = []
         for index, (name, cells) in enumerate(curves.items()):
             shift = 0.06 * (index - (len(curves) - 1) / 2)
-            kept = {
-                turn: cell for turn, cell in sorted(cells.items()) if cell.value is not None and cell.n >= least
-            }
+            kept = [turn for turn, cell in sorted(cells.items()) if cell.value is not None and cell.n >= least]
             if kept:
                 label = "_nolegend_" if name in named else plain_name(name)
-                _draw(axes, index, label, [(turn + shift, cell) for turn, cell in kept.items()])
+                _draw(axes, index, label, [(turn + shift, cells[turn]) for turn in kept])
                 named.add(name)
-                shown += kept.values()
+                shown += [cells[turn] for turn in kept]
         axes.set_title(_label(kind.replace("_", " "), shown), fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(-0.02, 1.02)

@@ -304,7 +304,7 @@ def _headline_metrics(comparison: Comparison) -> list[Metric]:
 
 
 def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]) -> list[Metric]:
-    """Curves: accuracy of each kind of turn, tokens and lookups by turn, accuracy by distance, seconds of each timed answer."""
+    """Curves: each kind's accuracy, tokens and lookups by turn, accuracy by distance, seconds of each timing."""
     now, metrics = _now_ms(), []
     for kind, curve in retention.by_turn(turns).items():
         for index, drawn in curve.items():
@@ -319,10 +319,10 @@ def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]
             "looked_up": sum(bool(answer.lookups) for answer in answers) / len(answers),
         }
         metrics += [Metric(f"by_turn/{key}", value, now, index) for key, value in means.items()]
-    for kind, d, row in tables.distances(comparison.summary):
+    for asked, d, row in tables.distances(comparison.summary):
         value = estimate(comparison.summary, name, row.key).value
         if value is not None:
-            key = f"by_distance/{kind or 'first_ask'}"
+            key = f"by_distance/{asked or 'first_ask'}"
             metrics.append(Metric(key, value, now, d))
     timed = [cost for cost in comparison.costs if cost.method == name]
     metrics += [Metric("by_timing/total_s", cost.usage.total_s, now, i) for i, cost in enumerate(timed)]
