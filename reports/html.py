@@ -23,6 +23,7 @@ from reports import tables
 from reports.base import Comparison, Summary, duration, estimate, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import draw_all, inline
+from reports.given import few_steps, given
 from reports.metric_names import GROUPS, ROWS, Group, Row
 from reports.tables import DASH, Table, format_number
 from reports.text import visible
@@ -92,10 +93,22 @@ def page(comparison: Comparison) -> str:
         figures=_figures(comparison),
         failure_counts=[_counts(comparison.turns, name, found[name]) for name in found],
         failures=_failures(comparison.turns, found, comparison.methods),
+        given=_given(comparison),
         facts=facts(comparison),
         config={key: visible(value, _LONGEST) for key, value in flatten(comparison.config).items()},
         run=comparison.run_dir.name,
     )
+
+
+def _given(comparison: Comparison) -> dict[str, Any]:
+    """The table of `reports.given` as the template takes it."""
+    frame = given(comparison)
+    return {
+        "corner": frame.index.name,
+        "columns": list(frame.columns),
+        "rows": [(label, list(cells)) for label, cells in zip(frame.index, frame.to_numpy(), strict=True)],
+        "words": few_steps(comparison),
+    }
 
 
 def _environment() -> Environment:

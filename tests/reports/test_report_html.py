@@ -34,6 +34,7 @@ SECTIONS = (
     "ability",
     "cost-of-pass",
     "failures",
+    "given",
     "setup",
 )
 MARK = "<b id=x onclick=y()>|$\"'&amp;🦊 שלום"  # must come out as text, nowhere as markup

@@ -29,7 +29,7 @@ def test_report_has_its_parts_in_order(comparison: Comparison) -> None:
     text = markdown.write_report(comparison).read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert headings[:4] == ["Verdicts", "What was compared", "Comparison", "Retention by distance"]
-    assert headings[-2:] == ["Worst failures", "Configuration"]
+    assert headings[-3:] == ["Worst failures", "What each method was given", "Configuration"]
     assert {"Ledger: where answers are lost", "Structure", "Cost"} < set(headings)
     assert "**H1 supported**: Recall keeps as much as RAG. (against rag:" in text
     assert "0123abc" in text and "2.13.0" in text
