@@ -66,7 +66,11 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
         check(task)
     trigger_turns(tasks[base.seed])
     backbone = load_backbone(base.model, base.device, base.dtype)
-    asked = {"ablation": [asdict(row) for row in rows], "data_version": tasks[base.seed].version}
+    asked = {
+        "ablation": [asdict(row) for row in rows],
+        "data_version": tasks[base.seed].version,
+        "model_version": backbone.fingerprint,
+    }
     run = open_run({**base.raw, **asked})
     display.say(f"run folder: {run.folder}")
     say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)

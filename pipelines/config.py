@@ -209,7 +209,7 @@ def resolve(config: DictConfig) -> Resolved:
     )
 
 
-NO_SETTINGS = ("data_version", "ablation")  # what config.json holds beside settings
+NO_SETTINGS = ("data_version", "model_version", "ablation")  # what config.json holds beside settings
 
 
 def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Resolved:
