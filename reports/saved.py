@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.records import read_records
+from eval.records import read_records, records_file
 from methods.base import FitReport
 from reports.base import Comparison, ReportError, Summary, TaskFacts, read_summary
 
