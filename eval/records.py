@@ -196,9 +196,8 @@ def records_file(folder: Path) -> Path:
 def read_all_records(path: Path) -> list[Record]:
     """All records of a file, of every type, in order. Raises RecordError with file and line."""
     records: list[Record] = []
-    with (
-        lzma.open(path) if path.suffix == ".xz" else path.open("rb") as lines
-    ):  # bytes: a cut may split a character
+    # As bytes: a cut may go through the middle of a character.
+    with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             try:
