@@ -21,6 +21,7 @@ from eval.records import (
     RecordError,
     TurnRecord,
     read_all_records,
+    records_file,
 )
 from eval.stats import Estimate, resamples_for
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
@@ -31,6 +32,7 @@ from pipelines.saved_fits import load_fit
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report
+from tasks.base import TurnKind
 
 T = TypeVar("T")
 
@@ -60,7 +62,7 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
     """
     state = read_json(folder / "run.json")
     config = read_json(folder / "config.json")
-    records = folder / "records.jsonl"
+    records = records_file(folder)
     if not records.is_file():
         raise RecordError(f"{records}: no such file; without its records nothing of a run can be reported")
     found = read_all_records(records)
@@ -212,6 +214,6 @@ def _extra(saved: SavedRun, rng: np.random.Generator, num_resamples: int) -> dic
 
 def _by_turn(
     turns: Sequence[TurnRecord], rng: np.random.Generator, num_resamples: int
-) -> dict[str, dict[int, Estimate]]:
+) -> dict[str, dict[TurnKind, dict[int, Estimate]]]:
     resamples = resamples_for(turns, rng, num_resamples)
     return {name: accuracy_by_turn(records, resamples) for name, records in by_method(turns).items()}
