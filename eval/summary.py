@@ -170,6 +170,7 @@ def structure_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
         "structure/correct_and_well_formed": structure.correct_and_well_formed(records),
         "structure/steps_kept": structure.steps_kept(records),
         "structure/chain_kept": structure.chain_kept_on_ordinary(records),
+        "structure/truncated": structure.truncated(records),
         "structure/leaked": structure.leaked(records),
     }
     return {name: estimate(drawn, resamples) for name, drawn in samples.items()}

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import (
+    ABSTAINS,
+    USAGE,
     always_right,
     answer,
     clause,
@@ -24,20 +26,23 @@ from planted import (
 from eval.records import RecordError
 from eval.structure import (
     NO_PAD,
+    TRUNCATED,
     chain_kept,
     correct_and_well_formed,
     leaked,
     parse,
+    recited,
     sentences,
     steps_kept,
     steps_kept_of,
     stopped_after_recall,
     structure_of,
     think_closed,
+    truncated,
     well_formed,
 )
-from methods.base import Lookup
-from methods.parts import recalled_texts
+from methods.base import Answer, Lookup
+from methods.parts import Part, recalled_texts
 
 GOOD = (
     "<think>\n<recall><|memory_pad|>Staff may spend 40 euros.</recall>\nThe limit is 40.\n</think>\n"
@@ -137,6 +142,74 @@ def test_not_well_formed(raw: str, fault: str) -> None:
 )
 def test_stopping_after_a_recall(raw: str, stopped: bool) -> None:
     assert parse(parts_of(raw)).stopped_after_recall is stopped
+
+
+def test_a_cut_answer_has_a_fault_of_its_own() -> None:
+    assert parse(parts_of(GOOD), finished=False).faults == (TRUNCATED,)
+    records = [turn(1, "first_ask", right(1)), turn(2, "first_ask", replace(right(2), finished=False))]
+    assert truncated(records).values.tolist() == [0, 1]
+    assert well_formed(records).values.tolist() == [1, 0]
+    assert correct_and_well_formed(records).values.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("final", "memory_id", "closes", "stopped"),
+    [
+        (ABSTAINS, "", True, False),  # as it is trained to
+        (ABSTAINS, "c3", True, True),
+        ("103 euros", "", True, True),  # an answer that nothing leads to
+        ("", "", False, True),
+    ],
+)
+def test_an_abstention_after_the_null_memory_is_no_stopping(
+    final: str, memory_id: str, closes: bool, stopped: bool
+) -> None:
+    lookup = Lookup(memory_id, 0.5, "No clause covers this.")
+    raw = recall_raw(lookup.text, final, reasoning="")
+    given = answer(raw if closes else raw.replace("</think>", ""), (lookup,))
+    record = turn(3, "first_ask", given)
+    assert structure_of(record).stopped_after_recall is stopped
+    assert stopped_after_recall([record]).values.tolist() == [stopped]
+
+
+def test_only_the_last_recall_tells() -> None:
+    """The null memory first and a clause then, without a word on it: it stopped."""
+    both = (Lookup("", 0.5, "None."), Lookup("c3", 0.5, "Rule."))
+    recalls = "".join(f"<recall><|memory_pad|>{lookup.text}</recall>" for lookup in both)
+    assert structure_of(turn(3, "first_ask", answer(raw_of(recalls, ABSTAINS), both))).stopped_after_recall
+    assert not structure_of(
+        turn(3, "first_ask", answer(raw_of(recalls.replace("Rule.", "None."), ABSTAINS), (both[1], both[0])))
+    ).stopped_after_recall
+
+
+MARKS = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<|start_header_id|>", "<|eot_id|>"]
+
+
+@pytest.mark.parametrize("mark", [*MARKS, "[INST]", "<|user|>", "</s>"])
+def test_turn_marks_of_other_families_leak(mark: str) -> None:
+    """As tokens or spelt out, unless they are quoted, or stand in what the model had at hand."""
+    spelt = [Part("control", "<think>"), Part("text", "a"), Part("control", "</think>")]
+    for found in (Part("text", f"7 {mark} user"), Part("control", mark)):
+        assert parse((*spelt, Part("text", "7"), found)).leaks == (mark,)
+    assert parse((*spelt, Part("text", f"Write `{mark}`."))).well_formed
+    asked = turn(1, "first_ask", replace(right(1), parts=(*spelt, Part("text", f"Write {mark} there."))))
+    assert structure_of(asked).leaks == (mark,)
+    assert structure_of(replace(asked, memory_text=f"Write {mark} there.")).well_formed
+
+
+@pytest.mark.parametrize(
+    "spelt", ["</think>", "<recall>", "</recall>", "<think>", "<user>", "[INST]", "<|memory_pad|>"]
+)
+def test_a_clause_that_spells_tokens_is_text(spelt: str) -> None:
+    """Its recall closes where its token stands, and the answer begins behind the think's."""
+    text = f"Staff write {spelt} on the form. It costs 103 euros."
+    tokens = ["<think>", "<recall>", "<|memory_pad|>", text, "</recall>", "So 103.", "</think>", "103 euros"]
+    parts = tuple(Part("text" if n in (3, 5, 7) else "control", token) for n, token in enumerate(tokens))
+    given = Answer((*parts, Part("stop", "<eos>")), (Lookup("c3", 0.9, text),), USAGE)
+    record = replace(turn(3, "first_ask", given), memory_text=text)
+    assert structure_of(record).faults == ()
+    assert recited(record) and given.final == "103 euros"
+    assert steps_kept_of(record) == 1.0
 
 
 @given(
