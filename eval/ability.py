@@ -51,11 +51,11 @@ from eval.stats import (
     missing,
     paired_difference,
 )
+from methods.parts import Part, final_text, read
 from tasks.base import Conversation, TaskData
 from tasks.think_problems import MAKERS
 from tasks.think_sft import draw_problems, final_answer, further_conversations
 
-THINK, END_THINK = "<think>", "</think>"
 MULTIPLE_CHOICE, GENERATION = "multiple_choice", "generation"
 LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
 FREE_TOPICS = frozenset({"small_talk", "unknown", "rewriting"})  # more than one right wording
@@ -181,10 +181,8 @@ def _wrong_answers(item: Item, pool: Sequence[str], rng: random.Random) -> list[
 
 
 def final_of(output: str) -> str:
-    """The final answer in a generated text: behind `</think>`; all of it without a think; "" if unclosed."""
-    if END_THINK in output:
-        return output.split(END_THINK, 1)[1].strip()
-    return "" if THINK in output else output.strip()
+    """The final answer in a generated text, its control tokens spelt out as lm-eval hands it over."""
+    return final_text(read((Part("text", output),)))
 
 
 def matches(output: str, gold: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from eval.lifecycle_plan import STEPS, LifecyclePlan, RefitSet
 from eval.records import EditRecord, LifecyclePhase, LifecycleRecord, LifecycleStep, TurnRecord
@@ -163,19 +163,10 @@ class _Pass:
         except RefitNeeded:
             del changed
         fresh, report = self._refit_of(step)
-        ids = tuple(memory.id for memory in memories)
-        cost = EditRecord(
-            self.method.name,
-            self.seed,
-            step,
-            ids,
-            report.seconds,
-            report.forward_tokens,
-            refit=True,
-            rewritten=self._rewrites(step),
-            threads=int(report.notes.get("threads", 0)),
-        )
-        return fresh, [cost]
+        threads = int(report.notes.get("threads", 0))
+        return fresh, [
+            self._edit(step, memories, report.seconds, report.forward_tokens, refit=True, threads=threads)
+        ]
 
     def _refit_of(self, step: LifecycleStep) -> tuple[Method, FitReport]:
         """The method fitted again for this step, and what that cost."""
@@ -194,38 +185,25 @@ class _Pass:
     def _write(
         self, step: LifecycleStep, changed: Method, memories: Sequence[Memory], num_added: int = 0
     ) -> EditRecord:
-        stored = _stored_bytes(changed)
+        before = _stored_bytes(changed)
         if step == "growth" and isinstance(changed, Indexer):  # distractors need not be answerable
             report = changed.index(memories)
         else:
             report = changed.write(memories)
-        return EditRecord(
-            self.method.name,
-            self.seed,
-            step,
-            tuple(memory.id for memory in memories),
-            report.seconds,
-            report.trained_tokens,
-            stored,
-            _stored_bytes(changed),
-            num_added,
-            rewritten=self._rewrites(step),
-        )
+        stored = {"bytes_before": before, "bytes_after": _stored_bytes(changed)}
+        return self._edit(step, memories, report.seconds, report.trained_tokens, num_added=num_added, **stored)
 
     def _forget(self, changed: Method, memory: Memory) -> EditRecord:
-        stored = _stored_bytes(changed)
-        started = time.perf_counter()
+        before, started = _stored_bytes(changed), time.perf_counter()
         changed.forget([memory.id])
         seconds = time.perf_counter() - started
-        return EditRecord(
-            self.method.name,
-            self.seed,
-            "forget",
-            (memory.id,),
-            seconds,
-            bytes_before=stored,
-            bytes_after=_stored_bytes(changed),
-        )
+        return self._edit("forget", [memory], seconds, bytes_before=before, bytes_after=_stored_bytes(changed))
+
+    def _edit(
+        self, step: LifecycleStep, memories: Sequence[Memory], seconds: float, tokens: int = 0, **told: Any
+    ) -> EditRecord:
+        ids, rewritten = tuple(memory.id for memory in memories), self._rewrites(step)
+        return EditRecord(self.method.name, self.seed, step, ids, seconds, tokens, rewritten=rewritten, **told)
 
     # growth
 

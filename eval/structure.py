@@ -25,7 +25,7 @@ from methods.parts import (
     THINK_END,
     TURN_MARK,
     Part,
-    final_answer,
+    final_text,
     read,
     recalled_texts,
     thought,
@@ -115,7 +115,7 @@ def parse(parts: tuple[Part, ...], finished: bool = True, given: str = "") -> St
         faults.append(f"<think> opened {opened} and closed {closed} times")
     if not thought(pieces):
         faults.append("nothing is thought")
-    if not final_answer(pieces):
+    if not final_text(pieces):
         faults.append("no answer behind </think>")
 
     num_recalls = len(reasoning) - 1

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from methods.parts import Part, Piece, final_answer, read, thought
+from methods.parts import Part, Piece, final_text, read, thought
 from tasks.base import Conversation, Memory, Message
 
 
@@ -89,7 +89,7 @@ class Answer:
     @cached_property
     def final(self) -> str:
         """The answer, as a reader is told it; "" where the think never closed."""
-        return final_answer(self.pieces, "\n".join(lookup.text for lookup in self.lookups))
+        return final_text(self.pieces, "\n".join(lookup.text for lookup in self.lookups))
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def recalled_texts(pieces: Sequence[Piece]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def final_answer(pieces: Sequence[Piece], given: str = "") -> str:
+def final_text(pieces: Sequence[Piece], given: str = "") -> str:
     """What a reader is told: the answer up to where another turn is invented, a loop once, out of an answer tag.
 
     given: texts that the model had at hand; what they hold marks no turn.

@@ -19,7 +19,7 @@ from methods.chat import (
     split_think,
     supervised,
 )
-from methods.parts import CONTROL_TOKENS, final_answer, read, thought, without_loop
+from methods.parts import CONTROL_TOKENS, final_text, read, thought, without_loop
 from tasks.base import Message
 
 TEMPLATE_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -100,7 +100,7 @@ def test_what_is_trained_is_what_is_parsed(pristine: Backbone, think: str, answe
     pieces = read(parts_of(pristine, ids))
     assert ids[0] == pristine.ids.think
     assert ids[-1] == pristine.ids.eos
-    assert (thought(pieces), final_answer(pieces)) == (think, without_loop(answer))
+    assert (thought(pieces), final_text(pieces)) == (think, without_loop(answer))
 
 
 def test_split_think() -> None:
