@@ -47,8 +47,12 @@ def read(parts: Sequence[Part]) -> list[Piece]:
 
     recalled: from <recall> and its pads to the next control token. Else the last think token decides: behind
     </think> stands the answer and before it the think, of however many blocks; behind a <think> that never closes
-    all is think; without any all is the answer.
+    all is think; without any all is the answer. A token between backticks is spoken of, and is text.
     """
+    parts = list(parts)
+    for n in range(len(parts) - 2, 0, -1):
+        if parts[n - 1].text.endswith("`") and parts[n + 1].text.startswith("`"):
+            parts[n - 1 : n + 2] = [Part("text", "".join(part.text for part in parts[n - 1 : n + 2]))]
     if not any(kind == "control" and text in (THINK, THINK_END) for kind, text in parts):
         parts = list(_with_tags(parts))
     marks = [n for n, (kind, text) in enumerate(parts) if kind == "control" and text in (THINK, THINK_END)]

@@ -86,6 +86,14 @@ def test_an_answer_may_repeat_a_mark_that_it_was_given() -> None:
     assert answer_of(*said).final == "It says: Messages end in"
 
 
+def test_a_token_between_backticks_is_spoken_of() -> None:
+    """As from a model whose tokenizer knows no other way to write it."""
+    said = (text("Write `"), mark("<think>"), text("` first: 30 days."))
+    found = answer_of(mark("<think>"), text("x"), mark("</think>"), *said)
+    assert found.final == "Write `<think>` first: 30 days."
+    assert answer_of(*said).final == found.final
+
+
 def test_another_turn_by_its_token_ends_the_answer() -> None:
     turn = (mark("<|im_start|>"), text("user\nand then?"))
     assert answer_of(mark("<think>"), text("x"), mark("</think>"), text("30 days"), *turn).final == "30 days"
