@@ -51,7 +51,8 @@ def read(parts: Sequence[Part]) -> list[Piece]:
     """
     parts = list(parts)
     for n in range(len(parts) - 2, 0, -1):
-        if parts[n - 1].text.endswith("`") and parts[n + 1].text.startswith("`"):
+        before, behind = parts[n - 1].text, parts[n + 1].text
+        if before.endswith("`") and behind.startswith("`") and before.rpartition("\n")[2].count("`") % 2:
             parts[n - 1 : n + 2] = [Part("text", "".join(part.text for part in parts[n - 1 : n + 2]))]
     if not any(kind == "control" and text in (THINK, THINK_END) for kind, text in parts):
         parts = list(_with_tags(parts))

@@ -92,6 +92,8 @@ def test_a_token_between_backticks_is_spoken_of() -> None:
     found = answer_of(mark("<think>"), text("x"), mark("</think>"), *said)
     assert found.final == "Write `<think>` first: 30 days."
     assert answer_of(*said).final == found.final
+    closed = answer_of(mark("<think>"), text("`x`"), mark("</think>"), text("`30 days`"))
+    assert (closed.think, closed.final) == ("`x`", "`30 days`")  # two that are quoted, and none between
 
 
 def test_another_turn_by_its_token_ends_the_answer() -> None:
@@ -103,7 +105,7 @@ def test_another_turn_by_its_token_ends_the_answer() -> None:
     st.lists(
         st.one_of(
             st.sampled_from([*CONTROL_TOKENS, "<|im_start|>"]).map(mark),
-            st.sampled_from(["a b.", " ", "</think>", "`", "User: x"]).map(text),
+            st.sampled_from(["a b.", " ", "</think>", "User: x"]).map(text),
         ),
         max_size=10,
     )
