@@ -49,11 +49,13 @@ def read(parts: Sequence[Part]) -> list[Piece]:
     </think> stands the answer and before it the think, of however many blocks; behind a <think> that never closes
     all is think; without any all is the answer. A token between backticks is spoken of, and is text.
     """
-    parts = list(parts)
-    for n in range(len(parts) - 2, 0, -1):
-        before, behind = parts[n - 1].text, parts[n + 1].text
-        if before.endswith("`") and behind.startswith("`") and before.rpartition("\n")[2].count("`") % 2:
+    parts, n = list(parts), 1
+    while n < len(parts) - 1:
+        quoting = parts[n - 1].text.rpartition("\n")[2]
+        if quoting.endswith("`") and quoting.count("`") % 2 and parts[n + 1].text.startswith("`"):
             parts[n - 1 : n + 2] = [Part("text", "".join(part.text for part in parts[n - 1 : n + 2]))]
+        else:
+            n += 1
     if not any(kind == "control" and text in (THINK, THINK_END) for kind, text in parts):
         parts = list(_with_tags(parts))
     marks = [n for n, (kind, text) in enumerate(parts) if kind == "control" and text in (THINK, THINK_END)]

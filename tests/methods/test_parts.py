@@ -92,6 +92,8 @@ def test_a_token_between_backticks_is_spoken_of() -> None:
     found = answer_of(mark("<think>"), text("x"), mark("</think>"), *said)
     assert found.final == "Write `<think>` first: 30 days."
     assert answer_of(*said).final == found.final
+    both = answer_of(*said, text(" and `"), mark("</think>"), text("`."))
+    assert both.final == "Write `<think>` first: 30 days. and `</think>`."
     closed = answer_of(mark("<think>"), text("`x`"), mark("</think>"), text("`30 days`"))
     assert (closed.think, closed.final) == ("`x`", "`30 days`")  # two that are quoted, and none between
 
