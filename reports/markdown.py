@@ -115,8 +115,8 @@ def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]], corner: str) ->
     ]
     header = [corner, "methods", "difference", "p (Holm)", "could have shown", "so"]
     words = (
-        "Paired by question, clauses resampled. *Could have shown* is the smallest true difference that "
-        "this data would find 4 times in 5; *no difference shown* is no proof of sameness."
+        "Paired by question; families of near-miss clauses are the clusters. *Could have shown* is the smallest "
+        "true difference that this data would find 4 times in 5; *no difference shown* is no proof of sameness."
     )
     return f"## Method against method\n\n{words}\n\n{md_table(header, rows, frozenset({2, 3, 4}))}"
 

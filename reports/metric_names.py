@@ -87,6 +87,7 @@ ROWS: tuple[Row, ...] = (
     Row("cost/latency_p50_s", "whole answer, s", "s", "cost", "median time from the question to the last token", "headline"),
     Row("cost/latency_p95_s", "whole answer, p95, s", "s", "cost", "19 of 20 answers are done by then", "short"),
     Row("cost/latency_mean_s", "whole answer, mean, s", "s", "cost", "mean time from the question to the last token"),
+    Row("cost/accuracy", "timed ones right", "share", "cost", "share of the timed answers that are right; cost per right answer rests on these"),
     Row("cost/serial_latency_p50_s", "without drafts, s", "s", "cost", "median time of the same answers decoded a token a forward", "short"),
     Row("cost/forwards", "forwards", "tokens", "cost", "mean passes through the model for one answer; a pass may take a drafted text whole"),
     Row("cost/stage_embed_s", "stage: embed, ms", "ms", "cost", "mean time to turn the question into a vector"),

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from planted import ABSTAINS, USAGE, raw_of
 
@@ -21,7 +20,6 @@ from eval.lifecycle import (
     LifecyclePlan,
     RefitSet,
     lifecycle_metrics,
-    lifecycle_resamples,
     plan_lifecycle,
     run_lifecycle,
     turns_of,
@@ -243,9 +241,7 @@ def split(records: Records) -> tuple[list[LifecycleRecord], list[EditRecord]]:
 
 def metrics_of(records: Records) -> dict[str, Estimate]:
     answers, edits = split(records)
-    resamples = lifecycle_resamples(answers, edits, np.random.default_rng(0), 200)
-    assert resamples is not None
-    return lifecycle_metrics(answers, edits, resamples)
+    return lifecycle_metrics(answers, edits)
 
 
 def values_of(method: Planted) -> dict[str, float | None]:
@@ -694,10 +690,8 @@ def test_an_answer_without_its_key_is_named() -> None:
         (at, broken) = next((n, r) for n, r in enumerate(records) if (r.step, r.phase) == (step, "after"))
         spoilt = [*records]
         spoilt[at] = replace(broken, turn=replace(broken.turn, qa=None))
-        resamples = lifecycle_resamples(spoilt, edits, np.random.default_rng(0), 20)
-        assert resamples is not None
         with pytest.raises(RecordError, match=f"record {broken.turn.id}: .* without a key"):
-            lifecycle_metrics(spoilt, edits, resamples)
+            lifecycle_metrics(spoilt, edits)
 
 
 def test_without_siblings_nothing_is_forgotten() -> None:
@@ -711,7 +705,3 @@ def test_without_siblings_nothing_is_forgotten() -> None:
 def test_an_old_value_that_nobody_tells_is_an_error() -> None:
     with pytest.raises(TaskError, match=r"'c10/test1/revised' asks for a revised value.* add 'c10/amount'"):
         plan_lifecycle(replace(TASK, facts={}), WHOLE, 0, LifecycleOptions())
-
-
-def test_no_records_no_resamples() -> None:
-    assert lifecycle_resamples([], [], np.random.default_rng(0)) is None
