@@ -122,7 +122,7 @@ def _record(
     families: Mapping[str, str],
 ) -> TurnRecord:
     gold = turn.qa.memory_ids if turn.qa else ()
-    asked = cluster_of_question(turn.qa, families) if turn.qa else state.dialogue.cluster
+    of_dialogue = families.get(state.dialogue.memory_id, state.dialogue.id)
     return TurnRecord(
         method=name,
         seed=seed,
@@ -133,7 +133,7 @@ def _record(
         answer=answer,
         qa=turn.qa,
         distance=turn.distance,
-        cluster=asked,
+        cluster=cluster_of_question(turn.qa, families) if turn.qa else of_dialogue,
         cued=all(cued[i] for i in gold) if gold else None,
         memory_text="\n".join(texts[i] for i in gold),
         reference_think=turn.reply or "" if turn.kind == "ordinary" else "",

@@ -133,7 +133,7 @@ def test_cost_of_pass_by_hand() -> None:
 
 
 def test_seconds_for_a_right_answer_are_of_the_same_answers() -> None:
-    """A quick admission costs its time and gives nothing; latency and share right are those of the timed answers."""
+    """A quick admission costs its time and gives nothing right."""
     says_no = [timed("sft", f"q{i}", total_s=0.8, final="The handbook does not say.") for i in range(6)]
     answers = [timed("sft", f"a{i}", total_s=2.0 + i / 10) for i in range(4)]
     fits = [FitReport(100.0, 1000, 5)]
@@ -201,9 +201,7 @@ def test_latency_is_compared_on_questions_that_both_answer() -> None:
 
 def test_paired_noise_cancels_in_the_ratio() -> None:
     lengths, noise = RNG(0).uniform(1, 10, 60), RNG(1).normal(1, 0.01, 60)
-    arm = [
-        timed("recall", f"q{i}", total_s=1.05 * t * e) for i, (t, e) in enumerate(zip(lengths, noise, strict=True))
-    ]
+    arm = [timed("recall", f"q{i}", total_s=1.05 * t) for i, t in enumerate(lengths * noise)]
     reference = [timed("sft", f"q{i}", total_s=t) for i, t in enumerate(lengths)]
     found = relative_latency(arm, reference)
     assert 0.04 < found.low < 0.05 < found.high < 0.06

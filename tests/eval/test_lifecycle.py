@@ -24,7 +24,7 @@ from eval.lifecycle import (
     run_lifecycle,
     turns_of,
 )
-from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, read_all_records
+from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, TurnRecord, read_all_records
 from eval.stats import Estimate
 from methods.base import Answer, Context, FitReport, Lookup, Method, RefitNeeded, WriteReport
 from tasks.base import QA, Memory, TaskData, TaskError
@@ -606,13 +606,17 @@ def test_several_seeds_are_pooled() -> None:
 
 
 def test_the_text_of_a_record_is_what_held_at_the_time() -> None:
+    def of(texts: dict[str, str], turn: TurnRecord) -> str:
+        assert turn.qa is not None
+        return texts[turn.qa.memory_ids[0]]
+
     answers, _ = split(run(Planted())[0])
     new = {m.id: m.text for m in PLAN.revisions}
-    assert all(turn.memory_text == new[turn.cluster] for turn in turns_of(answers, "update"))
-    assert all(turn.memory_text != new[turn.cluster] for turn in turns_of(answers, "update", "before"))
+    assert all(turn.memory_text == of(new, turn) for turn in turns_of(answers, "update"))
+    assert all(turn.memory_text != of(new, turn) for turn in turns_of(answers, "update", "before"))
     old = {m.id: m.text for m in TASK.memories}
     beside = [record.turn for record in answers if (record.step, record.role) == ("write", "neighbour")]
-    assert beside and all(turn.memory_text == old[turn.cluster] for turn in beside)
+    assert beside and all(turn.memory_text == of(old, turn) for turn in beside)
 
 
 # Where there is little to change.

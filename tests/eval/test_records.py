@@ -149,8 +149,8 @@ def test_a_whole_number_is_a_time_too(tmp_path: Path) -> None:
     ("broken", "problem"),
     [
         (lambda line: line[: len(line) // 2], "not a whole JSON line"),
-        (lambda line: line.replace('"schema": 1', '"schema": 99'), "another version"),
-        (lambda line: line.replace('"schema": 1, ', ""), "another version"),
+        (lambda line: line.replace('"schema": 2', '"schema": 99'), "another version"),
+        (lambda line: line.replace('"schema": 2, ', ""), "another version"),
         (lambda line: line.replace("TurnRecord", "WalkRecord"), "unknown record type 'WalkRecord'"),
         (lambda line: line.replace('"dialogue_id"', '"dialog"'), "missing or unknown"),
         (lambda line: line.replace('"prompt_tokens"', '"tokens"'), "missing or unknown"),

@@ -96,12 +96,6 @@ def test_other_passes_replace_what_was_not_run() -> None:
     assert cell == {"value": 1.5, "low": 1.0, "high": 2.0, "n": 8}
 
 
-def test_the_same_seed_gives_the_same_summary() -> None:
-    records = dialogues(right_with(0.5), 6)
-    first, again = (summarise(records, [], {}) for _ in range(2))
-    assert first == again
-
-
 def test_nothing_is_an_empty_summary() -> None:
     summary = summarise([], [], {})
     assert summary["methods"] == {} and summary["seed"] is None

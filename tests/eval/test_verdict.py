@@ -220,10 +220,8 @@ def test_cost_verdicts() -> None:
 
 
 def test_latency_needs_questions_that_both_answer() -> None:
-    quick = h2(
-        arm("sft", 990, 1000, 1010, total_s=0.1, final="The handbook does not say."),
-        SFT[:0] + arm("recall", 990, 1000, 1010),
-    )
+    says_no = arm("sft", 990, 1000, 1010, total_s=0.1, final="The handbook does not say.")
+    quick = h2(says_no, arm("recall", 990, 1000, 1010))
     assert quick.outcome == "not_decided" and "needs timed questions that both arms answer" in quick.reason
 
 
@@ -339,7 +337,7 @@ def test_pairs_of_copies_are_rarely_different(copies: str) -> None:
         pairs = compare_pairs({name: accuracy(records) for name, records in arms.items()})
         assert set(pairs) == set(combinations(copies, 2))
         alarms += any(pair.outcome == "different" for pair in pairs.values())
-    assert alarms <= 10
+    assert alarms <= 10 + 2 * (200 * 0.05 * 0.95) ** 0.5
 
 
 def test_a_planted_gap_is_called_different() -> None:
@@ -352,6 +350,7 @@ def test_a_planted_gap_is_called_different() -> None:
     pairs = compare_pairs({name: accuracy(records) for name, records in arms.items()})
     assert pairs["recall", "rag"].outcome == pairs["recall", "sft"].outcome == "different"
     assert pairs["rag", "sft"].outcome == "no_difference_shown"
+    assert pairs["recall", "rag"].families_needed == 0 and (pairs["rag", "sft"].families_needed or 0) > 0
     assert pairs["recall", "rag"].p_holm >= pairs["recall", "rag"].difference.p
 
 

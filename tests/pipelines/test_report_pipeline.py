@@ -204,7 +204,7 @@ def in_the_middle_of_a_character(line: bytes) -> bytes:
     [
         (lambda line: line[: len(line) // 2], "not a whole JSON line"),
         (in_the_middle_of_a_character, "not a whole JSON line"),
-        (lambda line: line.replace(b'"schema": 1', b'"schema": 99'), "another version"),
+        (lambda line: line.replace(b'"schema": 2', b'"schema": 99'), "another version"),
         (lambda line: line.replace(b'"round"', b'"rounds"'), "a field is missing or unknown"),
     ],
 )

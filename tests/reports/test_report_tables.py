@@ -202,7 +202,7 @@ def test_latex_tables_hold_the_same_cells(tmp_path: Path) -> None:
 
 def with_costs(**methods: tuple[float | None, float, float]) -> dict[str, Any]:
     """Methods with (fit s, mean latency s, share right)."""
-    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    keys = ("cost/fit_s", "cost/latency_mean_s", "cost/accuracy")
     cells = {
         name: {key: {"value": value, "reason": "not fitted"} for key, value in zip(keys, values, strict=True)}
         for name, values in methods.items()
