@@ -39,9 +39,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtr, stdtridf, stdtrit
 
 from eval.records import TurnRecord
 
@@ -225,9 +223,9 @@ def se_and_t(parts: Sequence[Part], probability: float = UPPER) -> tuple[Floats,
     Cochran 1964, doi:10.2307/2527628. Without any variance: that of the first part. -> (...,), (...,)
     """
     total = np.sum([part.variance for part in parts], axis=0)
-    mixed = np.sum([part.variance * student.ppf(probability, part.df) for part in parts], axis=0)
+    mixed = np.sum([part.variance * stdtrit(part.df, probability) for part in parts], axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        quantile: Floats = np.where(total > 0, mixed / total, student.ppf(probability, parts[0].df))
+        quantile: Floats = np.where(total > 0, mixed / total, stdtrit(parts[0].df, probability))
     return np.sqrt(total), quantile
 
 
@@ -241,7 +239,7 @@ class Error:
     @property
     def half(self) -> float:
         """Half the width of the 95% interval."""
-        return float(student.ppf(UPPER, self.df)) * self.se
+        return float(stdtrit(self.df, UPPER)) * self.se
 
     @property
     def mde(self) -> float:
@@ -249,27 +247,20 @@ class Error:
 
         (t_{0.975} + t_{0.8}) * SE. Bloom 1995, doi:10.1177/0193841X9501900504; Miller 2024, section 5.
         """
-        return self.half + float(student.ppf(POWER, self.df)) * self.se
+        return self.half + float(stdtrit(self.df, POWER)) * self.se
 
     def p(self, value: float) -> float:
         """Two-sided p of "the figure is zero"; below 0.05 where the interval leaves zero out."""
         if not self.se:
             return 1.0 if math.isclose(value, 0.0, abs_tol=1e-12) else 0.0
-        return min(1.0, 2 * float(student.sf(abs(value) / self.se, self.df)))
+        return min(1.0, 2 * float(stdtr(self.df, -abs(value) / self.se)))
 
 
 def error_of(parts: Sequence[Part]) -> Error:
     """The one t whose 95% interval is that of the parts: its degrees of freedom need not be whole."""
     se, quantile = (float(found) for found in se_and_t(parts))
     present = {part.df for part in parts if part.variance > 0} or {parts[0].df}
-    few, many = min(present), max(present)
-    if few == many:
-        return Error(se, float(few))
-
-    def excess(df: float) -> float:  # rounding may lift the quantile to that of an end
-        return min(max(quantile, student.ppf(UPPER, many)), student.ppf(UPPER, few)) - student.ppf(UPPER, df)
-
-    return Error(se, float(optimize.brentq(excess, few, many)))
+    return Error(se, float(np.clip(stdtridf(UPPER, quantile), min(present), max(present))))
 
 
 def _deviations(values: Floats) -> Floats:
@@ -316,7 +307,7 @@ def share_bounds(values: Floats, layout: Layout, fraction: float = 0.0) -> tuple
     se, quantile = se_and_t(_with_prior(parts, values, num_clusters, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
         worth = np.where(se > 0, mean * (1 - mean) / se**2, effective_n(n, num_clusters))
-    squared = np.maximum(quantile**2 / worth, norm.ppf(UPPER) ** 2 / n)
+    squared = np.maximum(quantile**2 / worth, ndtri(UPPER) ** 2 / n)
     centre = (mean + squared / 2) / (1 + squared)
     half = np.sqrt(mean * (1 - mean) * squared + squared**2 / 4) / (1 + squared)
     low, high = (np.clip(bound, 0.0, 1.0) for bound in (centre - half, centre + half))
@@ -332,7 +323,7 @@ def difference_parts(values: Floats, layout: Layout, fraction: float = 0.0) -> l
     """
     n, num_clusters = values.shape[-1], layout.num_clusters
     parts = variance_parts((values - values.mean(axis=-1, keepdims=True)) / n, layout, fraction)
-    t = float(student.ppf(UPPER, max(1, num_clusters - 1)))
+    t = float(stdtrit(max(1, num_clusters - 1), UPPER))
     least = (t / (effective_n(n, num_clusters) + t**2)) ** 2
     return _with_prior(parts, values, num_clusters, least)
 
@@ -512,7 +503,7 @@ def families_needed(difference: Difference, bound: float = 0.0, tests: int = 1) 
     gap = abs(difference.value - bound)
     if math.isclose(gap, 0.0, abs_tol=1e-9):
         return None
-    seen = student.ppf(1 - (1 - UPPER) / tests, difference.df) + student.ppf(POWER, difference.df)
+    seen = stdtrit(difference.df, 1 - (1 - UPPER) / tests) + stdtrit(difference.df, POWER)
     return max(1, math.ceil(difference.num_clusters * ((float(seen) * difference.se / gap) ** 2 - 1)))
 
 
