@@ -283,7 +283,7 @@ def seconds_per_right(records: Sequence[CostRecord], fits: Sequence[FitReport], 
     differ; of one fit it says nothing about another. The interval is that of a ratio of sums on the scale of
     logarithms; where every answer is right, its upper end is divided by the lower bound of that share.
     """
-    top, bottom = latency(records), right(records)
+    top, bottom = latency([record for record in records if record.qa is not None]), right(records)
     if not fits or not len(bottom):
         return missing(bottom.reason or "no fit report")
     if not bottom.values.any():

@@ -52,25 +52,27 @@ FLOOR = 0.10  # a share of right answers at or below which an arm is taken to ha
 class Hypothesis:
     """One expectation, with all that its verdict depends on."""
 
-    key: str  # in summary.json
-    id: str  # H1 .. H6
+    key: str  # in summary.json: H1 .. H6, with what it is about behind a slash
     claim: str  # in plain words
-    recipe: str  # the arm that it is about
     references: tuple[str, ...]  # what the arm is compared with
     metric: str
     split: str
     margin: float  # in the metric's unit; 0.05 = 5 points, or 5 per cent of a cost
     rule: Rule
+    recipe: str = "recall"  # the arm that it is about
     floor: float | None = FLOOR  # None: low values are no failure (costs, stop rates)
     needs: str = ""  # what must be measured, where records of the retention and cost passes lack it
     unit: str = "families"  # of which more would decide it
+
+    @property
+    def id(self) -> str:
+        return self.key.partition("/")[0]
 
 
 def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
     return (
         Hypothesis(
             key=f"H5{suffix}",
-            id="H5",
             claim="Without Step 1 the <recall> state finds the right memory no more often than chance.",
             recipe=recipe,
             references=("chance",),
@@ -83,7 +85,6 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
         ),
         Hypothesis(
             key=f"H6{suffix}",
-            id="H6",
             claim="Trained on memory_front alone, the model stops after it has recalled.",
             recipe=recipe,
             references=(f"{recipe}, full mix",),
@@ -102,9 +103,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *(
         Hypothesis(
             key=key,
-            id="H1",
             claim=_H1.format(split),
-            recipe="recall",
             references=("rag",),
             metric=f"retention/first_ask_{split}",
             split=f"test, {split}",
@@ -115,9 +114,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H2",
-        id="H2",
         claim="Recall costs what SFT costs: latency and peak memory at most 10% higher.",
-        recipe="recall",
         references=("sft",),
         metric="cost/latency_mean_s and cost/peak_*_bytes",
         split="timed questions that both answer",
@@ -128,9 +125,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H3",
-        id="H3",
         claim="Recall's answers are correct and well formed at once more often than any rival's.",
-        recipe="recall",
         references=("sft", "rag"),
         metric="structure/correct_and_well_formed",
         split="test",
@@ -139,9 +134,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H4",
-        id="H4",
         claim="Mixing in sft_only keeps ordinary ability: at most 2 points below the model before.",
-        recipe="recall",
         references=("before the fit",),
         metric="ability/after",
         split="held-out general tasks",
@@ -205,7 +198,7 @@ def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tupl
     else:
         above, below = difference.low > bound, difference.high < bound
     if not (above or below):
-        return "not_decided", f"{figures}: on both sides of {bound:+.2f}; {advice(hypothesis, difference)}"
+        return "not_decided", f"{figures}: neither side of {bound:+.2f} is shown; {advice(hypothesis, difference)}"
     supports = below if hypothesis.rule == "not_higher" else above
     return ("supported" if supports else "refuted"), f"{figures}: all {'above' if above else 'below'} {bound:+.2f}"
 
