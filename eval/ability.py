@@ -1,7 +1,7 @@
 """Ordinary ability before and after a fit, and with a memory vector in context. DESIGN section 5, "Ability".
 
-Two local tasks are built from the held-out general conversations and run through lm-eval on the live model
-(`eval.ability_pass`); any lm-eval task can be added by name.
+Two local tasks are built from held-out general conversations, as many as wanted, and run through lm-eval on
+the live model (`eval.ability_pass`); any lm-eval task can be added by name.
 
 multiple_choice   the question in the chat template, the right final answer against three wrong ones of the
                   same topic and shape, ranked by the log-likelihood of answer + stop token (lm-eval's acc).
@@ -30,6 +30,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -49,12 +50,13 @@ from eval.stats import (
 )
 from tasks.base import Conversation, TaskData
 from tasks.think_problems import MAKERS
-from tasks.think_sft import draw_problems, final_answer
+from tasks.think_sft import draw_problems, final_answer, further_conversations
 
 THINK, END_THINK = "<think>", "</think>"
 MULTIPLE_CHOICE, GENERATION = "multiple_choice", "generation"
 LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
 FREE_TOPICS = frozenset({"small_talk", "unknown", "rewriting"})  # more than one right wording
+DRAWN_TOPICS = tuple(topic for topic in MAKERS if topic not in FREE_TOPICS | {"reading"})  # as many as wanted
 NUM_CHOICES = 4
 POOL = 120  # fresh problems of a topic whose answers serve as wrong ones
 POOL_SEED = 90_001  # far from the seeds of the corpora
@@ -102,12 +104,19 @@ def shape(answer: str) -> str:
     return f"{'Words' if answer[:1].isupper() else 'words'} {len(words)}"
 
 
-def _eligible(task: TaskData) -> list[Item]:
-    """The first exchange of every held-out conversation with one right answer."""
+def _eligible(task: TaskData, num_items: int) -> list[Item]:
+    """The first exchange of held-out conversations with one right answer: the task's own, and as many more of its
+    generated topics as make twice `num_items` in all.
+    """
+    missing = 2 * num_items - len(task.sft_heldout)
+    general = (*(c for c in task.sft if c.kind == "general"), *task.sft_heldout)
+    drawn = Counter(c.topic for c in general)
+    more = further_conversations(DRAWN_TOPICS, max(0, -(-missing // len(DRAWN_TOPICS))), drawn)
+    trained = {c.messages[0].content for c in task.sft}
     return [
         Item(c.id, c.topic, c.messages[0].content, _answer(c))
-        for c in task.sft_heldout
-        if c.topic not in FREE_TOPICS and normalise(_answer(c))
+        for c in (*task.sft_heldout, *more)
+        if c.topic not in FREE_TOPICS and normalise(_answer(c)) and c.messages[0].content not in trained
     ]
 
 
@@ -121,7 +130,7 @@ def _drawn(items: Sequence[Item], seed: int, num_items: int, what: str) -> list[
 
 def generation_items(task: TaskData, seed: int, num_items: int) -> list[Item]:
     """A seeded draw of held-out questions with one right answer."""
-    return _drawn(_eligible(task), seed, num_items, GENERATION)
+    return _drawn(_eligible(task, num_items), seed, num_items, GENERATION)
 
 
 def multiple_choice_items(task: TaskData, seed: int, num_items: int) -> list[Item]:
@@ -130,7 +139,7 @@ def multiple_choice_items(task: TaskData, seed: int, num_items: int) -> list[Ite
     Wrong answers are answers to other problems of the topic, those that stand in the question first; of a
     list to sort they are its other orders. All four differ after normalisation.
     """
-    eligible = _eligible(task)
+    eligible = _eligible(task, num_items)
     pools: dict[str, list[str]] = {}
     for item in eligible:
         pools.setdefault(item.topic, []).append(item.gold)
@@ -249,14 +258,15 @@ def ability_metrics(records: Sequence[AbilityRecord]) -> dict[str, Estimate]:
 
 
 def ability_evidence(records: Sequence[AbilityRecord]) -> tuple[dict[str, Difference], str]:
-    """Evidence for H4 of one method: after - before on both local tasks, and what is missing.
+    """Evidence for H4 of one method: after - before on both local tasks and on each lm-eval task that was named,
+    and what is missing.
 
     Each task is a part of its own: a gain in the trained format cannot make up for a loss elsewhere.
     """
     evidence: dict[str, Difference] = {}
     if not records:
         return evidence, ""
-    for task in LOCAL_TASKS:
+    for task in dict.fromkeys((*LOCAL_TASKS, *(record.task for record in records))):
         try:
             evidence[task.replace("_", " ")] = paired_difference(
                 items_right(records, "after", task), items_right(records, "before", task)

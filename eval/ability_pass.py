@@ -34,7 +34,7 @@ def run_ability(
     task: TaskData,
     *,
     seed: int,
-    num_items: int = 80,
+    num_items: int = 400,
     progress: Progress | None = None,
     done: Sequence[AbilityRecord] = (),
     named_tasks: Mapping[str, Any] | None = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import lzma
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +165,9 @@ TYPES: dict[str, type[Record]] = {
 }
 
 
+PACKED = "records.jsonl.xz"
+
+
 class RecordWriter:
     """Appends records to a file, each flushed before the next is computed."""
 
@@ -186,10 +190,17 @@ def read_records(path: Path) -> tuple[list[TurnRecord], list[CostRecord]]:
     return [r for r in records if isinstance(r, TurnRecord)], [r for r in records if isinstance(r, CostRecord)]
 
 
+def records_file(folder: Path) -> Path:
+    """The records of a run folder: as they were written, or packed (`pipelines.keep`)."""
+    plain, packed = folder / "records.jsonl", folder / PACKED
+    return packed if packed.exists() and not plain.exists() else plain
+
+
 def read_all_records(path: Path) -> list[Record]:
     """All records of a file, of every type, in order. Raises RecordError with file and line."""
     records: list[Record] = []
-    with path.open("rb") as lines:  # bytes: a cut may go through the middle of a character
+    # As bytes: a cut may go through the middle of a character.
+    with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             where = f"{path}:{number}"
             try:

@@ -169,10 +169,34 @@ def by_kind(records: Sequence[TurnRecord], kind: TurnKind) -> Sample:
     return sample(_of_kind(records, kind), correct, f"no {kind} turn")
 
 
-def by_turn(records: Sequence[TurnRecord]) -> dict[int, Sample]:
-    """Accuracy by the turn's index in the dialogue (fillers counted), in order of the index."""
-    turns = sorted({record.turn for record in records if key_of(record) is not None})
-    return {turn: accuracy([record for record in records if record.turn == turn]) for turn in turns}
+def by_turn(records: Sequence[TurnRecord]) -> dict[TurnKind, dict[int, Sample]]:
+    """Accuracy of each kind of turn by the turn's index in the dialogue (fillers counted), in order of the index.
+
+    Kinds stay apart: which of them stand at a turn differs, and they are not equally hard.
+    """
+    places = sorted({(record.kind, record.turn) for record in records if key_of(record) is not None})
+    curves: dict[TurnKind, dict[int, Sample]] = {}
+    for kind, turn in places:
+        here = [record for record in records if (record.kind, record.turn) == (kind, turn)]
+        curves.setdefault(kind, {})[turn] = accuracy(here)
+    return curves
+
+
+def same_facts(records: Sequence[TurnRecord], d: int) -> list[TurnRecord]:
+    """The first asks of the facts that were asked for at distance d, at whatever distance: like with like."""
+    asks = _of_kind(records, "first_ask")
+    facts = {(r.seed, r.qa.id) for r in asks if r.qa is not None and _distance(r) == d}
+    return [r for r in asks if r.qa is not None and (r.seed, r.qa.id) in facts]
+
+
+def behind_a_clause(records: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """The answers behind a question on a clause, asked earlier in the same dialogue."""
+    first: dict[tuple[int, str], int] = {}
+    for r in records:
+        if r.qa is not None and r.qa.memory_ids:
+            place = r.seed, r.dialogue_id
+            first[place] = min(r.turn, first.get(place, r.turn))
+    return [r for r in records if first.get((r.seed, r.dialogue_id), r.turn) < r.turn]
 
 
 # --- the same fact twice ------------------------------------------------------------------------

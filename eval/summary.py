@@ -74,11 +74,13 @@ def retention_metrics(records: Sequence[TurnRecord]) -> dict[str, Estimate]:
         "retention/passages_dropped": retention.passages_dropped(records),
         "abstention/precision": retention.abstention_precision(records),
         "abstention/recall": retention.abstention_recall(records),
+        "abstention/recall_behind": retention.abstention_recall(retention.behind_a_clause(records)),
     }
     metrics = {name: estimate(drawn) for name, drawn in samples.items()}
     for d in retention.DISTANCES[1:]:
+        near = retention.at_distance(retention.same_facts(records, d), 0)
         metrics[f"retention/ratio_d{d}"] = estimate_ratio(
-            samples[f"retention/d{d}"], samples["retention/d0"], "nothing is right at distance 0"
+            samples[f"retention/d{d}"], near, "nothing is right at distance 0"
         )
     return metrics
 
@@ -133,6 +135,7 @@ def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath) -> dict[str,
         "ledger/used": ledger.used(records, path),
         "ledger/unaided": ledger.unaided(records, path),
         "ledger/false_recall": ledger.false_recall(records, path),
+        "ledger/false_recall_behind": ledger.false_recall(retention.behind_a_clause(records), path),
         "ledger/missed_recall": ledger.missed_recall(records, path),
         "ledger/null_on_unanswerable": ledger.null_on_unanswerable(records, path),
     }
@@ -157,9 +160,12 @@ def structure_metrics(records: Sequence[TurnRecord]) -> dict[str, Estimate]:
     return {name: estimate(drawn) for name, drawn in samples.items()}
 
 
-def accuracy_by_turn(records: Sequence[TurnRecord]) -> dict[int, Estimate]:
-    """Accuracy by turn index of one method's records, for MLflow's steps."""
-    return {turn: estimate(drawn) for turn, drawn in retention.by_turn(records).items()}
+def accuracy_by_turn(records: Sequence[TurnRecord]) -> dict[TurnKind, dict[int, Estimate]]:
+    """Accuracy of each kind of turn by turn index, of one method's records."""
+    return {
+        kind: {turn: estimate(drawn) for turn, drawn in curve.items()}
+        for kind, curve in retention.by_turn(records).items()
+    }
 
 
 def _as_sequence(fit: FitReport | Sequence[FitReport] | None) -> tuple[FitReport, ...]:

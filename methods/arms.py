@@ -26,7 +26,7 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import RecallConfig
 from methods.setup import MethodSetup
-from methods.sft import SftConfig, SftMethod
+from methods.sft import SftMethod
 from tasks.base import Memory, Message
 
 ARMS = ("none", "full_context", "oracle_text", "oracle_vector", "random_vector")
@@ -54,7 +54,7 @@ def _gold_of(gold: Gold, messages: Sequence[Message]) -> Sequence[str]:
 
 def none(setup: MethodSetup) -> SftMethod:
     """SFT on the general corpus only: same budget, same format, no clause ever seen."""
-    return SftMethod(setup, SftConfig(), "none", knowledge=False)
+    return SftMethod(setup, "none", knowledge=False)
 
 
 # --- texts --------------------------------------------------------------------------------------

@@ -76,6 +76,7 @@ class FitReport:
     curves: dict[str, tuple[float, ...]] = field(default_factory=dict)  # loss per step, per stage
     notes: dict[str, float] = field(default_factory=dict)  # per-stage seconds, self-tests, thresholds, threads
     index_bytes: int | None = None  # of bytes_stored, the bank or index; None: the report is from before this
+    samples: dict[str, int] = field(default_factory=dict)  # trained on, by what they were drawn from
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Sample:
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
     loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
     teacher_row: int = -1  # row of the teacher's rankings for this question (-1: none)
+    source: str = ""  # what it was drawn from, in a reader's words: counted in the fit's report
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -92,6 +93,7 @@ def supervised(
     memory_index: int = -1,
     teacher_row: int = -1,
     target_loss_from: int = 0,
+    source: str = "",
 ) -> Sample:
     """Prompt without loss, target with loss. recall, pad: offsets of <recall> and the first pad in the target."""
     labels = [IGNORE] * (len(prompt) + target_loss_from) + list(target[target_loss_from:])
@@ -106,6 +108,7 @@ def supervised(
         pad_position=-1 if pad is None else len(prompt) + pad,
         memory_index=memory_index,
         teacher_row=teacher_row,
+        source=source,
     )
 
 

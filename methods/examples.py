@@ -41,6 +41,16 @@ class Example:
     leads: tuple[tuple[Message, ...], ...] = ()  # exchanges on siblings that this question may follow on, in brief
     variant: str = ""  # what sets the clause apart from its siblings
     teacher_row: int = -1  # of the ranking that recall's retrieval learns from (-1: the gold clause alone)
+    later: bool = False  # put as a later turn on the same clause or family
+
+    @property
+    def source(self) -> str:
+        """What a sample of it teaches from, as the fit's report counts it."""
+        if self.memory_id.startswith(READING_ID):
+            return "questions on other passages"
+        if not self.memory_id:
+            return "questions that no clause covers"
+        return "later turns on clauses" if self.later else "first questions on clauses"
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class ExampleConfig:
 
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule, one beside cues; 0: none
     history_probability: float = 0.2  # share of questions that come after talk: a conversation of the corpus
+    later_turns: float = 0.25  # share of SFT's and RAG's questions put as later turns; recall's: mixture.queries
     sft_only: float = 0.75  # ordinary conversations an epoch
     reading: float = 1.0  # questions on the corpus's own passages an epoch (recall and RAG)
     unanswerable: float = 0.15  # questions an epoch that no clause covers
@@ -57,10 +68,9 @@ class ExampleConfig:
         for name in ("self_cues", "sft_only", "reading", "unanswerable"):
             if getattr(self, name) < 0:
                 raise MethodError(f"examples.{name}={getattr(self, name)} is below 0; choose 0 or more")
-        if not 0.0 <= self.history_probability <= 1.0:
-            raise MethodError(
-                f"examples.history_probability={self.history_probability} is not a share; choose from 0 to 1"
-            )
+        for name in ("history_probability", "later_turns"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise MethodError(f"examples.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
 
 
 def titled(memory: Memory) -> str:
@@ -179,6 +189,14 @@ AGAIN: dict[Language, tuple[str, ...]] = {
 }
 
 
+def put(
+    example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
+) -> Example:
+    """The example as SFT and RAG see it once: as a first question or, at times, as a later turn."""
+    later = rng.random() < config.later_turns
+    return (later_turn if later else augmented)(example, conversations, config, rng)
+
+
 def augmented(
     example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
 ) -> Example:
@@ -204,7 +222,7 @@ def later_turn(
         question = _thinned(example.messages[-1].content, rng)
         asked = rng.choice(AGAIN[language]).format(question=question)
         exchange = (*example.messages, Message("assistant", example.answer))
-        return replace(example, messages=(*exchange, *between, Message("user", asked)))
+        return replace(example, messages=(*exchange, *between, Message("user", asked)), later=True)
     if form == "follow":
         asked = rng.choice(FOLLOW_UPS[language]).format(variant=example.variant)
         said = rng.choice(example.leads)
@@ -214,7 +232,8 @@ def later_turn(
         asked, said = claim.format(rival=rng.choice(example.rivals), question=question), example.messages[:-1]
     else:
         return augmented(example, conversations, config, rng)
-    return replace(example, messages=(*talk_before(conversations, config, rng), *said, Message("user", asked)))
+    messages = (*talk_before(conversations, config, rng), *said, Message("user", asked))
+    return replace(example, messages=messages, later=True)
 
 
 def talk_before(
@@ -257,7 +276,7 @@ def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sampl
     think, answer = split_think(conversation.messages[-1].content)
     prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
-    return supervised(prompt, target, "sft_only")
+    return supervised(prompt, target, "sft_only", source="ordinary conversations")
 
 
 def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) -> list[Piece]:

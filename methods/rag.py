@@ -26,11 +26,11 @@ from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
 from methods.decode import Clock, Drafter, generate, quoting
 from methods.examples import (
     Example,
-    augmented,
     clause_examples,
     conversation_sample,
     general,
     in_turn,
+    put,
     reading_examples,
     titled,
     unanswerable_examples,
@@ -41,8 +41,11 @@ from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
+ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
 ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
 GOLD_MISSING = 0.08  # share of training questions whose clause is left out: the answer is to abstain
+ALONE = 0.15  # share of prompts without distractors: what the control arm oracle_text shows
+MISSING = "questions whose clause is not among the passages"
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class RagConfig:
     reader: str = "tuned"  # tuned (LoRA on open-book conversations) or frozen (the model as it comes)
     encoder: str = PACKAGED_ENCODER
     top_k: int = 3
-    asked: float = 2.0  # questions an epoch, as a multiple of the number of memories
 
     def __post_init__(self) -> None:
         if self.reader not in ("tuned", "frozen"):
@@ -260,7 +262,7 @@ class RagMethod:
         self, memories: Sequence[Memory], sft: Sequence[Conversation]
     ) -> Iterator[list[list[Sample]]]:
         """Open-book conversations: each question with what the retriever really returns, shuffled."""
-        config, backbone, drawing, train = self.config, self.backbone, self.setup.examples, self.setup.train
+        backbone, drawing, train = self.backbone, self.setup.examples, self.setup.train
         rng = random.Random(train.seed)
         examples = clause_examples(memories, drawing)
         conversations = general(sft)
@@ -275,12 +277,17 @@ class RagMethod:
                 cache[messages] = self.retriever.retrieve([messages], self.top_k + 1)[0][0]
             return cache[messages]
 
+        def alone() -> bool:
+            return not self.whole_book and rng.random() < ALONE
+
         def opened(example: Example, has_gold: bool) -> Sample:
             """A question with its clause among what is found, or not: then nothing here answers it."""
             if not has_gold:
                 example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
             found_here = retrieve(example.messages)
             others = [p for p in found_here if p.memory_id != example.memory_id]
+            if alone():
+                others = []
             shown = others[: self.top_k]
             if has_gold:
                 gold = Passage(example.memory_id, example.clause, 1.0)
@@ -290,31 +297,33 @@ class RagMethod:
                 place = {p.memory_id: float(i) for i, p in enumerate(found_here)}
                 shown.sort(key=lambda p: place.get(p.memory_id, rng.uniform(0, len(place))))
             example = replace(example, messages=open_book(example.messages, shown))
-            return sft_sample(backbone, example, quotes=self.quotes or not has_gold)
+            sample = sft_sample(backbone, example, quotes=self.quotes or not has_gold)
+            return sample if has_gold or not example.memory_id else replace(sample, source=MISSING)
 
         def opened_conversation(conversation: Conversation) -> Sample:
             asked = conversation.messages[:-1]
-            messages = (*open_book(asked, retrieve(asked)[: self.top_k]), conversation.messages[-1])
+            passages = [] if alone() else retrieve(asked)[: self.top_k]
+            messages = (*open_book(asked, passages), conversation.messages[-1])
             return conversation_sample(backbone, replace(conversation, messages=messages))
 
         decks: dict[str, list[Example]] = {}
         size = len(memories)
         while True:
-            put: list[tuple[Example, bool]] = []
+            drawn: list[tuple[Example, bool]] = []
 
-            def draw(example: Example, put: list[tuple[Example, bool]] = put) -> None:
-                example = augmented(example, conversations, drawing, rng)
-                put.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
+            def draw(example: Example, drawn: list[tuple[Example, bool]] = drawn) -> None:
+                example = put(example, conversations, drawing, rng)
+                drawn.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
 
             order = [m for m in rng.sample(list(memories), size) if examples[m.id]]
-            for i in range(round(size * config.asked) if order else 0):
+            for i in range(round(size * ASKED) if order else 0):
                 draw(in_turn(examples, order[i % len(order)].id, decks, rng))
             for example in rng.sample(reading, min(len(reading), round(size * drawing.reading))):
                 draw(example)
             for example in rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable))):
                 draw(example)
             pure = rng.sample(conversations, min(len(conversations), round(size * drawing.sft_only)))
-            samples = [opened(example, has_gold) for example, has_gold in put]
+            samples = [opened(example, has_gold) for example, has_gold in drawn]
             samples += [opened_conversation(c) for c in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
 
@@ -344,6 +353,7 @@ class RagMethod:
             index_bytes=self.retriever.num_bytes,
             curves={f"reader/{k}": tuple(v) for k, v in log.losses.items()},
             notes={"index_s": index_s, "reader_s": log.seconds},
+            samples=dict(log.samples),
         )
 
     # answering

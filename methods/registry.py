@@ -12,17 +12,16 @@ from methods.recall.method import RecallMethod
 from methods.recall.recipe import RecallConfig, quoted
 from methods.recall.spec import SpecRecallConfig, SpecRecallMethod
 from methods.setup import MethodSetup
-from methods.sft import SftConfig, SftMethod
+from methods.sft import SftMethod
 
 # name -> config class; a method without an entry has no settings of its own, or those of the one that it varies
 CONFIGS: dict[str, type] = {
     "recall": RecallConfig,
     "recall_spec": SpecRecallConfig,
-    "sft": SftConfig,
     "rag": RagConfig,
 }
 VARIANTS = ("recall_quoted", "rag_direct")
-NAMES = (*CONFIGS, *VARIANTS, *arms.ARMS)
+NAMES = ("recall", "recall_spec", "sft", "rag", *VARIANTS, *arms.ARMS)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -47,7 +46,7 @@ def build_method(
         "recall_quoted": lambda: RecallMethod(
             setup, quoted(configs.get("recall") or RecallConfig()), "recall_quoted"
         ),
-        "sft": lambda: SftMethod(setup, configs.get("sft")),
+        "sft": lambda: SftMethod(setup),
         "rag": lambda: RagMethod(setup, configs.get("rag")),
         "rag_direct": lambda: RagMethod(setup, configs.get("rag"), "rag_direct", quotes=False),
         "none": lambda: arms.none(setup),

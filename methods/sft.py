@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from methods.answering import answer_from, prompts_for
@@ -16,11 +15,11 @@ from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, su
 from methods.decode import Clock, generate
 from methods.examples import (
     Example,
-    augmented,
     clause_examples,
     conversation_sample,
     general,
     in_turn,
+    put,
     think_pieces,
     unanswerable_examples,
 )
@@ -29,14 +28,9 @@ from methods.shapes import Shapes, shape_of
 from methods.train import merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
 
-
-@dataclass(frozen=True)
-class SftConfig:
-    """Samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`."""
-
-    asked: float = 1.5  # questions
-    recited: float = 1.0  # paraphrased recitations
-
+# Samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`
+ASKED = 1.5  # questions
+RECITED = 1.0  # paraphrased recitations
 
 # Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
 # arXiv:2312.05934).
@@ -58,7 +52,7 @@ def sft_sample(backbone: Backbone, example: Example, quotes: bool = True) -> Sam
     prompt = encode_prompt(backbone, example.messages)
     clause = [example.clause] if quotes else []
     target = encode_pieces(backbone.tokenizer, think_pieces(backbone, clause, example))
-    return supervised(prompt, target, "memory_full")
+    return supervised(prompt, target, "memory_full", source=example.source)
 
 
 def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
@@ -67,24 +61,22 @@ def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample
     question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
     think = "The user asks for the wording of one clause."
     target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
-    return supervised(encode_prompt(backbone, [Message("user", question)]), target, "memory_front")
+    prompt = encode_prompt(backbone, [Message("user", question)])
+    return supervised(prompt, target, "memory_front", source="clauses recited")
 
 
 class SftMethod:
     """`Method` whose only memory is its weights: writing and forgetting mean fitting again."""
 
-    def __init__(
-        self, setup: MethodSetup, config: SftConfig | None = None, name: str = "sft", knowledge: bool = True
-    ) -> None:
+    def __init__(self, setup: MethodSetup, name: str = "sft", knowledge: bool = True) -> None:
         """knowledge: False for the control arm `none`, which never sees a clause."""
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
-        self.config = config or SftConfig()
         self.knowledge = knowledge
 
     def _epochs(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> Iterator[list[list[Sample]]]:
-        config, backbone, drawing, train = self.config, self.backbone, self.setup.examples, self.setup.train
+        backbone, drawing, train = self.backbone, self.setup.examples, self.setup.train
         rng = random.Random(train.seed)
         examples = clause_examples(memories, drawing)
         conversations, unanswerable = general(sft), unanswerable_examples(sft)
@@ -93,15 +85,15 @@ class SftMethod:
         while True:
             order = rng.sample(list(memories), size)
 
-            def put(example: Example) -> Sample:
-                return sft_sample(backbone, augmented(example, conversations, drawing, rng))
+            def asks(example: Example) -> Sample:
+                return sft_sample(backbone, put(example, conversations, drawing, rng))
 
-            asked = [order[i % size] for i in range(round(size * config.asked))]
-            samples = [put(in_turn(examples, m.id, decks, rng)) for m in asked if examples[m.id]]
-            recited = [order[i % size] for i in range(round(size * config.recited))]
+            asked = [order[i % size] for i in range(round(size * ASKED))]
+            samples = [asks(in_turn(examples, m.id, decks, rng)) for m in asked if examples[m.id]]
+            recited = [order[i % size] for i in range(round(size * RECITED))]
             samples += [recitation(backbone, memory, rng) for memory in recited]
             nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable)))
-            samples += [put(example) for example in nulls]
+            samples += [asks(example) for example in nulls]
             pure = rng.sample(conversations, min(len(conversations), max(8, round(size * drawing.sft_only))))
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
@@ -125,6 +117,7 @@ class SftMethod:
             bytes_stored=self.setup.adapter_bytes,
             index_bytes=0,
             curves={f"sft/{k}": tuple(v) for k, v in log.losses.items()},
+            samples=dict(log.samples),
         )
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:

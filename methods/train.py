@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class TrainLog:
     optimizer_steps: int = 0
     seconds: float = 0.0
     losses: dict[str, list[float]] = field(default_factory=dict)
+    samples: Counter[str] = field(default_factory=Counter)  # by source
 
     def add(self, **losses: float) -> None:
         for name, value in losses.items():
@@ -258,6 +260,7 @@ def train_lora(
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                 result.forward_tokens += batch.num_tokens
+                result.samples.update(sample.source for sample in samples)
                 result.add(**_whole_losses(accelerator, losses, batch))
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:

@@ -1,4 +1,4 @@
-"""Ablate the recall recipes: `python -m pipelines.ablate task=regs rows=section_4_4`.
+"""Ablate the methods: `python -m pipelines.ablate task=regs rows=section_4_4`.
 
 Every row is a method with some settings changed, fitted on the same clauses and asked the same `dev`
 questions; `test` is never read. A run that was cut goes on where it stopped, row by row. The literal recipe
@@ -66,7 +66,11 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
         check(task)
     trigger_turns(tasks[base.seed])
     backbone = load_backbone(base.model, base.device, base.dtype)
-    asked = {"ablation": [asdict(row) for row in rows], "data_version": tasks[base.seed].version}
+    asked = {
+        "ablation": [asdict(row) for row in rows],
+        "data_version": tasks[base.seed].version,
+        "model_version": backbone.fingerprint,
+    }
     run = open_run({**base.raw, **asked})
     display.say(f"run folder: {run.folder}")
     say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)
@@ -81,7 +85,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
             for row in rows:
                 method = fit_row(row, configs[row.name], run, task, seed, backbone, display)
                 if row.name not in triggers:  # of the first seed
-                    triggers[row.name] = trigger_of(method, task)
+                    triggers[row.name] = trigger_of(method, task) if row.method.startswith("recall") else None
                     write_json(run.folder / TRIGGERS, triggers)
                 ask_dialogues(base, run, [method], task, seed, display, split="dev")
                 if base.evaluation.ability:

@@ -31,6 +31,8 @@ COLUMNS = {
     "verbatim": "ledger/verbatim",
     "right, cued": "retention/first_ask_cued",
     "right, uncued": "retention/first_ask_uncued",
+    "right, re-asked": "retention/re_ask",
+    "right, all": "retention/accuracy",
     "abstained": "abstention/recall",
     "stopped after recall": "structure/stopped_after_recall",
     "false recall": "ledger/false_recall",
@@ -48,7 +50,7 @@ class Ablation:
     saved: SavedRun
     rows: Sequence[Mapping[str, Any]]  # name, what, against, fit_of: pipelines.ablation_rows.AblationRow
     metrics: Mapping[str, Mapping[str, Estimate]]  # row -> metric -> estimate
-    triggers: Mapping[str, Mapping[str, Any]]  # row -> area under the trigger's ROC, first seed
+    triggers: Mapping[str, Mapping[str, Any] | None]  # row -> area under the trigger's ROC, first seed
     gate: Mapping[str, float] | None  # None: no row needed it
     verdicts: Mapping[str, Verdict]  # H5 and H6, by key
 
@@ -101,12 +103,13 @@ def table(ablation: Ablation) -> pd.DataFrame:
     measured = ABILITY if ablation.saved.abilities else {}
     for row in ablation.rows:
         metrics, fits = ablation.metrics[row["name"]], ablation.saved.fits[row["name"]]
+        trigger = ablation.triggers[row["name"]]
         lines.append(
             {
                 "row": row["name"],
                 "what": row["what"],
                 **{title: cell(metrics[key]) for title, key in (COLUMNS | measured).items()},
-                "trigger AUC": f"{ablation.triggers[row['name']]['area']:.2f}",
+                "trigger AUC": "—" if trigger is None else f"{trigger['area']:.2f}",
                 "fit, s": f"{np.mean([fit.seconds for fit in fits]):.0f}",
             }
         )

@@ -3,7 +3,7 @@
 Section 4.4 of the specification claims that Step 1 is needed, that memory_front alone makes the model stop
 after recalling, and that sft_only keeps ordinary ability; the rows of `recall_spec` test that, and `no_step1` and
 `memory_front` of `recall`, which are changed in more than one setting so that the claim can be tested at all. The
-others take one choice of the calibrated recipe back at a time.
+others take one choice of the calibrated recipe back at a time. `rivals`: the choices of SFT and RAG.
 """
 
 from __future__ import annotations
@@ -113,10 +113,24 @@ QUOTED = AblationRow(
     "recall_quoted", "recall_quoted", "the clause's text behind <recall>, no vector", (), "recall"
 )
 
-ALL = (*SECTION_4_4, *CALIBRATED, QUOTED)
+_FIRST_TURNS = ("no later turns in training", ("examples.later_turns=0.0",))
+RIVALS = (
+    AblationRow("sft", "sft", "SFT as it is"),
+    AblationRow("sft/first_turns", "sft", *_FIRST_TURNS, "sft"),
+    AblationRow("rag", "rag", "RAG as it is"),
+    AblationRow("rag/first_turns", "rag", *_FIRST_TURNS, "rag"),
+    AblationRow(
+        "rag/top_1", "rag", "one passage in the prompt, was three", ("methods.rag.top_k=1",), "rag", "rag"
+    ),
+    AblationRow("rag/top_5", "rag", "five passages in the prompt", ("methods.rag.top_k=5",), "rag", "rag"),
+    AblationRow("rag_direct", "rag_direct", "the answer without quoting the passage first", (), "rag"),
+)
+
+ALL = (*SECTION_4_4, *CALIBRATED, QUOTED, *RIVALS)
 SETS = {
     "section_4_4": SECTION_4_4,
     "calibrated": (*SECTION_4_4[4:], *CALIBRATED, QUOTED),
+    "rivals": RIVALS,
     "all": ALL,
 }
 

@@ -46,7 +46,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
     check_questions(backbone, tasks.values(), config.evaluation.max_new_tokens)
-    run = open_run({**config.raw, "data_version": data.version})
+    run = open_run({**config.raw, "data_version": data.version, "model_version": backbone.fingerprint})
     display.say(f"run folder: {run.folder}")
     say_too_long(config.run_methods, config, data, backbone, display)
     try:

@@ -56,7 +56,7 @@ class Evaluation:
     timed_rounds: int = 1
     arms: list[str] = field(default_factory=list)  # control arms beside run_methods; asked, but not timed
     ability: bool = False  # ordinary ability before and after each fit
-    ability_items: int = 80  # of each local task
+    ability_items: int = 400  # of each local task: enough for H4's margin
     ability_tasks: list[str] = field(default_factory=list)  # lm-eval tasks by name, beside the local ones
     lifecycle: bool = False  # what it costs and breaks to change what was learnt
 
@@ -207,7 +207,7 @@ def resolve(config: DictConfig) -> Resolved:
     )
 
 
-NO_SETTINGS = ("data_version", "ablation")  # what config.json holds beside settings
+NO_SETTINGS = ("data_version", "model_version", "ablation")  # what config.json holds beside settings
 
 
 def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Resolved:

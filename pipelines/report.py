@@ -15,15 +15,17 @@ from pathlib import Path
 from eval.records import RecordError
 from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
+from pipelines.keep import keep
 from pipelines.results import read_json, read_saved, write_results
 from pipelines.run import writer_of
 from reports.base import Comparison, LoggedRun, ReportError
 
-HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false]
+HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false] [keep=FOLDER]
 
   run=...        a run's folder, its id (the folder's name, or task/name), or latest
   runs_dir=...   where runs lie
   mlflow=true    logs the run to MLflow again
+  keep=...       copies what the figures rest on, without weights, into a new folder: small enough to hand on
 
 Computes summary.json, report.html, report.md, tables/ and figures/ (of an ablation: ablation.json, .csv and .md)
 again from the records. No model is loaded.
@@ -37,6 +39,7 @@ class Options:
     run: str = "latest"
     runs_dir: str = "runs"
     mlflow: bool = False
+    keep: str = ""
 
 
 def saved_runs(runs_dir: Path) -> dict[str, Path]:
@@ -99,6 +102,8 @@ def report_and_show(options: Options) -> None:
         show_ablation(write_ablation(folder), options.mlflow)
     else:
         show_comparison(write_results(read_saved(folder)), options.mlflow)
+    if options.keep:
+        keep(folder, Path(options.keep))
 
 
 def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:

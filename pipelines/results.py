@@ -19,6 +19,7 @@ from eval.records import (
     RecordError,
     TurnRecord,
     read_all_records,
+    records_file,
 )
 from eval.stats import Estimate
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
@@ -58,7 +59,7 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
     """
     state = read_json(folder / "run.json")
     config = read_json(folder / "config.json")
-    records = folder / "records.jsonl"
+    records = records_file(folder)
     if not records.is_file():
         raise RecordError(f"{records}: no such file; without its records nothing of a run can be reported")
     found = read_all_records(records)

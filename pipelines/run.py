@@ -201,7 +201,7 @@ def write_json(path: Path, body: Any) -> None:
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Eight hex digits over what decides the results: settings, data version and code version."""
+    """Eight hex digits over what decides the results: settings, and the versions of data, model and code."""
     kept = {k: v for k, v in config.items() if k not in NOT_HASHED}
     body = json.dumps(kept, sort_keys=True, default=str) + code_version()
     return hashlib.sha256(body.encode()).hexdigest()[:8]

@@ -12,7 +12,7 @@ from typing import Any
 from eval.records import CostRecord, TurnRecord
 from eval.stats import Estimate, missing
 from methods.base import FitReport
-from tasks.base import TaskData
+from tasks.base import TaskData, TurnKind
 
 Summary = Mapping[str, Any]  # summary.json: eval.summary.summarise, DESIGN section 7
 
@@ -79,7 +79,8 @@ class Comparison:
     fits: Mapping[str, FitReport | Sequence[FitReport]] = field(default_factory=dict)  # several: one a seed
     pairs: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # eval.summary.comparisons
     pairs_here: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # about this rulebook
-    by_turn: Mapping[str, Mapping[int, Estimate]] = field(default_factory=dict)  # method -> turn -> share right
+    # method -> kind of turn -> turn -> share right
+    by_turn: Mapping[str, Mapping[TurnKind, Mapping[int, Estimate]]] = field(default_factory=dict)
     data: TaskFacts | None = None
     tags: Mapping[str, str] = field(default_factory=dict)  # further MLflow tags
 

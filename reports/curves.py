@@ -16,6 +16,7 @@ from eval.records import CostRecord, TurnRecord
 from eval.stats import Sample
 from reports.base import Summary, estimate
 from reports.figures import COLOURS, LINES, MARKERS, STYLE, axes_of, legend_below, plain_name, spread
+from tasks.base import TurnKind
 
 
 def by_seed(turns: Sequence[TurnRecord]) -> pd.DataFrame:
@@ -36,18 +37,20 @@ def _means(samples: Iterable[Sample]) -> list[float]:
 
 
 @rc_context(STYLE)
-def seeds_by_turn(turns: Sequence[TurnRecord]) -> Figure | None:
-    """Share right by turn of the dialogue: a thin line a seed, a thick one over all. None for none scored."""
-    figure, axes = axes_of("turn of the dialogue (0 is the first)", "answers right (share)")
+def seeds_by_turn(turns: Sequence[TurnRecord], kind: TurnKind = "first_ask") -> Figure | None:
+    """Share of a kind of turn right, by turn: a thin line a seed, a thick one over all. None for none scored."""
+    label = kind.replace("_", " ")
+    figure, axes = axes_of("turn of the dialogue (0 is the first)", f"{label}: answers right (share)")
+    turns = [turn for turn in turns if turn.kind == kind]
     drawn = False
     for index, method in enumerate(dict.fromkeys(turn.method for turn in turns)):
         own = [turn for turn in turns if turn.method == method]
         seeds = sorted({turn.seed for turn in own})
         colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
         for seed in seeds if len(seeds) > 1 else ():
-            curve = retention.by_turn([turn for turn in own if turn.seed == seed])
+            curve = retention.by_turn([turn for turn in own if turn.seed == seed]).get(kind, {})
             axes.plot(list(curve), _means(curve.values()), color=colour, linewidth=0.7, alpha=0.5)
-        curve = retention.by_turn(own)
+        curve = retention.by_turn(own).get(kind, {})
         if curve:
             drawn = True
             label = f"{plain_name(method)} ({len(seeds)} seed{'s' * (len(seeds) > 1)}, n={len(own)} turns)"

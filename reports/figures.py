@@ -8,6 +8,7 @@ apart in a black-and-white print. The same summary gives the same bytes of SVG.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 import warnings
@@ -15,7 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib import rc_context
@@ -29,12 +30,13 @@ from reports.base import Summary, estimate, metric_keys
 from reports.metric_names import Group, Row
 from reports.tables import DASH, break_evens, distances, format_number, group_rows
 from reports.text import one_line
+from tasks.base import TurnKind
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "+++", "//////")
 LINES = ("-", "--", "-.", ":")
-ByTurn = Mapping[str, Mapping[int, Estimate]]  # method -> turn -> share right
+ByTurn = Mapping[str, Mapping[TurnKind, Mapping[int, Estimate]]]  # method -> kind of turn -> turn -> share right
 _WIDTH, _WIDE = 5.6, 6.4  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -123,27 +125,40 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
 
 @rc_context(STYLE)
 def retention_by_turn(by_turn: ByTurn) -> Figure | None:
-    """Share right (with its interval) against the turn of the dialogue, a line a method.
+    """Share right (with its interval) against the turn of the dialogue: a panel a kind of turn, a line a method.
 
-    Turns with under a quarter of the answers of the fullest one are left out: few dialogues are that long.
+    Turns with under a quarter of the answers of the kind's fullest one are left out: few dialogues are that long.
+    None where no kind was answered at more than one turn.
     """
-    if not any(cell.value is not None for cells in by_turn.values() for cell in cells.values()):
+    several = {kind for curves in by_turn.values() for kind, cells in curves.items() if len(cells) > 1}
+    kinds = [kind for kind in get_args(TurnKind) if kind in several]
+    if not kinds:
         return None
-    figure, axes = axes_of(
-        "turn of the dialogue (0 is the first)", "answers right (share, 95% interval)", _size(by_turn)
-    )
-    least = max(cell.n for cells in by_turn.values() for cell in cells.values()) / 4
-    for index, (name, cells) in enumerate(by_turn.items()):
-        shift = 0.06 * (index - (len(by_turn) - 1) / 2)
-        points = [
-            (turn + shift, cell)
-            for turn, cell in sorted(cells.items())
-            if cell.value is not None and cell.n >= least
-        ]
-        if points:
-            _draw(axes, index, _label(name, [cell for _, cell in points]), points)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(-0.02, 1.02)
+    rows = math.ceil(len(kinds) / 2)
+    figure = Figure(figsize=(_WIDE, 1.6 * rows + 0.3 * len(by_turn) + 0.4), layout="constrained")
+    panels = figure.subplots(rows, 2, sharex=True, sharey=True, squeeze=False).flat
+    named: set[str] = set()
+    for kind, axes in itertools.zip_longest(kinds, panels):
+        if kind is None:
+            axes.set_visible(False)
+            continue
+        curves = {name: kinds_of.get(kind, {}) for name, kinds_of in by_turn.items()}
+        least = max(cell.n for cells in curves.values() for cell in cells.values()) / 4
+        shown: list[Estimate] = []
+        for index, (name, cells) in enumerate(curves.items()):
+            shift = 0.06 * (index - (len(curves) - 1) / 2)
+            kept = [turn for turn, cell in sorted(cells.items()) if cell.value is not None and cell.n >= least]
+            if kept:
+                label = "_nolegend_" if name in named else plain_name(name)
+                _draw(axes, index, label, [(turn + shift, cells[turn]) for turn in kept])
+                named.add(name)
+                shown += [cells[turn] for turn in kept]
+        axes.set_title(_label(kind.replace("_", " "), shown), fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(-0.02, 1.02)
+        axes.grid(axis="y", linewidth=0.5, alpha=0.4)
+    figure.supxlabel("turn of the dialogue (0 is the first)", fontsize="medium")
+    figure.supylabel("answers right (share, 95% interval)", fontsize="medium")
     legend_below(figure)
     return figure
 

@@ -23,6 +23,7 @@ from reports import tables
 from reports.base import Comparison, Summary, duration, estimate, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import draw_all, inline
+from reports.given import few_steps, given
 from reports.metric_names import GROUPS, ROWS, Group, Row
 from reports.tables import DASH, Table, format_number
 from reports.text import visible
@@ -33,9 +34,8 @@ _OUTCOMES = {"supported": ("yes", "✔"), "refuted": ("no", "✘")}  # style cla
 
 _CAPTIONS = {
     "retention_by_distance": "Share of first asks answered right after d turns of other talk, with 95% intervals.",
-    "retention_by_turn": "Share of scored answers right at each turn of the dialogues, with 95% intervals. "
-    "Which kinds of question stand at a turn differs; by distance the questions are of one kind. Turns with few "
-    "answers (under a quarter of the fullest turn's) are left out.",
+    "retention_by_turn": "Share of each kind of question answered right at each turn of the dialogues, with 95% "
+    "intervals. Turns with few answers (under a quarter of the kind's fullest turn) are left out.",
     "cost_against_retention": "Median seconds of a whole answer against the share answered right, with 95% "
     "intervals; up and left is better.",
     "latency_by_stage": "What the mean seconds of an answer go into, timed one by one.",
@@ -93,10 +93,22 @@ def page(comparison: Comparison) -> str:
         figures=_figures(comparison),
         failure_counts=[_counts(comparison.turns, name, found[name]) for name in found],
         failures=_failures(comparison.turns, found, comparison.methods),
+        given=_given(comparison),
         facts=facts(comparison),
         config={key: visible(value, _LONGEST) for key, value in flatten(comparison.config).items()},
         run=comparison.run_dir.name,
     )
+
+
+def _given(comparison: Comparison) -> dict[str, Any]:
+    """The table of `reports.given` as the template takes it."""
+    frame = given(comparison)
+    return {
+        "corner": frame.index.name,
+        "columns": list(frame.columns),
+        "rows": [(label, list(cells)) for label, cells in zip(frame.index, frame.to_numpy(), strict=True)],
+        "words": few_steps(comparison),
+    }
 
 
 def _environment() -> Environment:

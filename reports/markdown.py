@@ -13,6 +13,7 @@ from reports import tables
 from reports.base import Comparison, Verdict, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
+from reports.given import few_steps, given
 from reports.metric_names import GROUPS, ROWS, Row
 from reports.text import md, md_table
 
@@ -45,6 +46,7 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
         if name == "cost":
             parts.append(_break_even(summary))
     parts.append(_failures(comparison))
+    parts.append(_given(comparison))
     parts.append(_configuration(comparison.config))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -82,6 +84,15 @@ def _verdict(verdict: Verdict) -> str:
     claim = f": {md(verdict.claim)}" if verdict.claim else ""
     reason = f" ({md(verdict.reason)})" if verdict.reason else ""
     return f"**{md(verdict.key)} {md(verdict.outcome)}**{claim}{reason}"
+
+
+def _given(comparison: Comparison) -> str:
+    frame = given(comparison)
+    if frame.columns.empty:
+        return ""
+    rows = [[md(label), *map(md, cells)] for label, cells in zip(frame.index, frame.to_numpy(), strict=True)]
+    table = md_table([str(frame.index.name), *map(md, frame.columns)], rows)
+    return "\n\n".join(("## What each method was given", table, *map(md, few_steps(comparison))))
 
 
 def _section(heading: str, table: tables.Table, words: str = "") -> str:

@@ -304,12 +304,13 @@ def _headline_metrics(comparison: Comparison) -> list[Metric]:
 
 
 def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]) -> list[Metric]:
-    """Curves: accuracy, tokens and lookups by turn, accuracy by distance, seconds of each timed answer."""
+    """Curves: each kind's accuracy, tokens and lookups by turn, accuracy by distance, seconds of each timing."""
     now, metrics = _now_ms(), []
-    for index, drawn in retention.by_turn(turns).items():
-        if drawn.mean is not None:
-            metrics.append(Metric("by_turn/accuracy", drawn.mean, now, index))
-            metrics.append(Metric("by_turn/n", float(len(drawn)), now, index))
+    for kind, curve in retention.by_turn(turns).items():
+        for index, drawn in curve.items():
+            if drawn.mean is not None:
+                metrics.append(Metric(f"by_turn/{kind}", drawn.mean, now, index))
+                metrics.append(Metric(f"by_turn/{kind}_n", float(len(drawn)), now, index))
     for index in sorted({turn.turn for turn in turns}):
         answers = [turn.answer for turn in turns if turn.turn == index]
         means = {
@@ -318,10 +319,10 @@ def _step_metrics(comparison: Comparison, name: str, turns: Sequence[TurnRecord]
             "looked_up": sum(bool(answer.lookups) for answer in answers) / len(answers),
         }
         metrics += [Metric(f"by_turn/{key}", value, now, index) for key, value in means.items()]
-    for kind, d, row in tables.distances(comparison.summary):
+    for asked, d, row in tables.distances(comparison.summary):
         value = estimate(comparison.summary, name, row.key).value
         if value is not None:
-            key = f"by_distance/{kind or 'first_ask'}"
+            key = f"by_distance/{asked or 'first_ask'}"
             metrics.append(Metric(key, value, now, d))
     timed = [cost for cost in comparison.costs if cost.method == name]
     metrics += [Metric("by_timing/total_s", cost.usage.total_s, now, i) for i, cost in enumerate(timed)]

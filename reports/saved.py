@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.records import read_records
+from eval.records import read_records, records_file
 from methods.base import FitReport
 from reports.base import Comparison, ReportError, Summary, TaskFacts, read_summary
 
@@ -21,7 +21,7 @@ def read_run(folder: Path) -> Comparison:
         near = sorted(path.parent.as_posix() for path in folder.parent.glob("**/summary.json"))[-5:]
         hint = f"there are: {', '.join(near)}" if near else "make one with python -m pipelines.compare"
         raise ReportError(f"{folder}: no such run; {hint}")
-    turns, costs = read_records(folder / "records.jsonl") if (folder / "records.jsonl").is_file() else ([], [])
+    turns, costs = read_records(records_file(folder)) if records_file(folder).is_file() else ([], [])
     task = _json(folder / "task.json")
     fits: dict[str, list[FitReport]] = {}
     for file in sorted(folder.glob("fits/*/*/fit.json")):

@@ -1,15 +1,19 @@
 """Scripted dialogues: what the user says is fixed beforehand, by seed, for every method alike.
 
-A clause dialogue opens with filler, asks for one fact (`first_ask`) and goes on with one or two
-later turns. The later kinds and the distances run in cycles of coprime length, separately for cued
-and uncued clauses, so that every kind and every distance is covered evenly on both sides.
+Each fact is asked for in two clause dialogues: at once, and after filler, so that a curve over the
+distance compares the same facts. One of the two goes on with one or two later turns about clauses,
+the other with a turn that no clause answers (`unanswerable`, `ordinary`): what a method does there is
+seen behind a clause as well as in an empty history. The later kinds and the distances run in cycles of
+coprime length, separately for cued and uncued clauses, so that every kind and every distance is
+covered evenly on both sides.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasks.base import QA, Dialogue, Language, Memory, Split, TaskData, TaskError, Turn, TurnKind
 from tasks.handbook import rivals_of
@@ -63,8 +67,8 @@ CONTRADICTIONS: dict[Language, tuple[str, ...]] = {
 @dataclass(frozen=True)
 class DialogueOptions:
     distances: tuple[int, ...] = (0, 1, 2, 4, 8)  # filler turns before a first ask or a re-ask
-    questions_per_clause: int = 2  # clause dialogues per clause, at most its questions of the split
-    max_unanswerable: int = 20
+    questions_per_clause: int = 2  # facts asked for per clause, at most its questions of the split
+    max_unanswerable: int = 20  # half of them behind a clause's question, as of the ordinary turns
     max_two_clause: int = 8
     num_ordinary: int = 20
 
@@ -111,6 +115,14 @@ class _Clauses:
             for memory_id in qa.memory_ids:
                 asked[memory_id] = (*asked.get(memory_id, ()), qa)
         return cls(task, siblings, asked)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A turn that no clause answers."""
+
+    id: str
+    turn: Turn
 
 
 def _re_ask(qa: QA, clauses: _Clauses, rng: random.Random) -> tuple[QA, str]:
@@ -209,36 +221,72 @@ def _cycle(items: Sequence[int], rng: random.Random) -> Iterator[int]:
 
 
 def _clause_dialogues(
-    clauses: _Clauses, options: DialogueOptions, fillers: _Fillers, rng: random.Random
+    asked: Sequence[QA],
+    clauses: _Clauses,
+    distances: Sequence[int],
+    fillers: _Fillers,
+    behind: Sequence[_Drawn],
+    rng: random.Random,
 ) -> list[Dialogue]:
-    dialogues: dict[str, Dialogue] = {}
-    questions = {m.id: clauses.asked[m.id][: options.questions_per_clause] for m in clauses.task.memories}
+    """Two dialogues a question; one where there is a single distance, unless one of `behind` ends a second."""
+    near, *far = sorted(set(distances))
+    ends = dict(zip((qa.id for qa in rng.sample(asked, len(asked))), behind, strict=False))
+    dialogues: dict[str, list[Dialogue]] = {}
     for cued in (True, False):
-        asked = [qa for m in clauses.task.memories if m.cued == cued for qa in questions[m.id]]
-        rng.shuffle(asked)
-        delays, distances = _cycle(options.distances, rng), _cycle(options.distances, rng)
+        side = [qa for qa in asked if clauses.task.memory(qa.memory_ids[0]).cued == cued]
+        rng.shuffle(side)
+        delays, gaps = _cycle(far, rng), _cycle(distances, rng)
+        swaps = _cycle((0, 1), rng)
         first = rng.randrange(len(PATTERNS))
-        for n, qa in enumerate(asked):
+        for n, qa in enumerate(side):
             pattern = PATTERNS[(first + n) % len(PATTERNS)]
-            dialogues[qa.id] = _clause_dialogue(
-                f"clause/{qa.id}", qa, next(delays), distances, pattern, clauses, fillers, rng
+            both = [near, next(delays) if far else near]
+            longer = next(swaps)  # which of the two goes on with later turns about clauses
+            long = _clause_dialogue(f"clause/{qa.id}", qa, both[longer], gaps, pattern, clauses, fillers, rng)
+            short = _clause_dialogue(
+                f"clause/{qa.id}/again", qa, both[1 - longer], gaps, (), clauses, fillers, rng
             )
-    return [dialogues[qa.id] for m in clauses.task.memories for qa in questions[m.id]]
+            if qa.id in ends:
+                end = replace(ends[qa.id].turn, distance=len(short.turns))
+                short = replace(short, turns=(*short.turns, end))
+            dialogues[qa.id] = [long, short] if far or qa.id in ends else [long]
+    return [dialogue for qa in asked for dialogue in dialogues[qa.id]]
 
 
-def _unanswerable_dialogues(
-    task: TaskData, split: Split, limit: int, fillers: _Fillers, rng: random.Random
-) -> list[Dialogue]:
-    """One per question; every other one after a filler turn, so that abstention is not only seen first."""
+def _unanswerable(task: TaskData, split: Split, limit: int, rng: random.Random) -> list[_Drawn]:
     questions = list(task.held_out(split, "unanswerable"))
     picked = rng.sample(questions, min(limit, len(questions)))
-    return [
-        Dialogue(
-            f"unanswerable/{qa.id}",
-            (*fillers.take(n % 2), Turn("unanswerable", qa.question, qa, distance=n % 2)),
-        )
-        for n, qa in enumerate(picked)
-    ]
+    return [_Drawn(qa.id, Turn("unanswerable", qa.question, qa)) for qa in picked]
+
+
+def _ordinary(task: TaskData, count: int, rng: random.Random) -> list[_Drawn]:
+    """Held-out general conversations, topic after topic; `reply` holds the corpus's own chain and answer."""
+    by_topic: dict[str, list[_Drawn]] = {}
+    for conversation in task.sft_heldout:
+        if len(conversation.messages) == 2:
+            user, assistant = conversation.messages
+            turn = Turn("ordinary", user.content, reply=assistant.content, topic=conversation.topic)
+            by_topic.setdefault(conversation.topic, []).append(_Drawn(conversation.id, turn))
+    for turns in by_topic.values():
+        rng.shuffle(turns)
+    most = max(map(len, by_topic.values()), default=0)
+    rounds = [pool[n] for n in range(most) for pool in by_topic.values() if n < len(pool)]
+    return rounds[:count]
+
+
+def _behind(*kinds: Sequence[_Drawn]) -> list[_Drawn]:
+    """Every other turn of each kind, the kinds in turn: those that stand behind a clause's question."""
+    rounds = itertools.zip_longest(*(drawn[1::2] for drawn in kinds))
+    return [drawn for pair in rounds for drawn in pair if drawn is not None]
+
+
+def _alone(drawn: Sequence[_Drawn], fillers: _Fillers) -> list[Dialogue]:
+    """A dialogue a turn, every other one after a filler."""
+    dialogues = []
+    for n, one in enumerate(drawn):
+        turns = (*fillers.take(n % 2), replace(one.turn, distance=n % 2))
+        dialogues.append(Dialogue(f"{one.turn.kind}/{one.id}", turns))
+    return dialogues
 
 
 def _two_clause_dialogues(task: TaskData, split: Split, limit: int, rng: random.Random) -> list[Dialogue]:
@@ -249,21 +297,6 @@ def _two_clause_dialogues(task: TaskData, split: Split, limit: int, rng: random.
         Dialogue(f"two_clause/{qa.id}", (Turn("two_clause", qa.question, qa, distance=0),), qa.memory_ids[0])
         for qa in picked
     ]
-
-
-def _ordinary_dialogues(task: TaskData, count: int, rng: random.Random) -> list[Dialogue]:
-    """Held-out general conversations, topic after topic; `reply` holds the corpus's own chain and answer."""
-    by_topic: dict[str, list[Dialogue]] = {}
-    for conversation in task.sft_heldout:
-        if len(conversation.messages) == 2:
-            user, assistant = conversation.messages
-            turn = Turn("ordinary", user.content, reply=assistant.content, topic=conversation.topic)
-            by_topic.setdefault(conversation.topic, []).append(Dialogue(f"ordinary/{conversation.id}", (turn,)))
-    for dialogues in by_topic.values():
-        rng.shuffle(dialogues)
-    most = max(map(len, by_topic.values()), default=0)
-    rounds = [pool[n] for n in range(most) for pool in by_topic.values() if n < len(pool)]
-    return rounds[:count]
 
 
 def check_dialogues(task: TaskData, dialogues: Iterable[Dialogue]) -> None:
@@ -300,11 +333,16 @@ def build_dialogues(
                 )
     # At most two stretches of filler in a dialogue: before the first ask and before the re-ask.
     fillers = _Fillers(filler_exchanges(task.sft_heldout, seed), most=max(2 * max(options.distances), 1))
+    clauses = _Clauses.of(task, split)
+    asked = [qa for m in task.memories for qa in clauses.asked[m.id][: options.questions_per_clause]]
+    unanswerable = _unanswerable(task, split, options.max_unanswerable, rng)
+    ordinary = _ordinary(task, options.num_ordinary, rng)
+    behind = _behind(unanswerable, ordinary)[: len(asked)]
     dialogues = (
-        *_clause_dialogues(_Clauses.of(task, split), options, fillers, rng),
-        *_unanswerable_dialogues(task, split, options.max_unanswerable, fillers, rng),
+        *_clause_dialogues(asked, clauses, options.distances, fillers, behind, rng),
+        *_alone([one for one in unanswerable if one not in behind], fillers),
         *_two_clause_dialogues(task, split, options.max_two_clause, rng),
-        *_ordinary_dialogues(task, options.num_ordinary, rng),
+        *_alone([one for one in ordinary if one not in behind], fillers),
     )
     check_dialogues(task, dialogues)
     return dialogues

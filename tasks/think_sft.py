@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -120,6 +120,20 @@ def general_conversations(
     for part, conversations in parts.items():
         random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
     return tuple(parts["train"]), tuple(parts["heldout"])
+
+
+def further_conversations(
+    topics: Sequence[str], each: int, drawn: Mapping[str, int], seed: int = 0
+) -> tuple[Conversation, ...]:
+    """`each` more conversations of some topics behind those that a corpus of this seed holds: as held out as its
+    held-out part. drawn: topic -> how many it holds. Not for reading, whose passages are trained on whole.
+    """
+    return tuple(
+        _conversation(f"further/{topic}/{n}", topic, _problem_exchanges(problem))
+        for topic in topics
+        for n, problem in enumerate(draw_problems(topic, drawn.get(topic, 0) + each, seed))
+        if n >= drawn.get(topic, 0)
+    )
 
 
 def reading_conversations(seed: int = 0, num_train: int = 600, num_heldout: int = 120) -> tuple[Conversation, ...]:

@@ -109,6 +109,7 @@ class RecallMethod:
             index_bytes=bank.num_bytes,
             curves=curves,
             notes=notes,
+            samples=dict(logs.step1.samples + logs.step2.samples),
         )
 
     # answering

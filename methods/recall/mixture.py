@@ -85,6 +85,7 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger
         memory_index=bank.index(example.memory_id or NULL_ID),
         teacher_row=example.teacher_row,
         target_loss_from=0 if trigger else len(target),
+        source=f"{example.source}, look-up alone",
     )
 
 
@@ -248,6 +249,7 @@ class CalibratedDataset:
             num_pads=pads,
             memory_index=self.bank.index(example.memory_id or NULL_ID),
             teacher_row=example.teacher_row,
+            source=example.source,
         )
         if not pads:  # the text and </recall> are fed, whatever the model would say
             given = range(len(prompt) + recall + 1, len(prompt) + end + 1)
@@ -283,6 +285,7 @@ class CalibratedDataset:
             num_pads=pads,
             memory_index=self.bank.index(memory.id),
             target_loss_from=0 if alone else recall + 1,
+            source="clauses recited",
         )
 
     def opening(self, conversation: Conversation) -> Sample:
@@ -295,7 +298,8 @@ class CalibratedDataset:
         think, answer = split_think(conversation.messages[-1].content)
         prompt = encode_prompt(self.backbone, (*before, *plain_messages(conversation)[:-1]))
         target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
-        return supervised(prompt, target[: self._decision + 2], "sft_only")
+        target = target[: self._decision + 2]
+        return supervised(prompt, target, "sft_only", source="ordinary conversations, first words alone")
 
     def query(self, example: Example) -> Sample:
         """A question as far as `<recall>`: that it is looked up, and where."""

@@ -137,6 +137,7 @@ def segment_sample(
         recall=len(target) - 1,
         memory_index=bank.index(segment.id),
         target_loss_from=len(target),
+        source="segments of conversations, look-up alone",
     )
 
 
@@ -210,6 +211,7 @@ class MixedMemorySFTDataset:
             pad=recall + 1,
             memory_index=self.bank.index(memory.id),
             target_loss_from=recall,  # the label of <recall> is <recall>
+            source="clauses in unrelated conversations",
         )
 
     def refresh_epoch_data(self) -> list[Sample]:

@@ -31,6 +31,7 @@ from eval.retention import (
     abstention_recall,
     accuracy,
     at_distance,
+    behind_a_clause,
     by_kind,
     by_turn,
     consistency,
@@ -39,6 +40,7 @@ from eval.retention import (
     first_ask,
     flips,
     repeats,
+    same_facts,
 )
 from eval.stats import estimate
 
@@ -119,7 +121,29 @@ def test_by_kind_and_by_turn() -> None:
     assert by_kind(records, "follow_up").mean == 0.0
     assert by_kind(records, "near_miss").mean == 1.0
     assert by_kind(records, "two_clause").mean is None
-    assert {index: drawn.mean for index, drawn in by_turn(records).items()} == {0: 0.5, 2: 0.5}
+    curves = {kind: {at: drawn.mean for at, drawn in curve.items()} for kind, curve in by_turn(records).items()}
+    assert curves == {"first_ask": {0: 0.5}, "follow_up": {2: 0.0}, "near_miss": {2: 1.0}}
+
+
+def test_a_curve_over_the_distance_rests_on_the_same_facts() -> None:
+    records = [
+        turn(1, "first_ask", right(1), distance=0, dialogue="a"),
+        turn(2, "first_ask", wrong(2), distance=0, dialogue="b"),
+        turn(2, "first_ask", right(2), distance=4, index=4, dialogue="c"),
+        turn(3, "first_ask", right(3), distance=8, index=8, dialogue="d"),
+    ]
+    assert [r.dialogue_id for r in same_facts(records, 4)] == ["b", "c"]
+    assert [r.dialogue_id for r in same_facts(records, 8)] == ["d"]
+
+
+def test_behind_a_clause_is_later_in_the_same_dialogue() -> None:
+    records = [
+        turn(1, "ordinary", right(1), index=0, dialogue="a"),
+        turn(1, "first_ask", right(1), index=1, dialogue="a"),
+        turn(1, "ordinary", right(1), index=2, dialogue="a"),
+        turn(1, "ordinary", right(1), index=2, dialogue="b"),
+    ]
+    assert behind_a_clause(records) == [records[2]]
 
 
 def test_consistency_compares_what_is_said() -> None:

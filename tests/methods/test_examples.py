@@ -23,6 +23,7 @@ from methods.examples import (
     in_turn,
     later_turn,
     plain_messages,
+    put,
     reading_examples,
     recall_pieces,
     talk_before,
@@ -221,7 +222,7 @@ def test_a_later_turn_asks_again_answers_a_claim_or_follows_on(whole: None) -> N
     """All three come, the example stays what it is; asked again, its own exchange is where the talk began."""
     example, rng = of("Cork"), random.Random(0)
     drawn = [later_turn(example, [TWO_TURNS], BARE, rng) for _ in range(300)]
-    assert all(replace(d, messages=example.messages) == example for d in drawn)
+    assert all(replace(d, messages=example.messages, later=False) == example and d.later for d in drawn)
     own = (*example.messages, Message("assistant", example.answer))
     again = [d for d in drawn if d.messages[:2] == own]
     assert {d.messages[2:-1] for d in again} == {(), plain_messages(TWO_TURNS)}
@@ -236,6 +237,15 @@ def test_a_later_turn_asks_again_answers_a_claim_or_follows_on(whole: None) -> N
     assert {d.messages[-1].content for d in follows} == short
     assert len(again) + len(claims) + len(follows) == 300
     assert min(map(len, (again, claims, follows))) > 60
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_the_share_of_later_turns_is_kept(share: float) -> None:
+    example, rng = of("Cork"), random.Random(0)
+    drawn = [put(example, [TWO_TURNS], replace(BARE, later_turns=share), rng) for _ in range(400)]
+    assert sum(d.later for d in drawn) / len(drawn) == pytest.approx(share, abs=0.06)
+    assert {d.source for d in drawn if d.later} <= {"later turns on clauses"}
+    assert {d.source for d in drawn if not d.later} <= {"first questions on clauses"}
 
 
 def test_talk_stands_before_a_claim_and_a_follow_up_and_not_where_it_is_asked_again(whole: None) -> None:
@@ -263,8 +273,8 @@ def test_chinese_questions_are_put_in_chinese() -> None:
     examples = [e for found in clause_examples(zh.memories, ExampleConfig()).values() for e in found if e.leads]
     assert len(examples) > 50
     for example in examples:
-        for put in (augmented, later_turn, later_turn, later_turn):
-            said = put(example, [TWO_TURNS], BARE, rng).messages[-1].content
+        for form in (augmented, later_turn, later_turn, later_turn):
+            said = form(example, [TWO_TURNS], BARE, rng).messages[-1].content
             assert not re.search(r"[a-z]{4}", said), said
 
 
@@ -275,8 +285,8 @@ def test_no_turn_of_a_held_out_dialogue_is_trained_on(name: str) -> None:
     trained = set()
     for found in clause_examples(task.memories, ExampleConfig()).values():
         for example in found:
-            for put in (augmented, later_turn) * 12:
-                trained.add(put(example, general(task.sft), BARE, rng).messages[-1].content)
+            for form in (augmented, later_turn) * 12:
+                trained.add(form(example, general(task.sft), BARE, rng).messages[-1].content)
     asked = {qa.question for qa in task.questions} | set(task.follow_ups.values())
     assert not trained & asked
     assert not set(CLAIMS["en"] + CLAIMS["zh"]) & set(CONTRADICTIONS["en"] + CONTRADICTIONS["zh"])

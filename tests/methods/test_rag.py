@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample
 from methods.examples import ExampleConfig, clause_examples, reading_examples
-from methods.rag import ChromaRetriever, Passage, RagConfig, RagMethod, open_book
+from methods.rag import MISSING, ChromaRetriever, Passage, RagConfig, RagMethod, open_book
 from methods.setup import MethodSetup
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Memory, Message, TaskData
 
@@ -152,8 +153,9 @@ def test_open_book() -> None:
 
 
 @pytest.fixture(autouse=True)
-def whole_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+def whole_questions_and_books(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("methods.rag.ALONE", 0.0)
 
 
 def method_of(backbone: Backbone, retriever: Any, quotes: bool = True, **settings: Any) -> RagMethod:
@@ -189,6 +191,7 @@ def test_the_reader_quotes_what_stands_in_its_book(
         owners.setdefault(example.messages[-1].content, set()).add(example.clause)
     clauses = {m.text for m in regs.memories}
     method = method_of(pristine, indexed)
+    method.setup.examples = replace(method.setup.examples, later_turns=0.0)
     places, num_clauses = set(), 0
     for sample, text in reader_texts(method, regs):
         if sample.kind != "memory_full":
@@ -252,6 +255,29 @@ def test_ordinary_conversations_are_open_book_too(
     ]
     assert found
     assert all(len(book_of(text)) == 3 for text in found)
+
+
+def test_some_prompts_hold_what_the_oracle_shows(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clause alone, and no passage at all where no clause is wanted."""
+    monkeypatch.setattr("methods.rag.ALONE", 1.0)
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", 0.0)
+    sources: Counter[str] = Counter()
+    for sample, text in reader_texts(method_of(pristine, indexed), regs):
+        sources[sample.source] += 1
+        about = sample.source not in ("ordinary conversations", "questions that no clause covers")
+        assert ("Handbook clauses:" in text) == about
+        assert not about or len(book_of(text)) == 1
+    assert {"first questions on clauses", "later turns on clauses", "questions on other passages"} < set(sources)
+
+
+def test_a_question_whose_clause_is_left_out_counts_as_such(
+    pristine: Backbone, indexed: ChromaRetriever, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("methods.rag.GOLD_MISSING", 1.0)
+    sources = {sample.source for sample, _ in reader_texts(method_of(pristine, indexed), regs)}
+    assert sources == {MISSING, "ordinary conversations", "questions that no clause covers"}
 
 
 def test_clauses_without_questions_leave_a_reader_to_train(

@@ -76,7 +76,7 @@ def test_rows_are_chosen_by_set_or_name_in_table_order() -> None:
         with pytest.raises(TaskError, match="section_4_4"):
             chosen_rows(words)
     assert len({row.name for row in ALL}) == len(ALL)
-    assert set(SETS) == {"section_4_4", "calibrated", "all"}
+    assert set(SETS) == {"section_4_4", "calibrated", "rivals", "all"}
 
 
 def test_the_table_rests_on_dev_questions_and_goes_on_where_it_was_cut(

@@ -44,7 +44,7 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("train.learning_rate=fast", ("train.learning_rate='fast'", "float")),
     ("methods.recall_spec.sample_types=memory_front", ("methods.recall_spec.sample_types='memory_front'", "list")),
     ("dialogues.distances=[a]", ("dialogues.distances=['a']", "list of int")),
-    ("methods.sft=3", ("methods.sft=3", "group")),
+    ("methods.rag=3", ("methods.rag=3", "group")),
     ("methods.rag.reader=big", ("methods.rag.reader=big", "tuned", "frozen")),
     ("seeds=0", ("seeds=0", "at least 1")),
     ("evaluation.batch_size=0", ("evaluation.batch_size=0", "at least 1")),

@@ -314,3 +314,22 @@ def test_a_run_can_be_logged_again(runs: Path, monkeypatch: pytest.MonkeyPatch) 
     assert logged == []
     reported(monkeypatch, f"run={only(runs)}", "mlflow=true")
     assert logged == [only(runs).name]
+
+
+def test_what_is_kept_gives_the_same_figures(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without weights and in little room; an existing folder is not written over."""
+    kept = tmp_path / "kept"
+    reported(monkeypatch, f"run={only(runs)}", f"keep={kept}")
+    assert not list(kept.rglob("*.safetensors")) and not (kept / "records.jsonl").exists()
+    before = (only(runs) / "summary.json").read_bytes()
+    (kept / "summary.json").unlink()
+    reported(monkeypatch, f"run={kept}")
+    assert (kept / "summary.json").read_bytes() == before
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["report", f"run={only(runs)}", f"keep={kept}"])
+    with pytest.raises(SystemExit) as stopped:
+        report.main()
+    assert stopped.value.code == 2
+    assert "exists already" in capsys.readouterr().err

@@ -222,7 +222,9 @@ def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:
     assert status_of(first) == "finished"
 
 
-@pytest.mark.parametrize("changes", [{"seed": 1}, {"data_version": "2"}, {"model": "other"}])
+@pytest.mark.parametrize(
+    "changes", [{"seed": 1}, {"data_version": "2"}, {"model": "other"}, {"model_version": "2"}]
+)
 def test_other_settings_or_data_are_another_run(tmp_path: Path, changes: dict[str, Any]) -> None:
     first, second = folder_after(tmp_path, "interrupted", **changes)
     assert first != second

@@ -173,7 +173,16 @@ def make_comparison(folder: Path) -> Comparison:
         turns=make_turns(),
         costs=[CostRecord(m, 0, f"q{i}", 0, usage, 1_900_000_000, "rss") for m in METHODS for i in range(4)],
         fits={
-            m: FitReport(617.0, 37_120, 96, 1 << 20, {"step2": (3.0, 1.0, 0.2)}, {"hit@1": 1.0}) for m in METHODS
+            m: FitReport(
+                617.0,
+                37_120,
+                96,
+                1 << 20,
+                {"step2": (3.0, 1.0, 0.2)},
+                {"hit@1": 1.0},
+                samples={"clauses recited": 40, ODD: 1},
+            )
+            for m in METHODS
         },
         data=TaskFacts.of(
             TaskData(

@@ -16,6 +16,7 @@ from report_fixtures import METHODS, ODD, make_comparison, make_turn
 from eval.stats import Estimate
 from methods.base import Lookup
 from reports.base import Comparison
+from reports.figures import ByTurn
 from reports.html import page, write_html
 from reports.metric_names import GROUPS
 from reports.text import visible
@@ -33,6 +34,7 @@ SECTIONS = (
     "ability",
     "cost-of-pass",
     "failures",
+    "given",
     "setup",
 )
 MARK = "<b id=x onclick=y()>|$\"'&amp;🦊 שלום"  # must come out as text, nowhere as markup
@@ -86,7 +88,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Everything that a page can show."""
     comparison = make_comparison(tmp_path_factory.mktemp("html"))
     pair = {"value": 0.1, "low": -0.1, "high": 0.3, "p_holm": 0.5, "mde": 0.2, "outcome": "no_difference_shown"}
-    by_turn = {name: {turn: Estimate(0.5, 0.4, 0.6, 9) for turn in range(3)} for name in METHODS}
+    curve = {turn: Estimate(0.5, 0.4, 0.6, 9) for turn in range(3)}
+    by_turn: ByTurn = {name: {"first_ask": curve} for name in METHODS}
     pairs = {"retention/accuracy": {"recall - sft": pair}}
     return dataclasses.replace(comparison, by_turn=by_turn, pairs=pairs)
 

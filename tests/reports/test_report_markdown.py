@@ -28,7 +28,7 @@ def test_report_has_its_parts_in_order(comparison: Comparison) -> None:
     text = markdown.write_report(comparison).read_text(encoding="utf-8")
     headings = re.findall(r"^## (.+)$", text, re.M)
     assert headings[:4] == ["Verdicts", "What was compared", "Comparison", "Retention by distance"]
-    assert headings[-2:] == ["Worst failures", "Configuration"]
+    assert headings[-3:] == ["Worst failures", "What each method was given", "Configuration"]
     assert {"Ledger: where answers are lost", "Structure", "Cost"} < set(headings)
     assert "**H1 supported**: Recall keeps as much as RAG. (against rag:" in text
     assert "0123abc" in text and "2.13.0" in text
@@ -117,7 +117,8 @@ def test_settings_are_flattened() -> None:
 
 def test_figures_are_reproducible_and_labelled() -> None:
     summary = make_summary(("recall", "$x$", "_hidden"))
-    by_turn = {name: {0: Estimate(0.5, 0.4, 0.6, 64)} for name in summary["methods"]}
+    curve = {turn: Estimate(0.5, 0.4, 0.6, 64) for turn in range(2)}
+    by_turn: figures.ByTurn = {name: {"first_ask": curve, "re_ask": curve} for name in summary["methods"]}
     first, second = (figures.draw_all(summary, by_turn) for _ in range(2))
     assert first == second
     assert set(first) == {*figures.FIGURES, "retention_by_turn"} - {"lifecycle", "ability"}
@@ -162,8 +163,9 @@ def test_a_figure_on_a_page_stays_in_its_element() -> None:
 
 def test_turns_that_few_dialogues_reach_are_left_out() -> None:
     sizes = (20, 5, 4)
-    by_turn = {"recall": {turn: Estimate(0.5, 0.4, 0.6, n) for turn, n in enumerate(sizes)}}
-    assert "recall (n=5 to 20 a point)" in figures.draw_all(make_summary(), by_turn)["retention_by_turn"]
+    curve = {turn: Estimate(0.5, 0.4, 0.6, n) for turn, n in enumerate(sizes)}
+    by_turn: figures.ByTurn = {"recall": {"first_ask": curve}}
+    assert "first ask (n=5 to 20 a point)" in figures.draw_all(make_summary(), by_turn)["retention_by_turn"]
 
 
 def test_colours_are_apart_for_every_method_of_a_full_run() -> None:

@@ -85,7 +85,7 @@ def test_every_metric_is_there_under_its_own_name(
 def test_curves_are_steps(client: MlflowClient, logged: tuple[Comparison, LoggedRun]) -> None:
     run_id = logged[1].method_run_ids["recall"]
     assert history(client, run_id, "fit/loss/step2") == [(0, 3.0), (1, 1.0), (2, 0.2)]
-    assert history(client, run_id, "by_turn/accuracy") == [(0, 1.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0)]
+    assert history(client, run_id, "by_turn/first_ask") == [(0, 1.0), (1, 0.0), (2, 0.0), (3, 0.0)]
     assert [step for step, _ in history(client, run_id, "by_distance/first_ask")] == [0, 1, 2, 4, 8]
     assert len(history(client, run_id, "by_timing/total_s")) == 4
     assert history(client, run_id, "by_turn/looked_up") == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 0.0), (4, 1.0)]

@@ -33,6 +33,10 @@ def generated(dialogue: Dialogue) -> list[Turn]:
     return [turn for turn in dialogue.turns if turn.kind != "filler"]
 
 
+def about_clauses(dialogue: Dialogue) -> list[Turn]:
+    return [turn for turn in dialogue.turns if turn.qa is not None and turn.qa.memory_ids]
+
+
 def key(turn: Turn) -> QA:
     assert turn.qa is not None
     return turn.qa
@@ -67,32 +71,41 @@ def test_every_dialogue_is_well_built(num_clauses: int, seed: int, split: Split)
         assert turns[0].distance == first
         assert dialogue.memory_id == dialogue.cluster == key(turns[0]).memory_ids[0]
         assert turns[0].user == asked[key(turns[0]).id].question
-        assert 2 <= len(turns) <= 3
-        for turn in turns:
+        assert 1 <= len(turns) <= 3
+        for turn in about_clauses(dialogue):
             (memory_id,) = key(turn).memory_ids
             assert stands_in(key(turn).answer, texts[memory_id])
             assert not any(stands_in(rival, texts[memory_id]) for rival in key(turn).rivals)
 
 
-def test_the_clause_dialogues_are_the_held_out_questions() -> None:
+def test_each_held_out_question_is_asked_at_two_distances() -> None:
     dialogues = clause_dialogues(build_dialogues(REGS, seed=0))
-    first_asks = [key(generated(d)[0]) for d in dialogues]
-    assert first_asks == list(REGS.held_out("test"))
+    asked: dict[str, list[int]] = {}
+    for dialogue in dialogues:
+        first = generated(dialogue)[0]
+        asked.setdefault(key(first).id, []).append(first.distance or 0)
+    assert list(asked) == [qa.id for qa in REGS.held_out("test")]
+    assert all(min(pair) == 0 < max(pair) and len(pair) == 2 for pair in asked.values())
     one_each = build_dialogues(REGS, 0, options=DialogueOptions(questions_per_clause=1))
-    assert len(clause_dialogues(one_each)) == len(REGS.memories)
+    assert len(clause_dialogues(one_each)) == 2 * len(REGS.memories)
 
 
 @pytest.mark.parametrize("num_clauses", [18, None])
 def test_distances_and_kinds_are_balanced_over_cued_and_uncued(num_clauses: int | None) -> None:
     task = slice_task(REGS, num_clauses, 0)
     dialogues = clause_dialogues(build_dialogues(task, seed=0))
-    assert 2.2 <= sum(len(generated(d)) for d in dialogues) / len(dialogues) <= 2.8
     for cued in (True, False):
         side = [d for d in dialogues if task.memory(d.memory_id).cued == cued]
+        facts = {key(generated(d)[0]).id for d in side}
         delays = Counter(generated(d)[0].distance for d in side)
         assert set(delays) == {0, 1, 2, 4, 8}
+        assert delays.pop(0) == len(facts)
         assert max(delays.values()) - min(delays.values()) <= 1
-        later = [turn for d in side for turn in generated(d)[1:]]
+        long = [d for d in side if len(about_clauses(d)) > 1]
+        assert len(long) == len(facts)  # one of the two dialogues goes on
+        assert abs(2 * sum(generated(d)[0].distance == 0 for d in long) - len(long)) <= 2
+        assert 2.2 <= sum(len(generated(d)) for d in long) / len(long) <= 2.8
+        later = [turn for d in long for turn in generated(d)[1:]]
         kinds = Counter(turn.kind for turn in later)
         assert set(kinds) == set(LATER)
         assert max(kinds.values()) - min(kinds.values()) <= 2
@@ -112,7 +125,7 @@ def test_later_turns_ask_what_their_kind_says() -> None:
         qa, memory_id = key(first), dialogue.memory_id
         last_ask = turns.index(first)  # of this clause's fact
         for n, turn in enumerate(turns[last_ask + 1 :], start=last_ask + 1):
-            if turn.kind == "filler":
+            if turn.kind in ("filler", "unanswerable", "ordinary"):
                 continue
             seen[turn.kind] += 1
             other = key(turn)
@@ -168,32 +181,39 @@ def test_a_re_ask_takes_the_other_question_on_the_same_slot(files: Files, write:
     assert seen == {True, False}
 
 
-def test_unanswerable_two_clause_and_ordinary_turns() -> None:
+def test_two_clause_questions_rest_on_clauses_that_are_there() -> None:
     task = slice_task(REGS, 60, 0)
-    dialogues = build_dialogues(task, seed=0)
-    by_kind: dict[str, list[Dialogue]] = {}
-    for dialogue in dialogues:
-        by_kind.setdefault(dialogue.turns[-1].kind, []).append(dialogue)
-
-    unanswerable = by_kind["unanswerable"]
-    assert len(unanswerable) == 20
-    assert {len(d.turns) for d in unanswerable} == {1, 2}  # some after a filler
-    assert all(key(d.turns[-1]).memory_ids == () and d.cluster == d.id for d in unanswerable)
-
+    dialogues = [d for d in build_dialogues(task, seed=0) if d.turns[-1].kind == "two_clause"]
     kept = {m.id for m in task.memories}
-    assert 1 <= len(by_kind["two_clause"]) <= 8
-    for dialogue in by_kind["two_clause"]:
+    assert 1 <= len(dialogues) <= 8
+    for dialogue in dialogues:
         assert kept.issuperset(key(dialogue.turns[0]).memory_ids)
         assert dialogue.memory_id in kept
 
+
+@pytest.mark.parametrize("kind", ["unanswerable", "ordinary"])
+@pytest.mark.parametrize("num_clauses", [18, 3])
+def test_what_no_clause_answers_is_asked_first_and_behind_a_clause(kind: str, num_clauses: int) -> None:
+    task = slice_task(REGS, num_clauses, 0)
+    dialogues = [d for d in build_dialogues(task, seed=0) if d.turns[-1].kind == kind]
+    turns = [d.turns[-1] for d in dialogues]
+    assert len(turns) == len({turn.user for turn in turns}) == 20  # all of them, wherever there is room
+    behind = [d for d in dialogues if d.memory_id]
+    assert len(behind) == (10 if num_clauses == 18 else num_clauses)
+    for dialogue in behind:
+        assert [turn.kind for turn in generated(dialogue)] == ["first_ask", kind]
+        assert dialogue.turns[-1].distance == len(dialogue.turns) - 1
+    alone = [d for d in dialogues if not d.memory_id]
+    assert {tuple(turn.kind for turn in d.turns) for d in alone} == {(kind,), ("filler", kind)}
     heldout = {c.messages[0].content: c for c in task.sft_heldout}
-    ordinary = [d.turns[0] for d in by_kind["ordinary"]]
-    assert len(ordinary) == 20
-    assert len({turn.topic for turn in ordinary}) == len({c.topic for c in task.sft_heldout})
-    for turn in ordinary:
+    for turn in turns if kind == "ordinary" else ():
         assert turn.reply == heldout[turn.user].messages[1].content
         assert turn.topic == heldout[turn.user].topic
         assert turn.qa is None
+    if kind == "ordinary":
+        assert len({turn.topic for turn in turns}) == len({c.topic for c in task.sft_heldout})
+    else:
+        assert all(key(turn).memory_ids == () for turn in turns)
 
 
 def test_seeds_change_the_script_and_not_what_is_asked() -> None:
@@ -215,8 +235,8 @@ def test_the_options_are_kept() -> None:
 def test_a_clause_without_siblings_is_only_re_asked(files: Files, write: Write) -> None:
     task = read_handbook(write(files), num_train=9, num_heldout=180)
     for seed in range(20):
-        (alone,) = [d for d in build_dialogues(task, seed) if d.memory_id == "3.01"]
-        assert [turn.kind for turn in generated(alone)] == ["first_ask", "re_ask"]
+        kinds = [[t.kind for t in about_clauses(d)] for d in build_dialogues(task, seed) if d.memory_id == "3.01"]
+        assert sorted(kinds) == [["first_ask"], ["first_ask", "re_ask"]]
 
 
 def _without(task: TaskData, memory_id: str) -> TaskData:

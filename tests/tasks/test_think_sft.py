@@ -9,6 +9,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tasks.think_sft import (
     draw_problems,
     filler_exchanges,
     final_answer,
+    further_conversations,
     general_conversations,
     reading_conversations,
     small_talk,
@@ -513,3 +515,13 @@ def test_fillers_are_held_out_answers_of_five_kinds() -> None:
         assert filler.user not in trained
         assert replies[filler.user].endswith(f"</think>\n{filler.reply}")
     assert fillers == filler_exchanges(HELDOUT, seed=0) != filler_exchanges(HELDOUT, seed=1)
+
+
+def test_further_conversations_are_none_of_the_corpus() -> None:
+    train, heldout = general_conversations(0, 300, 60)
+    drawn = Counter(c.topic for c in (*train, *heldout))
+    more = further_conversations(("dates", "sorting"), 50, drawn)
+    assert Counter(c.topic for c in more) == {"dates": 50, "sorting": 50}
+    asked = [c.messages[0].content for c in more]
+    assert len(set(asked)) == 100
+    assert not set(asked) & {c.messages[0].content for c in (*train, *heldout)}
