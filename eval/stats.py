@@ -20,7 +20,9 @@ Miller 2011, doi:10.1198/jbes.2010.07136)
 The factor S / (S - 1) makes up for the family effects that the subtracted part holds too; without it two seeds
 show half of them. Where each seed draws its own families the bracket is 0 and V(seeds) is left, where all seeds
 share them both parts count, and in between it is in between. Each part has Student's t on its own degrees of
-freedom, C - 1 and S - 1, weighted by its variance (Cochran 1964, doi:10.2307/2527628). All is deterministic.
+freedom, C - 1 and S - 1, weighted by its variance (Cochran 1964, doi:10.2307/2527628). Families of unlike sizes
+count as fewer (`Layout.effective_clusters`; Carter, Schnepel and Steigerwald 2017, doi:10.1162/REST_a_00639).
+All is deterministic.
 
 Two targets. With `fraction` = 0 the families are a sample: the interval is about rulebooks like this one. With
 `fraction` = the share of the rulebook's families that was drawn, it is about *this* rulebook: two-stage
@@ -150,13 +152,18 @@ class Layout:
     def num_clusters(self) -> int:
         return len(np.unique(self.clusters))
 
+    @property
+    def effective_clusters(self) -> float:
+        """n^2 / sum of their squared sizes: C where all are of one size, 1 where there is one. Kish 1965."""
+        return len(self.clusters) ** 2 / float(np.sum(np.bincount(self.clusters).astype(np.float64) ** 2))
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
     """One part of a variance."""
 
     variance: Floats  # (...,)
-    df: int
+    df: float
 
 
 def _sums(influences: Floats, groups: Ints) -> Floats:
@@ -213,7 +220,7 @@ def variance_parts(influences: Floats, layout: Layout, fraction: float = 0.0) ->
         if fraction:
             questions = factor * np.maximum(0.0, questions - _within(influences, cells, items)[0])
         parts = [Part(_between(influences, seeds), num_seeds - 1)]
-    parts.insert(0, Part((1 - fraction) * families, max(1, layout.num_clusters - 1)))
+    parts.insert(0, Part((1 - fraction) * families, max(1.0, layout.effective_clusters - 1)))
     return [*parts, Part(fraction * questions, df_questions)] if fraction else parts
 
 
@@ -271,15 +278,16 @@ def _deviations(values: Floats) -> Floats:
     return left
 
 
-def effective_n(n: int, num_clusters: int) -> float:
+def effective_n(layout: Layout) -> float:
     """Answers that n answers in families are worth where a family's correlate by RHO. Kish 1965, section 5.4.
 
     One family alone is worth one answer.
     """
-    return n / (1 + (n / num_clusters - 1) * RHO) if num_clusters > 1 else 1.0
+    n, clusters = len(layout.clusters), layout.effective_clusters
+    return n / (1 + (n / clusters - 1) * RHO) if clusters > 1 else 1.0
 
 
-def _with_prior(parts: Sequence[Part], values: Floats, num_clusters: int, least: float) -> list[Part]:
+def _with_prior(parts: Sequence[Part], values: Floats, layout: Layout, least: float) -> list[Part]:
     """The parts with what answers that (almost) all agree cannot tell. values: (..., n).
 
     k answers deviate from the commonest. The data's own variance has weight k, and weight 1 has the variance
@@ -289,9 +297,9 @@ def _with_prior(parts: Sequence[Part], values: Floats, num_clusters: int, least:
     n = values.shape[-1]
     k = _deviations(values)
     independent = np.var(values, axis=-1) / n
-    prior = np.maximum(independent * n / effective_n(n, num_clusters), least)
-    kept = [Part(part.variance * k / (k + 1), part.df) for part in parts] if num_clusters > 1 else []
-    return [Part(prior / (k + 1), max(1, num_clusters - 1)), *kept]
+    prior = np.maximum(independent * n / effective_n(layout), least)
+    kept = [Part(part.variance * k / (k + 1), part.df) for part in parts] if layout.num_clusters > 1 else []
+    return [Part(prior / (k + 1), max(1.0, layout.effective_clusters - 1)), *kept]
 
 
 def share_bounds(values: Floats, layout: Layout, fraction: float = 0.0) -> tuple[Floats, Floats]:
@@ -301,12 +309,12 @@ def share_bounds(values: Floats, layout: Layout, fraction: float = 0.0) -> tuple
     surveys Korn and Graubard 1998, Survey Methodology 24(2), and Dean and Pagano 2015, doi:10.1093/jssam/smv024).
     Never narrower than Wilson's of n independent answers. (..., n) -> (...,), (...,)
     """
-    n, num_clusters = values.shape[-1], layout.num_clusters
+    n = values.shape[-1]
     mean = values.mean(axis=-1)
     parts = variance_parts((values - mean[..., None]) / n, layout, fraction)
-    se, quantile = se_and_t(_with_prior(parts, values, num_clusters, 0.0))
+    se, quantile = se_and_t(_with_prior(parts, values, layout, 0.0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        worth = np.where(se > 0, mean * (1 - mean) / se**2, effective_n(n, num_clusters))
+        worth = np.where(se > 0, mean * (1 - mean) / se**2, effective_n(layout))
     squared = np.maximum(quantile**2 / worth, ndtri(UPPER) ** 2 / n)
     centre = (mean + squared / 2) / (1 + squared)
     half = np.sqrt(mean * (1 - mean) * squared + squared**2 / 4) / (1 + squared)
@@ -321,11 +329,10 @@ def difference_parts(values: Floats, layout: Layout, fraction: float = 0.0) -> l
     the score interval of a paired difference without a discordant pair (Tango 1998,
     doi:10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B), and Wilson's bound of a share at 0.
     """
-    n, num_clusters = values.shape[-1], layout.num_clusters
+    n = values.shape[-1]
     parts = variance_parts((values - values.mean(axis=-1, keepdims=True)) / n, layout, fraction)
-    t = float(stdtrit(max(1, num_clusters - 1), UPPER))
-    least = (t / (effective_n(n, num_clusters) + t**2)) ** 2
-    return _with_prior(parts, values, num_clusters, least)
+    t = float(stdtrit(max(1.0, layout.effective_clusters - 1), UPPER))
+    return _with_prior(parts, values, layout, (t / (effective_n(layout) + t**2)) ** 2)
 
 
 # --- estimates ----------------------------------------------------------------------------------

@@ -165,6 +165,19 @@ def test_rare_failures_raise_no_alarms(num_families: int, alike: float) -> None:
         assert np.mean(np.abs(differences.mean(axis=1)) > se * quantile) <= 0.05 + noise(trials)
 
 
+@pytest.mark.parametrize("sizes", [[15] * 6 + [1] * 20, [3, 3, 3, 3, 4, 5, 6, 7, 9, 12, 15, 24]], ids=str)
+@pytest.mark.parametrize("effect", [0.0, 0.3])
+def test_families_of_unlike_sizes_are_covered(sizes: list[int], effect: float) -> None:
+    """Six families of clauses beside twenty questions that no clause answers, say."""
+    rng, trials, clusters = np.random.default_rng(1), 3000, np.repeat(range(len(sizes)), sizes)
+    layout = Layout(clusters, np.zeros_like(clusters), np.arange(len(clusters)))
+    share = np.clip(0.5 + rng.normal(0, effect, (trials, len(sizes)))[:, clusters] / 2, 0, 1)
+    differences = (rng.random(share.shape) < share).astype(np.float64) - (rng.random(share.shape) < 1 - share)
+    se, quantile = se_and_t(difference_parts(differences, layout))
+    covers = np.mean(np.abs(differences.mean(axis=1)) <= se * quantile)
+    assert 0.94 - noise(trials) <= covers <= 0.97 + noise(trials)
+
+
 @pytest.mark.parametrize("num_seeds", [1, 3])
 def test_intervals_about_this_rulebook_cover_its_own_share(num_seeds: int) -> None:
     """The same families every time, all of them drawn; questions and seeds are new each time."""

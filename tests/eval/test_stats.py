@@ -52,7 +52,7 @@ def make(
     )
 
 
-def parts(drawn: Sample, fraction: float = 0.0) -> list[tuple[float, int]]:
+def parts(drawn: Sample, fraction: float = 0.0) -> list[tuple[float, float]]:
     influences = (drawn.values - drawn.values.mean()) / len(drawn)
     return [(float(part.variance), part.df) for part in variance_parts(influences, Layout.of(drawn), fraction)]
 
@@ -70,6 +70,8 @@ def test_one_seed_by_hand() -> None:
     # families of 1 and 3 answers: leaving one out moves the mean from 1/4 to 0 and to 1
     unequal = make([1, 0, 0, 0], list("abbb"))
     assert parts(unequal) == [(pytest.approx(((0 - 1 / 4) ** 2 + (1 - 1 / 4) ** 2) / 2), 1)]
+    # families of 2, 2 and 4 answers count as 64 / 24 families
+    assert parts(make([1, 0] * 4, list("aabbcccc")))[0][1] == pytest.approx(64 / 24 - 1)
 
 
 def test_nested_seeds_leave_the_variance_of_seed_means() -> None:
@@ -206,7 +208,7 @@ def test_a_difference_that_never_shows_by_hand() -> None:
     one = flipped(1, 75)  # Tango's score interval: [-0.072, 0.037]
     assert one.low == pytest.approx(-0.072, abs=0.02) and one.high == pytest.approx(0.037, abs=0.012)
     alike = flipped(0, 6, per_cluster=15)  # 90 answers are worth 90 / (1 + 14 * 0.2)
-    assert effective_n(90, 6) == pytest.approx(23.684, abs=1e-3)
+    assert effective_n(Layout.of(make([0] * 90, [i // 15 for i in range(90)]))) == pytest.approx(23.684, abs=1e-3)
     t = student.ppf(0.975, 5)
     assert alike.high == pytest.approx(t**2 / (23.684 + t**2), abs=1e-4)
 
