@@ -14,6 +14,7 @@ from reports.base import Comparison, Verdict, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
 from reports.given import few_steps, given
+from reports.head import head
 from reports.metric_names import GROUPS, ROWS, Row
 from reports.text import md, md_table
 
@@ -26,6 +27,7 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
     summary = comparison.summary
     parts = [
         f"# {md(', '.join(comparison.methods))} on {md(str(summary.get('task', '')))}",
+        _answer(comparison),
         "## Verdicts\n\n" + verdicts_markdown(summary),
         "## What was compared\n\n" + _facts(comparison),
         _section("Comparison", tables.comparison(summary)),
@@ -84,6 +86,12 @@ def _verdict(verdict: Verdict) -> str:
     claim = f": {md(verdict.claim)}" if verdict.claim else ""
     reason = f" ({md(verdict.reason)})" if verdict.reason else ""
     return f"**{md(verdict.key)} {md(verdict.outcome)}**{claim}{reason}"
+
+
+def _answer(comparison: Comparison) -> str:
+    found = head(comparison)
+    parts = [f"**{heading}**\n\n" + "\n".join(f"- {md(one)}" for one in found[heading]) for heading in found]
+    return "\n\n".join(("## Answer", *parts)) if parts else ""
 
 
 def _given(comparison: Comparison) -> str:
