@@ -298,8 +298,13 @@ def _with_prior(parts: Sequence[Part], values: Floats, layout: Layout, least: fl
     k = _deviations(values)
     independent = np.var(values, axis=-1) / n
     prior = np.maximum(independent * n / effective_n(layout), least)
-    kept = [Part(part.variance * k / (k + 1), part.df) for part in parts] if layout.num_clusters > 1 else []
-    return [Part(prior / (k + 1), max(1.0, layout.effective_clusters - 1)), *kept]
+    own = np.sum([part.variance for part in parts], axis=0)
+    blended = (k * own + prior) / (k + 1)
+    shows = (own > 1e-20) & (layout.num_clusters > 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factor = np.where(shows, blended / own, 0.0)  # the parts keep their shares, and so their t
+    alone = Part(np.where(shows, 0.0, blended), max(1.0, layout.effective_clusters - 1))
+    return [alone, *(Part(part.variance * factor, part.df) for part in parts)]
 
 
 def share_bounds(values: Floats, layout: Layout, fraction: float = 0.0) -> tuple[Floats, Floats]:
