@@ -31,7 +31,7 @@ sampling with the finite population correction, (1 - f) V(families) + f V(questi
 
 What few answers cannot tell: where (almost) all agree, neither their spread nor how alike a family is shows.
 See `_with_prior`. Coverage, false alarms and power of all this are simulated in tests/eval/test_coverage.py. Known
-to fall short: rare failures (2 to 10 in 100) that lie together in few of 18 or 44 families, where one arm has none;
+to fall short: failures of 2 to 10 in 100 that lie together in few of 18 or 44 families; where one arm has none,
 a difference is then covered 0.84 to 0.93 of the time, since most samples show too few of those families.
 """
 
