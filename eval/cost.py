@@ -110,10 +110,10 @@ def latency(records: Sequence[CostRecord]) -> Sample:
 
 def serial_latency(records: Sequence[CostRecord]) -> Sample:
     """The latency of the same answers where every forward takes one token: what drafts save is left out."""
-    drafting = any(record.serial_s is not None for record in records)
+    drafting = any(record.serial_s not in (None, record.usage.total_s) for record in records)
     return timings(
         records if drafting else (),
-        lambda r: r.usage.total_s if r.serial_s is None else r.serial_s,
+        lambda r: r.serial_s,
         "no answer was drafted" if records else "no timed answer",
     )
 

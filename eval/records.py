@@ -78,7 +78,7 @@ class CostRecord:
     memory_kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
     peaks_bytes: tuple[int, ...] = ()  # the measurements of which peak_bytes is the highest; (): it alone
     reserved_bytes: int | None = None  # most that the CUDA allocator held at once; None: no CUDA, or an old record
-    serial_s: float | None = None  # of the same answer, a token a forward; None: it was so, or an old record
+    serial_s: float | None = None  # of the same answer, a token a forward; None: not measured
     shapes: Shapes | None = None  # what the answer ran through, for its FLOPs; None: not told, or an old record
     qa: QA | None = None  # the question's key, by which `final` is right or wrong
     final: str = ""  # the answer, behind `</think>`

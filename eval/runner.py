@@ -22,6 +22,7 @@ from methods.prefixes import Prefixes, reusing
 from methods.shapes import Shaped
 from tasks.base import QA, Dialogue, Message, TaskData, Turn
 
+SERIAL_QUESTIONS = 12  # whose answers are timed without drafts as well: they take twice as long
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
@@ -227,8 +228,8 @@ def run_cost(
 ) -> Iterator[CostRecord]:
     """Times single answers. For each question every method answers in turn, in rotating order.
 
-    An answer that took drafts is decoded again without, right behind. peaks: method -> its memory, measured
-    apart. Warm-up answers are not recorded. Records come as they are measured.
+    Of the first questions an answer that took drafts is decoded again without, right behind. peaks: method -> its
+    memory, measured apart. Warm-up answers are not recorded. Records come as they are measured.
     """
     for method in methods:
         for asked in questions[:warmup]:
@@ -240,8 +241,9 @@ def run_cost(
             shift = (lap + number) % len(methods)
             for method in [*methods[shift:], *methods[:shift]]:
                 answer = method.answer(asked.context)
-                serial_s = None
-                if answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens:
+                serial_s = answer.usage.total_s if number < SERIAL_QUESTIONS else None
+                drafted = answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens
+                if serial_s is not None and drafted:
                     with serially():
                         serial_s = method.answer(asked.context).usage.total_s
                 finished += 1
