@@ -40,13 +40,10 @@ import numpy as np
 from eval.records import AbilityArm, AbilityRecord, RecordError
 from eval.scoring import MONTH_ORDER, normalise, spans
 from eval.stats import (
-    NUM_RESAMPLES,
     Difference,
     Estimate,
-    Resamples,
     Sample,
     StatsError,
-    draw_resamples,
     estimate,
     missing,
     paired_difference,
@@ -224,33 +221,21 @@ def items_right(records: Sequence[AbilityRecord], arm: AbilityArm, task: str = M
     )
 
 
-def ability_resamples(
-    records: Sequence[AbilityRecord], rng: np.random.Generator, num_resamples: int = NUM_RESAMPLES
-) -> Resamples | None:
-    """One set of resamples of the items for all methods; None without records."""
-    if not records:
-        return None
-    items = (f"{record.task}/{record.item_id}" for record in records)
-    return draw_resamples(items, (record.seed for record in records), rng, num_resamples)
-
-
-def ability_metrics(records: Sequence[AbilityRecord], resamples: Resamples | None) -> dict[str, Estimate]:
-    """All ability/* metrics of one method. resamples: from `ability_resamples` over all methods.
+def ability_metrics(records: Sequence[AbilityRecord]) -> dict[str, Estimate]:
+    """All ability/* metrics of one method.
 
     before, after, with_memory, with_random: multiple-choice accuracy. .../generation: exact match;
     .../<lm-eval task>: lm-eval's score. change: after - before, memory_change: with_memory - after, paired
     by item, in [-1, 1], each with its interval.
     """
-    if resamples is None or not records:
+    if not records:
         return dict.fromkeys((f"ability/{arm}" for arm in ("before", "after", "with_memory")), missing(NOT_RUN))
     no_vectors = all(record.arm in ("before", "after") for record in records)
     tasks = dict.fromkeys((*LOCAL_TASKS, *(record.task for record in records)))
 
     def change(arm: AbilityArm, reference: AbilityArm, task: str) -> Estimate:
         try:
-            found = paired_difference(
-                items_right(records, arm, task), items_right(records, reference, task), resamples
-            )
+            found = paired_difference(items_right(records, arm, task), items_right(records, reference, task))
         except StatsError as error:
             return missing(NO_BANK if no_vectors and arm == "with_memory" else str(error))
         return Estimate(found.value, found.low, found.high, found.n)
@@ -260,31 +245,29 @@ def ability_metrics(records: Sequence[AbilityRecord], resamples: Resamples | Non
     for task in tasks:
         suffix = "" if task == MULTIPLE_CHOICE else f"/{task}"
         for arm in fits:
-            metrics[f"ability/{arm}{suffix}"] = estimate(items_right(records, arm, task), resamples)
+            metrics[f"ability/{arm}{suffix}"] = estimate(items_right(records, arm, task))
         metrics[f"ability/change{suffix}"] = change("after", "before", task)
     in_context: tuple[AbilityArm, ...] = ("with_memory", "with_random")
     for arm in in_context:
-        found = missing(NO_BANK) if no_vectors else estimate(items_right(records, arm), resamples)
+        found = missing(NO_BANK) if no_vectors else estimate(items_right(records, arm))
         metrics[f"ability/{arm}"] = found
     metrics["ability/memory_change"] = change("with_memory", "after", MULTIPLE_CHOICE)
     return metrics
 
 
-def ability_evidence(
-    records: Sequence[AbilityRecord], resamples: Resamples | None
-) -> tuple[dict[str, Difference], str]:
+def ability_evidence(records: Sequence[AbilityRecord]) -> tuple[dict[str, Difference], str]:
     """Evidence for H4 of one method: after - before on both local tasks and on each lm-eval task that was named,
     and what is missing.
 
     Each task is a part of its own: a gain in the trained format cannot make up for a loss elsewhere.
     """
     evidence: dict[str, Difference] = {}
-    if resamples is None or not records:
+    if not records:
         return evidence, ""
     for task in dict.fromkeys((*LOCAL_TASKS, *(record.task for record in records))):
         try:
             evidence[task.replace("_", " ")] = paired_difference(
-                items_right(records, "after", task), items_right(records, "before", task), resamples
+                items_right(records, "after", task), items_right(records, "before", task)
             )
         except StatsError as error:
             return evidence, f"needs {task} before and after the fit ({error})"

@@ -1,38 +1,43 @@
 """What an answer costs: times, tokens, bytes, and seconds per right answer.
 
-Everything is computed from CostRecords: batch 1, warmed up, synchronised, methods interleaved. Timings
-of one question belong together, so the question is the cluster of the intervals. Times are seconds,
-memory is bytes. Video memory and resident set are different things and never share a metric.
+Everything is computed from CostRecords: batch 1, warmed up, synchronised, methods interleaved. Times are seconds,
+memory is bytes. Video memory and resident set are different things and never share a metric. What an answer took
+and whether it is right come from the same record, so that quick admissions of not knowing buy nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from eval.flops import answer_flops, lookup_flops
 from eval.records import CostRecord, RecordError
+from eval.scoring import ScoringError, abstains, is_correct
 from eval.stats import (
     Difference,
+    Error,
     Estimate,
-    Resamples,
+    Layout,
     Sample,
     StatsError,
-    bootstrap_quantiles,
-    draw_resamples,
+    error_of,
+    estimate,
     estimate_mean,
     estimate_over_seeds,
     estimate_quantile,
-    minimum_detectable_effect,
+    log_ratio_error,
     missing,
-    resampled,
+    paired,
+    variance_parts,
 )
 from methods.base import FitReport, Usage
 
 STAGES = ("embed", "search", "prompt", "prefill", "memory_head", "recalled_text")  # and "rest"
 MIN_TIMINGS_FOR_P95 = 60
+GRAIN_BYTES = 2 * 2**20  # in which the CUDA allocator takes memory: no peak is known better
 AMORTISED_OVER = (1, 100, 10_000)  # questions that share one fit
 
 
@@ -63,7 +68,7 @@ def timings(
     kept = [(record, result) for record in records if (result := value(record)) is not None]
     return Sample(
         values=np.array([float(result) for _, result in kept], dtype=np.float64),
-        clusters=tuple(record.question_id for record, _ in kept),
+        clusters=tuple(record.cluster or record.question_id for record, _ in kept),
         seeds=tuple(record.seed for record, _ in kept),
         items=tuple(f"{record.question_id}/{record.round}" for record, _ in kept),
         reason="" if kept else reason,
@@ -105,21 +110,33 @@ def latency(records: Sequence[CostRecord]) -> Sample:
 
 def serial_latency(records: Sequence[CostRecord]) -> Sample:
     """The latency of the same answers where every forward takes one token: what drafts save is left out."""
-    drafting = any(record.serial_s is not None for record in records)
+    drafting = any(record.serial_s not in (None, record.usage.total_s) for record in records)
     return timings(
         records if drafting else (),
-        lambda r: r.usage.total_s if r.serial_s is None else r.serial_s,
+        lambda r: r.serial_s,
         "no answer was drafted" if records else "no timed answer",
     )
 
 
-def latency_p95(records: Sequence[CostRecord], resamples: Resamples) -> Estimate:
+def right(records: Sequence[CostRecord]) -> Sample:
+    """Is the timed answer right, 1.0 or 0.0? eval.scoring.is_correct. Raises RecordError where it has no score."""
+
+    def value(record: CostRecord) -> float | None:
+        try:
+            return None if record.qa is None else float(is_correct(record.final, record.qa))
+        except ScoringError as error:
+            raise RecordError(f"record {cost_id(record)}: {error}") from error
+
+    return timings(records, value, "no timing keeps its answer" if records else "no timed answer")
+
+
+def latency_p95(records: Sequence[CostRecord]) -> Estimate:
     """95th percentile of the latency; not given under 60 timings, where it would be the slowest few."""
     if not records:
         return missing("no timed answer")
     if len(records) < MIN_TIMINGS_FOR_P95:
         return missing(f"{len(records)} timings; a p95 needs {MIN_TIMINGS_FOR_P95}")
-    return estimate_quantile(latency(records), 0.95, resamples)
+    return estimate_quantile(latency(records), 0.95)
 
 
 def usage_mean(records: Sequence[CostRecord], value: Callable[[Usage], float]) -> Sample:
@@ -196,34 +213,33 @@ def reserved_bytes(records: Sequence[CostRecord]) -> Estimate:
 
 
 def relative_peaks(arm: Sequence[CostRecord], reference: Sequence[CostRecord], memory_kind: str) -> Difference:
-    """Mean measured peak of the arm over that of the reference, minus 1.
+    """Mean measured peak of the arm over that of the reference, minus 1, with Student's t interval.
 
-    The interval combines the ends of the two sides' own; it is so wider than a joint one. The standard error is
-    that of a ratio of two means. Where a side was measured once its spread is unknown: the value is taken as it
-    is, without interval or error, and n = 1 says so. Raises StatsError where there is no ratio.
+    The standard error is that of a ratio of two means, on the degrees of freedom of the side that was measured
+    less often; a mean is no surer than `GRAIN_BYTES`. Raises StatsError where there is no ratio, or a side was
+    measured once, so that its spread is unknown.
     """
     sides = [measured_peaks(records, memory_kind) for records in (arm, reference)]
     if not all(sides):
         raise StatsError(f"no peak memory of kind {memory_kind}")
-    of_arm, of_reference = (estimate_over_seeds(peaks) for peaks in sides)
-    assert of_arm.value is not None and of_reference.value is not None
-    if of_reference.value <= 0 or of_reference.low == 0:
-        raise StatsError("peak memory of the reference is not told from none: no ratio")
-    value, n = of_arm.value / of_reference.value - 1, min(map(len, sides))
-    low = high = value
-    se = 0.0
-    if n > 1:
-        assert of_arm.low is not None and of_arm.high is not None
-        assert of_reference.low is not None and of_reference.high is not None
-        low = of_arm.low / of_reference.high - 1
-        high = of_arm.high / of_reference.low - 1
-        relative = sum(float(np.var(peaks, ddof=1)) / len(peaks) / float(np.mean(peaks)) ** 2 for peaks in sides)
-        se = (1 + value) * math.sqrt(relative)
-    z = abs(value) / se if se > 0 else math.inf if value else 0.0
-    p = math.erfc(z / math.sqrt(2))
-    return Difference(
-        of_arm.value, of_reference.value, value, low, high, p, se, minimum_detectable_effect(se), n, n
+    n = min(map(len, sides))
+    if n < 2:
+        raise StatsError("peak memory was measured once, so its spread is unknown")
+    means = [float(np.mean(peaks)) for peaks in sides]
+    if means[1] <= 0:
+        raise StatsError("peak memory of the reference is none: no ratio")
+    value = means[0] / means[1] - 1
+    relative = sum(
+        max(float(np.var(peaks, ddof=1)) / len(peaks), GRAIN_BYTES**2 / 12) / mean**2
+        for peaks, mean in zip(sides, means, strict=True)
     )
+    return _relative(means, value, Error((1 + value) * math.sqrt(relative), n - 1), n, n)
+
+
+def _relative(means: Sequence[float], value: float, error: Error, n: int, num_clusters: int) -> Difference:
+    low, high = value - error.half, value + error.half
+    p = error.p(value)
+    return Difference(means[0], means[1], value, low, high, p, error.se, error.df, error.mde, n, num_clusters)
 
 
 # --- the fit ------------------------------------------------------------------------------------
@@ -260,27 +276,29 @@ def cost_of_pass(fit_s: float, latency_s: float, accuracy: float, num_questions:
     return (fit_s / num_questions + latency_s) / accuracy if accuracy > 0 else None
 
 
-def estimate_cost_of_pass(
-    fit_s: Estimate, mean_latency: Estimate, accuracy: Estimate, num_questions: int
-) -> Estimate:
-    """`cost_of_pass` from estimates; its bounds combine the three worse and the three better ends.
+def seconds_per_right(records: Sequence[CostRecord], fits: Sequence[FitReport], num_questions: int) -> Estimate:
+    """`cost_of_pass` over the timed answers, with its 95% interval: seconds of all / right ones among them.
 
-    They are so wider than a joint interval. A fit that was made once (one seed) has no ends: it enters as it was
-    measured, and the bounds then say nothing about how much another fit would take.
+    Each answer bears its seed's fit over `num_questions`, so that with several seeds the interval holds how fits
+    differ; of one fit it says nothing about another. The interval is that of a ratio of sums on the scale of
+    logarithms; where every answer is right, its upper end is divided by the lower bound of that share.
     """
-    if fit_s.value is None or mean_latency.value is None or accuracy.value is None:
-        return missing(fit_s.reason or mean_latency.reason or accuracy.reason)
-    value = cost_of_pass(fit_s.value, mean_latency.value, accuracy.value, num_questions)
-    if value is None:
+    top, bottom = latency([record for record in records if record.qa is not None]), right(records)
+    if not fits or not len(bottom):
+        return missing(bottom.reason or "no fit report")
+    if not bottom.values.any():
         return missing("no right answer")
-    fit_low = fit_s.value if fit_s.low is None else fit_s.low
-    fit_high = fit_s.value if fit_s.high is None else fit_s.high
-    low = high = None
-    if mean_latency.low is not None and accuracy.high is not None:
-        low = cost_of_pass(fit_low, mean_latency.low, accuracy.high, num_questions)
-    if mean_latency.high is not None and accuracy.low is not None:
-        high = cost_of_pass(fit_high, mean_latency.high, accuracy.low, num_questions)
-    return Estimate(value, low, high, mean_latency.n)
+    seeds, seconds = sorted(set(top.seeds)), [report.seconds for report in fits]
+    if len(seeds) != len(fits):
+        seconds = [float(np.mean(seconds))] * len(seeds)
+    of_seed = dict(zip(seeds, seconds, strict=True))
+    top = replace(top, values=top.values + np.array([of_seed[seed] for seed in top.seeds]) / num_questions)
+    value, n = float(top.values.mean() / bottom.values.mean()), len(top)
+    if len(set(top.clusters)) == 1:
+        return Estimate(value, n=n)
+    factor, share = math.exp(min(50.0, log_ratio_error(top, bottom).half)), estimate(bottom).low
+    sure = 1.0 if share is None or np.ptp(bottom.values) else share
+    return Estimate(value, value / factor, value * factor / sure, n)
 
 
 def break_even(
@@ -305,81 +323,68 @@ def break_even(
     return fit_gap / running_gap
 
 
-# --- ratios -------------------------------------------------------------------------------------
+# --- two methods --------------------------------------------------------------------------------
 
 
-def cost_resamples(
-    records: Sequence[CostRecord], rng: np.random.Generator, num_resamples: int
-) -> Resamples | None:
-    """One set of resamples of the questions for all methods; None without records."""
-    if not records:
-        return None
-    return draw_resamples((r.question_id for r in records), (r.seed for r in records), rng, num_resamples)
+def relative_latency(arm: Sequence[CostRecord], reference: Sequence[CostRecord]) -> Difference:
+    """Mean latency of the arm over that of the reference, minus 1, on the questions that both answer.
 
-
-def relative_difference(arm: Sample, reference: Sample, q: float, resamples: Resamples) -> Difference:
-    """q-quantile of the arm over that of the reference, minus 1, with interval over shared resamples.
-
-    q = 0.5 compares medians, q = 1 maxima. Paired by question through the resamples.
+    To say that one does not know is quick, so a question counts where both give an answer in every round and
+    neither abstains; its seconds are means over the rounds. The interval is that of a ratio of means, linearised
+    on the scale of logarithms; p is of the mean log-ratio of the paired seconds. Raises StatsError where there is
+    no such question, or all are of one family.
     """
-    if not len(arm) or not len(reference):
-        raise StatsError((arm if not len(arm) else reference).reason)
-    of_arm, of_reference = float(np.quantile(arm.values, q)), float(np.quantile(reference.values, q))
-    if of_reference <= 0:
-        raise StatsError("the reference costs nothing: no ratio")
-    num_clusters = len(set(arm.clusters) & set(reference.clusters))
-    if not num_clusters:
-        raise StatsError("the two arms have no timed question in common")
-    found = resampled(
-        of_arm / of_reference - 1,
-        lambda r: bootstrap_quantiles(arm, q, r) / bootstrap_quantiles(reference, q, r) - 1,
-        resamples,
-        num_clusters,
-        {*arm.seeds, *reference.seeds},
-    )
-    low, high = found.interval()
-    ratio_B = found.resampled_B
-    se = found.se(float(ratio_B[np.isfinite(ratio_B)].std()))
-    return Difference(
-        arm=of_arm,
-        reference=of_reference,
-        value=found.value,
-        low=low,
-        high=high,
-        p=found.p(),
-        se=se,
-        mde=minimum_detectable_effect(se, found.seed_variance, found.num_seeds),
-        n=len(arm),
-        num_clusters=num_clusters,
+    first, second = paired(*(_seconds_where_answered(records) for records in (arm, reference)))
+    layout, logs = Layout.of(first), np.log(first.values / second.values)
+    if layout.num_clusters < 2:
+        raise StatsError("the timed questions that both answer are of one family: no interval")
+    means = [float(side.values.mean()) for side in (first, second)]
+    ratio, error = means[0] / means[1], log_ratio_error(first, second)
+    scaled = Error(ratio * error.se, error.df)
+    of_logs = error_of(variance_parts((logs - logs.mean()) / len(logs), layout))
+    return replace(
+        _relative(means, ratio - 1, scaled, len(first), layout.num_clusters),
+        low=ratio * math.exp(-error.half) - 1,
+        high=ratio * math.exp(error.half) - 1,
+        p=of_logs.p(float(logs.mean())),
     )
 
 
-def cost_metrics(
-    records: Sequence[CostRecord],
-    fits: Sequence[FitReport],
-    accuracy: Estimate,
-    resamples: Resamples | None,
-) -> dict[str, Estimate]:
+def _seconds_where_answered(records: Sequence[CostRecord]) -> Sample:
+    """Mean seconds a question over the rounds, of the questions answered in every round."""
+    rounds: dict[tuple[int, str], list[CostRecord]] = {}
+    for record in records:
+        rounds.setdefault((record.seed, record.question_id), []).append(record)
+    kept = [timed for timed in rounds.values() if all(map(_answers, timed))]
+    return Sample(
+        values=np.array([np.mean([record.usage.total_s for record in timed]) for timed in kept], dtype=np.float64),
+        clusters=tuple(timed[0].cluster or timed[0].question_id for timed in kept),
+        seeds=tuple(timed[0].seed for timed in kept),
+        items=tuple(timed[0].question_id for timed in kept),
+    )
+
+
+def _answers(record: CostRecord) -> bool:
+    return bool(record.qa is not None and record.final.strip() and not abstains(record.final, record.qa))
+
+
+def cost_metrics(records: Sequence[CostRecord], fits: Sequence[FitReport]) -> dict[str, Estimate]:
     """All cost/* metrics of one method, under their stable names."""
     for record in records:
         check(record)
 
     def quantile(drawn: Sample) -> Estimate:
-        return missing(drawn.reason) if resamples is None else estimate_quantile(drawn, 0.5, resamples)
+        return estimate_quantile(drawn, 0.5)
 
-    def mean(drawn: Sample) -> Estimate:
-        return missing(drawn.reason) if resamples is None else estimate_mean(drawn, resamples)
-
-    mean_latency = mean(latency(records))
+    mean = estimate_mean
     metrics = {
         "cost/ttft_p50_s": quantile(ttft(records)),
         "cost/ttfa_p50_s": quantile(ttfa(records)),
         "cost/tpot_p50_s": quantile(tpot(records)),
         "cost/latency_p50_s": quantile(latency(records)),
-        "cost/latency_p95_s": (
-            missing("no timed answer") if resamples is None else latency_p95(records, resamples)
-        ),
-        "cost/latency_mean_s": mean_latency,
+        "cost/latency_p95_s": latency_p95(records),
+        "cost/latency_mean_s": mean(latency(records)),
+        "cost/accuracy": estimate(right(records)),
         "cost/serial_latency_p50_s": quantile(serial_latency(records)),
         "cost/forwards": mean(timings(records, lambda r: r.usage.forwards or None, "no record counts forwards")),
         "cost/prompt_tokens": mean(usage_mean(records, lambda u: u.prompt_tokens)),
@@ -404,7 +409,5 @@ def cost_metrics(
         "cost/index_bytes": fit_figure(fits, lambda f: f.index_bytes),
     }
     for k in AMORTISED_OVER:
-        metrics[f"cost/per_correct_s_k{k}"] = estimate_cost_of_pass(
-            metrics["cost/fit_s"], mean_latency, accuracy, k
-        )
+        metrics[f"cost/per_correct_s_k{k}"] = seconds_per_right(records, fits, k)
     return metrics

@@ -255,7 +255,7 @@ class _Pass:
             answer=answer,
             qa=qa,
             distance=0,
-            cluster=memory.id,
+            cluster=memory.family or memory.id,
             cued=memory.cued,
             memory_text=memory.text,
         )

@@ -13,12 +13,8 @@ from eval.records import EditRecord, LifecyclePhase, LifecycleRecord, LifecycleS
 from eval.retention import correct, key_of
 from eval.scoring import abstains, held_values
 from eval.stats import (
-    NUM_RESAMPLES,
     Estimate,
-    Resamples,
     Sample,
-    cluster_of,
-    draw_resamples,
     estimate,
     estimate_mean,
     missing,
@@ -145,30 +141,16 @@ def _none_written(written: Sequence[TurnRecord], kind: str) -> str:
     return f"none of the written clauses is {kind}" if written else NOT_TAKEN["write"]
 
 
-def lifecycle_resamples(
-    records: Sequence[LifecycleRecord],
-    edits: Sequence[EditRecord],
-    rng: np.random.Generator,
-    num_resamples: int = NUM_RESAMPLES,
-) -> Resamples | None:
-    """One set of resamples for the lifecycle metrics of all methods; None without records."""
-    clusters = [*(cluster_of(record.turn) for record in records), *map(_edit_cluster, edits)]
-    seeds = [*(record.seed for record in records), *(edit.seed for edit in edits)]
-    return draw_resamples(clusters, seeds, rng, num_resamples) if clusters else None
-
-
-def _change(before: Sample, after: Sample, resamples: Resamples) -> Estimate:
+def _change(before: Sample, after: Sample) -> Estimate:
     """Mean after minus mean before, over the questions asked both times."""
     for drawn in (before, after):
         if not len(drawn):
             return missing(drawn.reason)
-    difference = paired_difference(after, before, resamples)
+    difference = paired_difference(after, before)
     return Estimate(difference.value, difference.low, difference.high, difference.n)
 
 
-def lifecycle_metrics(
-    records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
-) -> dict[str, Estimate]:
+def lifecycle_metrics(records: Sequence[LifecycleRecord], edits: Sequence[EditRecord]) -> dict[str, Estimate]:
     """All lifecycle/* metrics of one method."""
     written, updated = turns_of(records, "write"), turns_of(records, "update")
     shares = {
@@ -188,15 +170,15 @@ def lifecycle_metrics(
     for kind, cued in CUED.items():
         asked = [turn for turn in written if turn.cued is cued]
         shares[f"lifecycle/write_accuracy_{kind}"] = sample(asked, correct, _none_written(written, kind))
-    metrics = {name: estimate(drawn, resamples) for name, drawn in shares.items()}
+    metrics = {name: estimate(drawn) for name, drawn in shares.items()}
     for step in ("write", "update", "forget"):
         metrics[f"lifecycle/{step}_neighbour_change"] = _change(
-            neighbours(records, step, "before"), neighbours(records, step), resamples
+            neighbours(records, step, "before"), neighbours(records, step)
         )
     for step in STEPS:
-        metrics[f"lifecycle/{step}_s"] = estimate_mean(spent(edits, step, "seconds"), resamples)
-        metrics[f"lifecycle/{step}_bytes"] = estimate_mean(spent(edits, step, "bytes"), resamples)
-        metrics[f"lifecycle/{step}_tokens"] = estimate_mean(spent(edits, step, "tokens"), resamples)
+        metrics[f"lifecycle/{step}_s"] = estimate_mean(spent(edits, step, "seconds"))
+        metrics[f"lifecycle/{step}_bytes"] = estimate_mean(spent(edits, step, "bytes"))
+        metrics[f"lifecycle/{step}_tokens"] = estimate_mean(spent(edits, step, "tokens"))
     rewritten = [edit.rewritten for edit in edits if edit.step == "write"]
     metrics["lifecycle/rewritten"] = (
         Estimate(float(any(rewritten)), n=len(rewritten)) if rewritten else missing(NOT_TAKEN["write"])
@@ -209,12 +191,10 @@ def lifecycle_metrics(
     metrics["lifecycle/refit"] = (
         Estimate(float(any(refits)), n=len(edits)) if edits else missing("nothing was changed")
     )
-    return metrics | _lookup_metrics(records, edits, resamples)
+    return metrics | _lookup_metrics(records, edits)
 
 
-def _lookup_metrics(
-    records: Sequence[LifecycleRecord], edits: Sequence[EditRecord], resamples: Resamples
-) -> dict[str, Estimate]:
+def _lookup_metrics(records: Sequence[LifecycleRecord], edits: Sequence[EditRecord]) -> dict[str, Estimate]:
     """Look-ups of written clauses, and of fitted ones among distractors; for methods that can write.
 
     write_verbatim: of the asks about written clauses that found the right one first, the share whose text came
@@ -223,11 +203,11 @@ def _lookup_metrics(
     written = turns_of(records, "write")
     metrics: dict[str, Estimate] = {}
     for name, metric in (("hit_at_1", ledger.hit_at_1), ("verbatim", ledger.verbatim_given_hit)):
-        found = estimate(metric(written), resamples) if written else missing(NOT_TAKEN["write"])
+        found = estimate(metric(written)) if written else missing(NOT_TAKEN["write"])
         metrics[f"lifecycle/write_{name}"] = found
         for kind, cued in CUED.items():
             asked = [turn for turn in written if turn.cued is cued]
-            found = estimate(metric(asked), resamples) if asked else missing(_none_written(written, kind))
+            found = estimate(metric(asked)) if asked else missing(_none_written(written, kind))
             metrics[f"lifecycle/write_{name}_{kind}"] = found
     if any(edit.refit for edit in edits):
         never = dict.fromkeys(metrics, missing("it never looks anything up"))
@@ -238,12 +218,10 @@ def _lookup_metrics(
         for size in sizes
     }
     if len(sizes) > 1:
-        metrics["lifecycle/growth_hit_change"] = _change(grown[sizes[0]], grown[sizes[-1]], resamples)
+        metrics["lifecycle/growth_hit_change"] = _change(grown[sizes[0]], grown[sizes[-1]])
     else:
         metrics["lifecycle/growth_hit_change"] = missing(NOT_TAKEN["growth"])
-    return metrics | {
-        f"lifecycle/hit_at_1_plus{size}": estimate(drawn, resamples) for size, drawn in grown.items()
-    }
+    return metrics | {f"lifecycle/hit_at_1_plus{size}": estimate(drawn) for size, drawn in grown.items()}
 
 
 KEYS = (  # of lifecycle_metrics, without those that name a size of the bank

@@ -19,7 +19,7 @@ from methods.base import Answer, Usage
 from methods.shapes import Shapes
 from tasks.base import QA, TurnKind
 
-SCHEMA = 2
+SCHEMA = 3
 
 AbilityArm = Literal[
     "before",  # the untouched backbone
@@ -54,7 +54,7 @@ class TurnRecord:
     answer: Answer
     qa: QA | None = None
     distance: int | None = None
-    cluster: str = ""  # what the statistics cluster on: the clause asked for; an unanswerable question itself
+    cluster: str = ""  # what the statistics cluster on: the asked clause's family; an unanswerable question itself
     cued: bool | None = None  # did the clause have training questions; None where no clause is asked
     memory_text: str = ""  # text of the gold clause(s), for `verbatim`
     reference_think: str = ""  # for ordinary turns: the corpus's own chain
@@ -78,8 +78,11 @@ class CostRecord:
     memory_kind: str  # "vram" (allocated, CUDA) or "rss" (resident set, CPU)
     peaks_bytes: tuple[int, ...] = ()  # the measurements of which peak_bytes is the highest; (): it alone
     reserved_bytes: int | None = None  # most that the CUDA allocator held at once; None: no CUDA, or an old record
-    serial_s: float | None = None  # of the same answer, a token a forward; None: it was so, or an old record
+    serial_s: float | None = None  # of the same answer, a token a forward; None: not measured
     shapes: Shapes | None = None  # what the answer ran through, for its FLOPs; None: not told, or an old record
+    qa: QA | None = None  # the question's key, by which `final` is right or wrong
+    final: str = ""  # the answer, behind `</think>`
+    cluster: str = ""  # the asked clause's family
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from methods.base import Answer, Context, Method
 from methods.decode import serially
 from methods.prefixes import Prefixes, reusing
 from methods.shapes import Shaped
-from tasks.base import Dialogue, Message, TaskData, Turn
+from tasks.base import QA, Dialogue, Message, TaskData, Turn
 
+SERIAL_QUESTIONS = 12  # whose answers are timed without drafts as well: they take twice as long
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
 
@@ -71,6 +72,7 @@ def run_retention(
     done = done or {}
     texts = {memory.id: memory.text for memory in task.memories}
     cued = {memory.id: memory.cued for memory in task.memories}
+    families = families_of(task)
     total, finished = num_generated(dialogues), 0
     for group in _batches(dialogues, batch_size):
         prefixes = Prefixes()
@@ -87,7 +89,7 @@ def run_retention(
             for number, ((state, turn), old) in enumerate(zip(batch, known, strict=True)):
                 answer = answers[number] if old is None else old.answer
                 if old is None:
-                    records.append(_record(method.name, seed, state, turn, answer, texts, cued))
+                    records.append(_record(method.name, seed, state, turn, answer, texts, cued, families))
                 state.history.append(Message("assistant", answer.final))
                 state.next_turn += 1
             finished += len(batch)
@@ -118,10 +120,10 @@ def _record(
     answer: Answer,
     texts: Mapping[str, str],
     cued: Mapping[str, bool],
+    families: Mapping[str, str],
 ) -> TurnRecord:
     gold = turn.qa.memory_ids if turn.qa else ()
-    # What is asked stands or falls with its clause, which need not be the dialogue's: a follow-up asks a sibling.
-    asked = (*gold, turn.qa.id)[0] if turn.qa else state.dialogue.cluster
+    of_dialogue = families.get(state.dialogue.memory_id, state.dialogue.id)
     return TurnRecord(
         method=name,
         seed=seed,
@@ -132,12 +134,22 @@ def _record(
         answer=answer,
         qa=turn.qa,
         distance=turn.distance,
-        cluster=asked,
+        cluster=cluster_of_question(turn.qa, families) if turn.qa else of_dialogue,
         cued=all(cued[i] for i in gold) if gold else None,
         memory_text="\n".join(texts[i] for i in gold),
         reference_think=turn.reply or "" if turn.kind == "ordinary" else "",
         topic=turn.topic,
     )
+
+
+def families_of(task: TaskData) -> dict[str, str]:
+    """Clause id -> its near-miss family; a clause without one is a family of its own."""
+    return {memory.id: memory.family or memory.id for memory in task.memories}
+
+
+def cluster_of_question(qa: QA, families: Mapping[str, str]) -> str:
+    """The family of the (first) clause that a question asks for, or the question itself where none answers it."""
+    return families[qa.memory_ids[0]] if qa.memory_ids else qa.id
 
 
 class PeakMemory:
@@ -195,9 +207,18 @@ class Footprint:
     reserved_bytes: int | None = None  # most that the CUDA allocator held at once
 
 
+@dataclass(frozen=True)
+class TimedQuestion:
+    """One question of the cost pass, asked fresh."""
+
+    qa: QA
+    context: Context
+    cluster: str  # the family of its clause
+
+
 def run_cost(
     methods: Sequence[Method],
-    questions: Sequence[tuple[str, Context]],
+    questions: Sequence[TimedQuestion],
     peaks: Mapping[str, Footprint],
     *,
     seed: int,
@@ -207,24 +228,24 @@ def run_cost(
 ) -> Iterator[CostRecord]:
     """Times single answers. For each question every method answers in turn, in rotating order.
 
-    An answer that took drafts is decoded again without, right behind. questions: (id, context). peaks: method ->
-    its memory, measured apart. Warm-up answers are not recorded.
-    Records come as they are measured.
+    Of the first questions an answer that took drafts is decoded again without, right behind. peaks: method -> its
+    memory, measured apart. Warm-up answers are not recorded. Records come as they are measured.
     """
     for method in methods:
-        for _, ctx in questions[:warmup]:
-            method.answer(ctx)
+        for asked in questions[:warmup]:
+            method.answer(asked.context)
     shapes = {method.name: method.shapes() if isinstance(method, Shaped) else None for method in methods}
     total, finished = rounds * len(questions) * len(methods), 0
     for lap in range(rounds):
-        for number, (question_id, ctx) in enumerate(questions):
+        for number, asked in enumerate(questions):
             shift = (lap + number) % len(methods)
             for method in [*methods[shift:], *methods[:shift]]:
-                answer = method.answer(ctx)
-                serial_s = None
-                if answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens:
+                answer = method.answer(asked.context)
+                serial_s = answer.usage.total_s if number < SERIAL_QUESTIONS else None
+                drafted = answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens
+                if serial_s is not None and drafted:
                     with serially():
-                        serial_s = method.answer(ctx).usage.total_s
+                        serial_s = method.answer(asked.context).usage.total_s
                 finished += 1
                 if progress is not None:
                     progress("timing", finished, total)
@@ -232,7 +253,7 @@ def run_cost(
                 yield CostRecord(
                     method=method.name,
                     seed=seed,
-                    question_id=question_id,
+                    question_id=asked.qa.id,
                     round=lap,
                     usage=answer.usage,
                     peak_bytes=peak.peak_bytes,
@@ -241,13 +262,20 @@ def run_cost(
                     reserved_bytes=peak.reserved_bytes,
                     serial_s=serial_s,
                     shapes=shapes[method.name],
+                    qa=asked.qa,
+                    final=answer.final,
+                    cluster=asked.cluster,
                 )
 
 
-def cost_questions(
-    task: TaskData, seed: int, num_questions: int, max_new_tokens: int
-) -> list[tuple[str, Context]]:
+def cost_questions(task: TaskData, seed: int, num_questions: int, max_new_tokens: int) -> list[TimedQuestion]:
     """A seeded draw of single test questions, asked fresh."""
     pool = list(task.held_out("test"))
     drawn = random.Random(f"cost/{seed}").sample(pool, min(num_questions, len(pool)))
-    return [(qa.id, Context((Message("user", qa.question),), max_new_tokens)) for qa in drawn]
+    families = families_of(task)
+    return [
+        TimedQuestion(
+            qa, Context((Message("user", qa.question),), max_new_tokens), cluster_of_question(qa, families)
+        )
+        for qa in drawn
+    ]

@@ -1,7 +1,7 @@
 """summary.json: every metric of every method, by its stable name, with its interval.
 
 DESIGN section 7. All numbers are computed from records alone; records of several seeds are pooled, with
-clauses resampled and intervals widened by how much the seeds differ (eval.stats).
+intervals by families and seeds (eval.stats).
 """
 
 from __future__ import annotations
@@ -10,22 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from eval import ledger, lifecycle_metrics, retention, structure
-from eval.cost import cost_metrics, cost_resamples
+from eval.cost import cost_metrics
 from eval.ledger import MemoryPath
 from eval.records import CostRecord, RecordError, TurnRecord
-from eval.stats import (
-    NUM_RESAMPLES,
-    Estimate,
-    Resamples,
-    Sample,
-    estimate,
-    estimate_ratio,
-    missing,
-    resamples_for,
-)
+from eval.stats import Estimate, Sample, estimate, estimate_ratio, missing
 from eval.verdict import Verdict, compare_pairs
 from methods.base import FitReport
 from tasks.base import TurnKind
@@ -67,7 +56,7 @@ def by_method(records: Sequence[TurnRecord]) -> dict[str, list[TurnRecord]]:
     return groups
 
 
-def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> dict[str, Estimate]:
+def retention_metrics(records: Sequence[TurnRecord]) -> dict[str, Estimate]:
     """All retention/* and abstention/* metrics of one method."""
     samples = {
         "retention/accuracy": retention.accuracy(records),
@@ -87,18 +76,16 @@ def retention_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
         "abstention/recall": retention.abstention_recall(records),
         "abstention/recall_behind": retention.abstention_recall(retention.behind_a_clause(records)),
     }
-    metrics = {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+    metrics = {name: estimate(drawn) for name, drawn in samples.items()}
     for d in retention.DISTANCES[1:]:
         near = retention.at_distance(retention.same_facts(records, d), 0)
         metrics[f"retention/ratio_d{d}"] = estimate_ratio(
-            samples[f"retention/d{d}"], near, resamples, "nothing is right at distance 0"
+            samples[f"retention/d{d}"], near, "nothing is right at distance 0"
         )
     return metrics
 
 
-def unknown_metrics(
-    records: Sequence[TurnRecord], control: Sequence[TurnRecord], resamples: Resamples
-) -> dict[str, Estimate]:
+def unknown_metrics(records: Sequence[TurnRecord], control: Sequence[TurnRecord]) -> dict[str, Estimate]:
     """Accuracy where the control arm without memories is wrong, which is what the memories brought; and the rest.
 
     control: that arm's records; none: it was not run.
@@ -112,13 +99,11 @@ def unknown_metrics(
         answers = chosen(control, records)
         for key, kind in keys.items():
             of_kind = [r for r in answers if kind in (None, r.kind)]
-            metrics[key] = estimate(retention.accuracy(of_kind), resamples)
+            metrics[key] = estimate(retention.accuracy(of_kind))
     return metrics
 
 
-def cued_and_uncued_metrics(
-    records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples
-) -> dict[str, Estimate]:
+def cued_and_uncued_metrics(records: Sequence[TurnRecord], path: MemoryPath) -> dict[str, Estimate]:
     """What the two splits of DESIGN section 3 come to, each apart: keys that end in _cued and _uncued.
 
     First asks by distance, the other turns that a clause answers, and the links of the ledger. First asks over
@@ -136,13 +121,13 @@ def cued_and_uncued_metrics(
         links = {key: metric for key, metric in LOOKUPS.items() if key != "ledger/hit_at_k"}
         samples |= {key: metric(mine) for key, metric in links.items() if path != "weights"}
         for key, drawn in samples.items():
-            metrics[f"{key}_{split}"] = estimate(retention.apart(drawn, cued), resamples)
+            metrics[f"{key}_{split}"] = estimate(retention.apart(drawn, cued))
         for key in links:
             metrics.setdefault(f"{key}_{split}", NEVER_LOOKS_UP)
     return metrics
 
 
-def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: Resamples) -> dict[str, Estimate]:
+def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath) -> dict[str, Estimate]:
     """All ledger/* metrics of one method; lookups do not apply to one that keeps all in its weights."""
     samples = {
         "ledger/recited": ledger.recited_in_think(records),
@@ -155,13 +140,13 @@ def ledger_metrics(records: Sequence[TurnRecord], path: MemoryPath, resamples: R
         "ledger/null_on_unanswerable": ledger.null_on_unanswerable(records, path),
     }
     metrics = {
-        name: NEVER_LOOKS_UP if path == "weights" else estimate(metric(records), resamples)
+        name: NEVER_LOOKS_UP if path == "weights" else estimate(metric(records))
         for name, metric in LOOKUPS.items()
     }
-    return metrics | {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+    return metrics | {name: estimate(drawn) for name, drawn in samples.items()}
 
 
-def structure_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> dict[str, Estimate]:
+def structure_metrics(records: Sequence[TurnRecord]) -> dict[str, Estimate]:
     """All structure/* metrics of one method."""
     samples = {
         "structure/well_formed": structure.well_formed(records),
@@ -173,13 +158,13 @@ def structure_metrics(records: Sequence[TurnRecord], resamples: Resamples) -> di
         "structure/truncated": structure.truncated(records),
         "structure/leaked": structure.leaked(records),
     }
-    return {name: estimate(drawn, resamples) for name, drawn in samples.items()}
+    return {name: estimate(drawn) for name, drawn in samples.items()}
 
 
-def accuracy_by_turn(records: Sequence[TurnRecord], resamples: Resamples) -> dict[TurnKind, dict[int, Estimate]]:
+def accuracy_by_turn(records: Sequence[TurnRecord]) -> dict[TurnKind, dict[int, Estimate]]:
     """Accuracy of each kind of turn by turn index, of one method's records."""
     return {
-        kind: {turn: estimate(drawn, resamples) for turn, drawn in curve.items()}
+        kind: {turn: estimate(drawn) for turn, drawn in curve.items()}
         for kind, curve in retention.by_turn(records).items()
     }
 
@@ -194,40 +179,33 @@ def summarise(
     turns: Sequence[TurnRecord],
     costs: Sequence[CostRecord],
     fit: Mapping[str, FitReport | Sequence[FitReport]],
-    rng: np.random.Generator,
     *,
     task: str = "",
     preset: str = "",
     wall_s: float | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
     extra: Mapping[str, Mapping[str, Estimate]] | None = None,
-    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Any]:
     """The content of summary.json, ready for json.dump.
 
     fit: method -> what its fit cost, or one report a seed, of which means are taken. extra: method -> metrics
-    that other passes measured (ability/*, lifecycle/*), which replace the "not run" entries. The same rng
-    seed and records give the same numbers.
+    that other passes measured (ability/*, lifecycle/*), which replace the "not run" entries.
     """
     groups = by_method(turns)
     names = list(dict.fromkeys((*groups, *(record.method for record in costs))))
-    resamples = resamples_for(turns, rng, num_resamples) if turns else None
-    timing_resamples = cost_resamples(costs, rng, num_resamples)
     methods: dict[str, dict[str, Any]] = {}
     for name in names:
         records = groups.get(name, [])
-        if resamples is None or not records:
+        if not records:
             raise RecordError(f"method {name!r} has timings but no turns: its retention pass is missing")
-        metrics = retention_metrics(records, resamples)
-        metrics |= unknown_metrics(records, groups.get(NO_MEMORY, []), resamples)
+        metrics = retention_metrics(records)
+        metrics |= unknown_metrics(records, groups.get(NO_MEMORY, []))
         path = ledger.memory_path(records)
-        metrics |= ledger_metrics(records, path, resamples)
-        metrics |= cued_and_uncued_metrics(records, path, resamples)
+        metrics |= ledger_metrics(records, path)
+        metrics |= cued_and_uncued_metrics(records, path)
         timed = [record for record in costs if record.method == name]
-        metrics |= cost_metrics(
-            timed, _as_sequence(fit.get(name)), metrics["retention/accuracy"], timing_resamples
-        )
-        metrics |= structure_metrics(records, resamples)
+        metrics |= cost_metrics(timed, _as_sequence(fit.get(name)))
+        metrics |= structure_metrics(records)
         metrics |= {key: missing(reason) for key, reason in NOT_RUN.items()}
         metrics |= (extra or {}).get(name, {})
         methods[name] = {key: metric.as_dict() for key, metric in metrics.items()}
@@ -265,20 +243,24 @@ COMPARED: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {
 }
 
 
-def comparisons(
-    turns: Sequence[TurnRecord], rng: np.random.Generator, *, num_resamples: int = NUM_RESAMPLES
-) -> dict[str, dict[str, Any]]:
+def comparisons(turns: Sequence[TurnRecord], fraction: float = 0.0) -> dict[str, dict[str, Any]]:
     """Every method against every other on the headline metrics, ready for json.dump.
 
-    metric -> "a - b" -> the figures of eval.stats.Difference, the Holm-adjusted p and the outcome.
+    metric -> "a - b" -> the figures of eval.stats.Difference, the Holm-adjusted p, the outcome, and how many
+    more families would tell the two apart. fraction: as in eval.stats.variance_parts; 0 is about rulebooks like
+    this one, the share of the rulebook that was drawn about this one.
     """
     groups = by_method(turns)
-    resamples = resamples_for(turns, rng, num_resamples)
     found: dict[str, dict[str, Any]] = {}
     for name, metric in COMPARED.items():
-        pairs = compare_pairs({method: metric(records) for method, records in groups.items()}, resamples)
+        pairs = compare_pairs({method: metric(records) for method, records in groups.items()}, fraction)
         found[name] = {
-            f"{a} - {b}": {**asdict(pair.difference), "p_holm": pair.p_holm, "outcome": pair.outcome}
+            f"{a} - {b}": {
+                **asdict(pair.difference),
+                "p_holm": pair.p_holm,
+                "outcome": pair.outcome,
+                "families_needed": pair.families_needed,
+            }
             for (a, b), pair in pairs.items()
         }
     return found

@@ -1,13 +1,12 @@
 """The specification's expectations as hypotheses written down beforehand, and how each is judged.
 
 Expectations: docs/SPEC.zh.md, sections 4.4, 6 and 7. Rules: DESIGN section 6. Each ends as *supported*,
-*refuted* or *not decided by this data*. There is no verdict where both arms are at the floor, or where
-the smallest effect that the data could have shown (at 80% power, the minimum detectable effect) exceeds the
-margin: such data cannot speak about a margin of that size.
+*refuted* or *not decided by this data*. There is no verdict where both arms are at the floor. Else the 95%
+interval decides: it already holds what the data could see, so what lies wholly on one side of its bound is
+supported or refuted, and an open one comes with how much more data would decide it.
 
-One exception, towards *refuted* alone: a failure too large to miss. Where the whole interval lies beyond the
-bound on the failing side, and the difference is past the bound by at least that smallest effect, the data
-show what they could have shown, however coarse they are. Nothing is ever *supported* under the exception.
+"Highest" is an intersection-union test (Berger 1982, doi:10.1080/00401706.1982.10487790): it holds where every
+comparison does, each at its own unadjusted 5%; to refute it one comparison is enough, so Holm adjusts there.
 """
 
 from __future__ import annotations
@@ -19,26 +18,24 @@ from typing import Any, Literal
 import numpy as np
 
 from eval import ledger, retention, structure
-from eval.ability import ability_evidence, ability_resamples
-from eval.cost import cost_resamples, latency, relative_difference, relative_peaks
+from eval.ability import ability_evidence
+from eval.cost import relative_latency, relative_peaks
 from eval.records import AbilityRecord, CostRecord, TurnRecord
 from eval.stats import (
-    NUM_RESAMPLES,
     Difference,
-    Resamples,
     Sample,
     StatsError,
     difference_from,
+    families_needed,
     holm,
     paired_difference,
-    resamples_for,
 )
 
 Outcome = Literal["supported", "refuted", "not_decided"]
 Rule = Literal[
     "not_lower",  # supported: arm - reference above -margin; refuted: below it
     "not_higher",  # supported: below +margin; refuted: above it
-    "highest",  # supported: above 0 against every reference (Holm); refuted: below 0 against one
+    "highest",  # supported: above 0 against every reference; refuted: below 0 against one (Holm)
     "higher_by",  # supported: above +margin; refuted: below it
 ]
 WORDS: dict[Outcome, str] = {
@@ -55,24 +52,27 @@ FLOOR = 0.10  # a share of right answers at or below which an arm is taken to ha
 class Hypothesis:
     """One expectation, with all that its verdict depends on."""
 
-    key: str  # in summary.json
-    id: str  # H1 .. H6
+    key: str  # in summary.json: H1 .. H6, with what it is about behind a slash
     claim: str  # in plain words
-    recipe: str  # the arm that it is about
     references: tuple[str, ...]  # what the arm is compared with
     metric: str
     split: str
     margin: float  # in the metric's unit; 0.05 = 5 points, or 5 per cent of a cost
     rule: Rule
+    recipe: str = "recall"  # the arm that it is about
     floor: float | None = FLOOR  # None: low values are no failure (costs, stop rates)
     needs: str = ""  # what must be measured, where records of the retention and cost passes lack it
+    unit: str = "families"  # of which more would decide it
+
+    @property
+    def id(self) -> str:
+        return self.key.partition("/")[0]
 
 
 def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
     return (
         Hypothesis(
             key=f"H5{suffix}",
-            id="H5",
             claim="Without Step 1 the <recall> state finds the right memory no more often than chance.",
             recipe=recipe,
             references=("chance",),
@@ -85,7 +85,6 @@ def _ablation(recipe: str, suffix: str) -> tuple[Hypothesis, Hypothesis]:
         ),
         Hypothesis(
             key=f"H6{suffix}",
-            id="H6",
             claim="Trained on memory_front alone, the model stops after it has recalled.",
             recipe=recipe,
             references=(f"{recipe}, full mix",),
@@ -104,9 +103,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     *(
         Hypothesis(
             key=key,
-            id="H1",
             claim=_H1.format(split),
-            recipe="recall",
             references=("rag",),
             metric=f"retention/first_ask_{split}",
             split=f"test, {split}",
@@ -117,21 +114,18 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H2",
-        id="H2",
         claim="Recall costs what SFT costs: latency and peak memory at most 10% higher.",
-        recipe="recall",
         references=("sft",),
-        metric="cost/latency_p50_s and cost/peak_*_bytes",
-        split="timed answers",
+        metric="cost/latency_mean_s and cost/peak_*_bytes",
+        split="timed questions that both answer",
         margin=0.10,
         rule="not_higher",
         floor=None,
+        unit="families (or measurements of memory)",
     ),
     Hypothesis(
         key="H3",
-        id="H3",
         claim="Recall's answers are correct and well formed at once more often than any rival's.",
-        recipe="recall",
         references=("sft", "rag"),
         metric="structure/correct_and_well_formed",
         split="test",
@@ -140,9 +134,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H4",
-        id="H4",
         claim="Mixing in sft_only keeps ordinary ability: at most 2 points below the model before.",
-        recipe="recall",
         references=("before the fit",),
         metric="ability/after",
         split="held-out general tasks",
@@ -150,6 +142,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
         rule="not_lower",
         floor=None,
         needs="ability figures before and after the fit",
+        unit="problems",
     ),
     *_ablation("recall", ""),
     *_ablation("recall_spec", "/recall_spec"),
@@ -192,42 +185,31 @@ def _bound(hypothesis: Hypothesis) -> float:
     return -hypothesis.margin if hypothesis.rule == "not_lower" else hypothesis.margin
 
 
-def _fails_by_far(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> bool:
-    """Is the whole interval on the failing side, and the difference past the bound by the smallest effect?"""
-    bound = _bound(hypothesis)
-    if hypothesis.rule == "not_higher":
-        return difference.low > bound and difference.value - bound >= difference.mde
-    if hypothesis.rule == "highest" and p_holm >= ALPHA:
-        return False
-    return difference.high < bound and bound - difference.value >= difference.mde
-
-
 def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tuple[Outcome, str]:
     """The outcome of one comparison."""
-    margin, figures = hypothesis.margin, _figures(difference)
-    floor = hypothesis.floor
+    floor, bound, figures = hypothesis.floor, _bound(hypothesis), f"difference {_figures(difference)}"
     if floor is not None and max(difference.arm, difference.reference) <= floor:
         return "not_decided", (
             f"both arms are at the floor ({difference.arm:.3f} and {difference.reference:.3f}, floor {floor})"
         )
-    if difference.mde > margin and not _fails_by_far(hypothesis, difference, p_holm):
-        return "not_decided", (
-            f"difference {figures}, but effects under {difference.mde:.3f} go unseen with "
-            f"{difference.num_clusters} clusters and the margin is {margin}"
-        )
     if hypothesis.rule == "highest":
-        if p_holm < ALPHA and difference.value != 0:
-            outcome: Outcome = "supported" if difference.value > 0 else "refuted"
-            return outcome, f"difference {figures}, Holm p = {p_holm:.3f}"
-        return "not_decided", f"difference {figures}, Holm p = {p_holm:.3f}: neither is shown to be higher"
-    bound = _bound(hypothesis)
-    above, below = difference.low > bound, difference.high < bound
-    holds = below if hypothesis.rule == "not_higher" else above
-    fails = above if hypothesis.rule == "not_higher" else below
-    if holds or fails:
-        side = "above" if above else "below"
-        return ("supported" if holds else "refuted"), f"difference {figures}, all {side} {bound:+.2f}"
-    return "not_decided", f"difference {figures} lies on both sides of {bound:+.2f}"
+        above, below = difference.p < ALPHA and difference.value > 0, p_holm < ALPHA and difference.value < 0
+        figures += f", p = {difference.p:.3f}, by Holm {p_holm:.3f}"
+    else:
+        above, below = difference.low > bound, difference.high < bound
+    if not (above or below):
+        return "not_decided", f"{figures}: neither side of {bound:+.2f} is shown; {advice(hypothesis, difference)}"
+    supports = below if hypothesis.rule == "not_higher" else above
+    return ("supported" if supports else "refuted"), f"{figures}: all {'above' if above else 'below'} {bound:+.2f}"
+
+
+def advice(hypothesis: Hypothesis, difference: Difference) -> str:
+    """What an open comparison could have shown, and how much more data would decide it 4 times in 5."""
+    more = families_needed(difference, _bound(hypothesis))
+    seen = f"effects under {difference.mde:.3f} go unseen here"
+    if more is None:
+        return f"{seen}, and a difference on the bound itself is never decided"
+    return f"{seen}; {more} more {hypothesis.unit} would decide a difference of this size"
 
 
 def judge(hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: str = "") -> Verdict:
@@ -254,9 +236,7 @@ def judge(hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: st
 # --- evidence from records ----------------------------------------------------------------------
 
 
-def step1_evidence(
-    without_step1: Sequence[TurnRecord], num_memories: int, resamples: Resamples
-) -> dict[str, Difference]:
+def step1_evidence(without_step1: Sequence[TurnRecord], num_memories: int) -> dict[str, Difference]:
     """Evidence for H5: hit@1 given a lookup, of the arm without Step 1, against chance.
 
     Chance is the share of gold clauses among the entries that a lookup chooses from: num_memories clauses, and
@@ -270,19 +250,17 @@ def step1_evidence(
     keys = [qa for record in asks if (qa := retention.answerable_key_of(record)) is not None]
     num_gold = float(np.mean([len(qa.memory_ids) for qa in keys])) if keys else 1.0
     found = ledger.hit_at_1(without_step1)
-    return {"against chance": difference_from(found, num_gold / num_entries, resamples)}
+    return {"against chance": difference_from(found, num_gold / num_entries)}
 
 
-def front_only_evidence(
-    front_only: Sequence[TurnRecord], full_mix: Sequence[TurnRecord], resamples: Resamples
-) -> dict[str, Difference]:
+def front_only_evidence(front_only: Sequence[TurnRecord], full_mix: Sequence[TurnRecord]) -> dict[str, Difference]:
     """Evidence for H6: share of recalls after which the arm stops, memory_front alone minus full mix."""
     arms = (structure.stopped_after_recall(front_only), structure.stopped_after_recall(full_mix))
-    return {"against the full mix": paired_difference(*arms, resamples)}
+    return {"against the full mix": paired_difference(*arms)}
 
 
 def judge_ablation(
-    groups: Mapping[str, Sequence[TurnRecord]], num_memories: int, gates: Collection[str], resamples: Resamples
+    groups: Mapping[str, Sequence[TurnRecord]], num_memories: int, gates: Collection[str]
 ) -> dict[str, Verdict]:
     """H5 and H6 of each recipe, by key, from the turns of an ablation's rows (`recall/no_step1`, say).
 
@@ -298,9 +276,9 @@ def judge_ablation(
         reason = ""
         try:
             if hypothesis.id == "H5" and without:
-                found = step1_evidence(without, num_memories, resamples)
+                found = step1_evidence(without, num_memories)
             elif hypothesis.id == "H6" and front and full:
-                found = front_only_evidence(front, full, resamples)
+                found = front_only_evidence(front, full)
         except StatsError as error:
             reason = str(error)
         if found and recipe == "recall_spec" and recipe not in gates:
@@ -310,7 +288,7 @@ def judge_ablation(
 
 
 def _retention_evidence(
-    hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]], resamples: Resamples
+    hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]]
 ) -> tuple[dict[str, Difference], str]:
     """Differences of the recipe to each reference on test questions, and what is missing."""
 
@@ -326,42 +304,37 @@ def _retention_evidence(
         if absent:
             return evidence, f"needs records of {' and '.join(absent)}"
         try:
-            difference = paired_difference(metric(groups[hypothesis.recipe]), metric(groups[reference]), resamples)
+            difference = paired_difference(metric(groups[hypothesis.recipe]), metric(groups[reference]))
         except StatsError as error:
             return evidence, f"needs {hypothesis.metric} on test questions of both arms ({error})"
         evidence[f"against {reference}"] = difference
     return evidence, ""
 
 
-def _cost_evidence(
-    hypothesis: Hypothesis, costs: Sequence[CostRecord], resamples: Resamples | None
-) -> tuple[dict[str, Difference], str]:
-    """Relative differences in median latency and in peak memory."""
+def _cost_evidence(hypothesis: Hypothesis, costs: Sequence[CostRecord]) -> tuple[dict[str, Difference], str]:
+    """Relative differences in mean latency and in peak memory, and what is missing."""
     reference = hypothesis.references[0]
     arms = [[r for r in costs if r.method == name] for name in (hypothesis.recipe, reference)]
-    if resamples is None or not all(arms):
+    if not all(arms):
         return {}, f"needs timed answers of {hypothesis.recipe} and {reference}"
     kinds = {record.memory_kind for arm in arms for record in arm}
+    evidence: dict[str, Difference] = {}
     try:
-        evidence = {
-            "latency": relative_difference(latency(arms[0]), latency(arms[1]), 0.5, resamples),
-        }
+        evidence["latency"] = relative_latency(*arms)
         if len(kinds) > 1:
             return evidence, "needs peak memory of one kind: " + " and ".join(sorted(kinds)) + " do not compare"
-        memory = relative_peaks(arms[0], arms[1], kinds.pop())
-        evidence["memory" if memory.n > 1 else "memory (measured once, spread unknown)"] = memory
+        evidence["memory"] = relative_peaks(arms[0], arms[1], kinds.pop())
     except StatsError as error:
-        return {}, f"needs timed answers to the same questions ({error})"
+        what = "peak memory, several times over" if evidence else "timed questions that both arms answer"
+        return evidence, f"needs {what} ({error})"
     return evidence, ""
 
 
 def judge_all(
     turns: Sequence[TurnRecord],
     costs: Sequence[CostRecord],
-    rng: np.random.Generator,
     *,
     abilities: Sequence[AbilityRecord] = (),
-    num_resamples: int = NUM_RESAMPLES,
 ) -> dict[str, Verdict]:
     """A verdict on every hypothesis, by its key.
 
@@ -371,23 +344,17 @@ def judge_all(
     groups: dict[str, list[TurnRecord]] = {}
     for record in turns:
         groups.setdefault(record.method, []).append(record)
-    resamples = resamples_for(turns, rng, num_resamples) if turns else None
-    timing_resamples = cost_resamples(costs, rng, num_resamples)
-    item_resamples = ability_resamples(abilities, rng, num_resamples)
     verdicts: dict[str, Verdict] = {}
     for hypothesis in HYPOTHESES:
         found: Mapping[str, Difference] = {}
         reason = ""
         if hypothesis.id in ("H1", "H3"):
-            if resamples is None:
-                reason = "needs records"
-            else:
-                found, reason = _retention_evidence(hypothesis, groups, resamples)
+            found, reason = _retention_evidence(hypothesis, groups)
         elif hypothesis.id == "H2":
-            found, reason = _cost_evidence(hypothesis, costs, timing_resamples)
+            found, reason = _cost_evidence(hypothesis, costs)
         elif hypothesis.id == "H4" and abilities:
             asked = [record for record in abilities if record.method == hypothesis.recipe]
-            found, reason = ability_evidence(asked, item_resamples)
+            found, reason = ability_evidence(asked)
         verdicts[hypothesis.key] = judge(hypothesis, found, reason)
     return verdicts
 
@@ -402,19 +369,22 @@ class Pair:
     difference: Difference
     p_holm: float  # adjusted over all pairs
     outcome: Literal["different", "no_difference_shown"]
+    families_needed: int | None  # beyond those measured, to tell the two apart; 0: they are; None: none would do
 
 
-def compare_pairs(samples: Mapping[str, Sample], resamples: Resamples) -> dict[tuple[str, str], Pair]:
+def compare_pairs(samples: Mapping[str, Sample], fraction: float = 0.0) -> dict[tuple[str, str], Pair]:
     """All pairs of methods on one metric, Holm over the pairs.
 
     samples: method -> its values. "different" from Holm p < 0.05 on; "no_difference_shown" is no proof of
-    sameness: read it with the minimum detectable effect.
+    sameness: read it with the minimum detectable effect. fraction: as in eval.stats.variance_parts.
     """
     names = [name for name, drawn in samples.items() if len(drawn)]
     keys = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    differences = [paired_difference(samples[a], samples[b], resamples) for a, b in keys]
+    differences = [paired_difference(samples[a], samples[b], fraction) for a, b in keys]
     adjusted = holm([difference.p for difference in differences])
     return {
-        key: Pair(difference, p, "different" if p < ALPHA else "no_difference_shown")
+        key: Pair(difference, p, "different", 0)
+        if p < ALPHA
+        else Pair(difference, p, "no_difference_shown", families_needed(difference, tests=len(keys)))
         for key, difference, p in zip(keys, differences, adjusted, strict=True)
     }

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from eval import ledger
-from eval.ability import ability_metrics, ability_resamples
+from eval.ability import ability_metrics
 from eval.records import RecordError
-from eval.stats import Estimate, resamples_for
+from eval.stats import Estimate
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.verdict import Verdict, judge_ablation
 from pipelines.results import SavedRun, read_json, read_saved
@@ -65,9 +65,6 @@ def read_ablation(folder: Path) -> Ablation:
     left_out = read_json(folder / "run.json").get("left_out", {})
     rows = [row for row in read_json(folder / "config.json")["ablation"] if row["method"] not in left_out]
     saved = read_saved(folder, {row["name"]: row["fit_of"] or row["name"] for row in rows})
-    seed, count = saved.config["seed"], saved.config["evaluation"]["bootstrap_resamples"]
-    resamples = resamples_for(saved.turns, np.random.default_rng(seed), count)
-    items = ability_resamples(saved.abilities, np.random.default_rng(seed), count)
     groups = by_method(saved.turns)
     metrics: dict[str, dict[str, Estimate]] = {}
     for row in rows:
@@ -76,11 +73,11 @@ def read_ablation(folder: Path) -> Ablation:
             raise RecordError(
                 f"{folder / 'records.jsonl'}: holds no turn of the row {row['name']!r}; run it again"
             )
-        found = retention_metrics(records, resamples)
-        found |= ledger_metrics(records, ledger.memory_path(records), resamples)
-        found |= structure_metrics(records, resamples)
+        found = retention_metrics(records)
+        found |= ledger_metrics(records, ledger.memory_path(records))
+        found |= structure_metrics(records)
         abilities = [record for record in saved.abilities if record.method == row["name"]]
-        metrics[row["name"]] = found | (ability_metrics(abilities, items) if abilities else {})
+        metrics[row["name"]] = found | (ability_metrics(abilities) if abilities else {})
     gate = read_json(folder / GATE_FILE) if (folder / GATE_FILE).exists() else None
     return Ablation(
         saved=saved,
@@ -88,9 +85,7 @@ def read_ablation(folder: Path) -> Ablation:
         metrics=metrics,
         triggers=read_json(folder / TRIGGERS),
         gate=gate,
-        verdicts=judge_ablation(
-            groups, len(saved.task.memories), () if gate is None else ("recall_spec",), resamples
-        ),
+        verdicts=judge_ablation(groups, len(saved.task.memories), () if gate is None else ("recall_spec",)),
     )
 
 
@@ -131,7 +126,7 @@ def text_of(ablation: Ablation) -> str:
     note = (
         f"{ablation.saved.task.name}, dev questions; first asks: {counts['retention/first_ask_cued'].n} cued and "
         f"{counts['retention/first_ask_uncued'].n} uncued a row; seeds {config['seed']} to {last}; "
-        f"{min(tokens)} to {max(tokens)} forward tokens a fit; intervals are over clauses{single}."
+        f"{min(tokens)} to {max(tokens)} forward tokens a fit; intervals are over near-miss families{single}."
     )
     header = "| " + " | ".join(shown.columns) + " |"
     rule = "|" + "---|" * len(shown.columns)

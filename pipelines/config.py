@@ -52,9 +52,8 @@ class Evaluation:
     name: str = "core"
     max_new_tokens: int = 192
     batch_size: int = 32  # dialogues generated together
-    timed_questions: int = 12
+    timed_questions: int = 40
     timed_rounds: int = 1
-    bootstrap_resamples: int = 10_000
     arms: list[str] = field(default_factory=list)  # control arms beside run_methods; asked, but not timed
     ability: bool = False  # ordinary ability before and after each fit
     ability_items: int = 400  # of each local task: enough for H4's margin
@@ -160,7 +159,6 @@ AT_LEAST_ONE = (
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
     "evaluation.timed_rounds",
-    "evaluation.bootstrap_resamples",
     "train.batch_tokens",
     "train.gradient_accumulation_steps",
     "train.lora_rank",

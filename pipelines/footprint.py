@@ -55,13 +55,13 @@ def measure(run_folder: Path, seed: int, name: str) -> Footprint:
     method = make_method(config, name, task, seed, backbone, Display(), folder)
     method.load(folder)
     questions = cost_questions(task, seed, NUM_ANSWERS, config.evaluation.max_new_tokens)
-    method.answer(questions[0][1])
+    method.answer(questions[0].context)
     measured = []
     for _ in range(NUM_MEASUREMENTS):
         release_memory()
         with PeakMemory(backbone.device) as memory:
-            for _, ctx in questions:
-                method.answer(ctx)
+            for asked in questions:
+                method.answer(asked.context)
         measured.append(memory)
     peaks = tuple(memory.peak_bytes for memory in measured)
     reserved = [memory.reserved_bytes for memory in measured if memory.reserved_bytes is not None]

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
-from eval.ability import ability_metrics, ability_resamples
-from eval.lifecycle_metrics import lifecycle_metrics, lifecycle_resamples
+from eval.ability import ability_metrics
+from eval.lifecycle_metrics import lifecycle_metrics
 from eval.records import (
     AbilityRecord,
     CostRecord,
@@ -23,7 +21,7 @@ from eval.records import (
     read_all_records,
     records_file,
 )
-from eval.stats import Estimate, resamples_for
+from eval.stats import Estimate
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
@@ -32,7 +30,6 @@ from pipelines.saved_fits import load_fit
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report
-from tasks.base import TurnKind
 
 T = TypeVar("T")
 
@@ -145,33 +142,17 @@ def read_fit(folder: Path, seed: int, method: str) -> FitReport:
 
 
 def write_results(saved: SavedRun) -> Comparison:
-    """Computes everything from the records, writes summary.json and the reports, returns what was written.
-
-    Every computation starts from the same seed, so a second time gives the same digits.
-    """
-    seed, num_resamples = saved.config["seed"], saved.config["evaluation"]["bootstrap_resamples"]
-
-    def rng() -> np.random.Generator:
-        return np.random.default_rng(seed)
-
-    verdicts = judge_all(
-        saved.turns,
-        saved.costs,
-        rng(),
-        abilities=saved.abilities,
-        num_resamples=num_resamples,
-    )
+    """Computes everything from the records, writes summary.json and the reports, returns what was written."""
+    verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities)
     summary = summarise(
         saved.turns,
         saved.costs,
         saved.fits,
-        rng(),
         task=saved.task.name,
         preset=str(saved.config["preset"]),
         wall_s=saved.wall_s,
         verdicts=verdicts,
-        extra=_extra(saved, rng(), num_resamples),
-        num_resamples=num_resamples,
+        extra=_extra(saved),
     )
     summary["left_out"] = dict(saved.left_out)
     summary["machine_made"] = saved.task.machine_made
@@ -186,8 +167,9 @@ def write_results(saved: SavedRun) -> Comparison:
         turns=saved.turns,
         costs=saved.costs,
         fits=saved.fits,
-        pairs=comparisons(rivals, rng(), num_resamples=num_resamples),
-        by_turn=_by_turn(saved.turns, rng(), num_resamples),
+        pairs=comparisons(rivals),
+        pairs_here=comparisons(rivals, saved.task.fraction) if saved.task.fraction else {},
+        by_turn={name: accuracy_by_turn(found) for name, found in by_method(saved.turns).items()},
         data=saved.task,
     )
     write_report(comparison)
@@ -195,25 +177,16 @@ def write_results(saved: SavedRun) -> Comparison:
     return comparison
 
 
-def _extra(saved: SavedRun, rng: np.random.Generator, num_resamples: int) -> dict[str, dict[str, Estimate]]:
+def _extra(saved: SavedRun) -> dict[str, dict[str, Estimate]]:
     """method -> the lifecycle/* and ability/* metrics of the passes that were run."""
-    lifecycle = lifecycle_resamples(saved.lifecycle, saved.edits, rng, num_resamples)
-    items = ability_resamples(saved.abilities, rng, num_resamples)
     metrics: dict[str, dict[str, Estimate]] = {}
     for name in by_method(saved.turns):
         metrics[name] = {}
         answers = [record for record in saved.lifecycle if record.method == name]
         edits = [record for record in saved.edits if record.method == name]
-        if lifecycle is not None and (answers or edits):
-            metrics[name] |= lifecycle_metrics(answers, edits, lifecycle)
+        if answers or edits:
+            metrics[name] |= lifecycle_metrics(answers, edits)
         abilities = [record for record in saved.abilities if record.method == name]
         if abilities:
-            metrics[name] |= ability_metrics(abilities, items)
+            metrics[name] |= ability_metrics(abilities)
     return metrics
-
-
-def _by_turn(
-    turns: Sequence[TurnRecord], rng: np.random.Generator, num_resamples: int
-) -> dict[str, dict[TurnKind, dict[int, Estimate]]]:
-    resamples = resamples_for(turns, rng, num_resamples)
-    return {name: accuracy_by_turn(records, resamples) for name, records in by_method(turns).items()}

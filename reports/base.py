@@ -43,12 +43,20 @@ class TaskFacts:
     memories: tuple[ClauseFacts, ...] = ()
     machine_made: bool = False  # its questions were made by rule
     notes: tuple[str, ...] = ()  # what a reader of the figures must know
+    fraction: float = 0.0  # of the rulebook's families, the share that each seed drew; 0: not told
 
     @classmethod
     def of(cls, data: TaskData) -> TaskFacts:
         clauses = tuple(ClauseFacts(m.id, m.title, m.text, m.family, m.cued) for m in data.memories)
         return cls(
-            data.name, data.version, data.licence, data.source, clauses, data.machine_made, tuple(data.notes)
+            data.name,
+            data.version,
+            data.licence,
+            data.source,
+            clauses,
+            data.machine_made,
+            tuple(data.notes),
+            data.fraction,
         )
 
     @classmethod
@@ -70,6 +78,7 @@ class Comparison:
     costs: Sequence[CostRecord] = ()
     fits: Mapping[str, FitReport | Sequence[FitReport]] = field(default_factory=dict)  # several: one a seed
     pairs: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # eval.summary.comparisons
+    pairs_here: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)  # about this rulebook
     # method -> kind of turn -> turn -> share right
     by_turn: Mapping[str, Mapping[TurnKind, Mapping[int, Estimate]]] = field(default_factory=dict)
     data: TaskFacts | None = None

@@ -51,7 +51,7 @@ def pick(found: Iterable[Failure], limit: int) -> list[Failure]:
     kinds: dict[int, list[tuple[int, int, Failure]]] = defaultdict(list)
     shown: Counter[tuple[int, str]] = Counter()
     for number, failure in enumerate(found):
-        clause = failure.rank, failure.record.cluster or failure.record.id
+        clause = failure.rank, _clause_of(failure.record)
         kinds[failure.rank].append((shown[clause], number, failure))
         shown[clause] += 1
     turns = [
@@ -60,6 +60,10 @@ def pick(found: Iterable[Failure], limit: int) -> list[Failure]:
         for place, (_, _, failure) in enumerate(sorted(queue, key=lambda entry: entry[:2]))
     ]
     return [failure for _, _, failure in sorted(turns, key=lambda entry: entry[:2])[:limit]]
+
+
+def _clause_of(record: TurnRecord) -> str:
+    return record.qa.memory_ids[0] if record.qa and record.qa.memory_ids else record.cluster or record.id
 
 
 def _diagnose(record: TurnRecord) -> Failure:

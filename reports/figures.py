@@ -243,7 +243,7 @@ def _is_stage(key: str) -> bool:
 @rc_context(STYLE)
 def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
     """Seconds for one right answer against the questions that one fit serves; lines cross at the break-even."""
-    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    keys = ("cost/fit_s", "cost/latency_mean_s", "cost/accuracy")
     crossings = [found.questions for found in break_evens(summary) if found.questions is not None]
     last = max([AMORTISED_OVER[-1], *(min(3 * k, 1e6) for k in crossings)])
     questions = np.geomspace(1, last, 80)
@@ -261,7 +261,7 @@ def cost_of_pass_by_questions(summary: Summary) -> Figure | None:
         points = [(float(k), estimate(summary, name, f"cost/per_correct_s_k{k}")) for k in AMORTISED_OVER]
         points = [(k, cell) for k, cell in points if cell.value is not None]
         if points:
-            label = f"{plain_name(name)} ({right.n} answers, {latency.n} timings)"
+            label = f"{plain_name(name)} ({latency.n} timings)"
             _draw(axes, index, label, points, linestyle="none")
         drawn = True
     if not drawn:

@@ -24,6 +24,7 @@ from reports.base import Comparison, Summary, duration, estimate, facts, flatten
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import draw_all, inline
 from reports.given import few_steps, given
+from reports.head import head
 from reports.metric_names import GROUPS, ROWS, Group, Row
 from reports.tables import DASH, Table, format_number
 from reports.text import visible
@@ -75,6 +76,7 @@ def page(comparison: Comparison) -> str:
     return template.render(
         title=f"{', '.join(comparison.methods)} on {summary.get('task') or 'a task'}",
         lead=_lead(comparison),
+        head=head(comparison),
         glance=[_glance(summary, name) for name in comparison.methods],
         outcomes=Counter(verdict.outcome for verdict in verdicts(summary)),
         verdicts=[_verdict(verdict.key, verdict) for verdict in verdicts(summary)],

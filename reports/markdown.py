@@ -14,6 +14,7 @@ from reports.base import Comparison, Verdict, facts, flatten, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
 from reports.given import few_steps, given
+from reports.head import head
 from reports.metric_names import GROUPS, ROWS, Row
 from reports.text import md, md_table
 
@@ -26,6 +27,7 @@ def report(comparison: Comparison, figures: Iterable[Path] = ()) -> str:
     summary = comparison.summary
     parts = [
         f"# {md(', '.join(comparison.methods))} on {md(str(summary.get('task', '')))}",
+        _answer(comparison),
         "## Verdicts\n\n" + verdicts_markdown(summary),
         "## What was compared\n\n" + _facts(comparison),
         _section("Comparison", tables.comparison(summary)),
@@ -86,6 +88,12 @@ def _verdict(verdict: Verdict) -> str:
     return f"**{md(verdict.key)} {md(verdict.outcome)}**{claim}{reason}"
 
 
+def _answer(comparison: Comparison) -> str:
+    found = head(comparison)
+    parts = [f"**{heading}**\n\n" + "\n".join(f"- {md(one)}" for one in found[heading]) for heading in found]
+    return "\n\n".join(("## Answer", *parts)) if parts else ""
+
+
 def _given(comparison: Comparison) -> str:
     frame = given(comparison)
     if frame.columns.empty:
@@ -126,8 +134,8 @@ def _pairs(pairs: Mapping[str, Mapping[str, Mapping[str, Any]]], corner: str) ->
     ]
     header = [corner, "methods", "difference", "p (Holm)", "could have shown", "so"]
     words = (
-        "Paired by question, clauses resampled. *Could have shown* is the smallest true difference that "
-        "this data would find 4 times in 5; *no difference shown* is no proof of sameness."
+        "Paired by question; families of near-miss clauses are the clusters. *Could have shown* is the smallest "
+        "true difference that this data would find 4 times in 5; *no difference shown* is no proof of sameness."
     )
     return f"## Method against method\n\n{words}\n\n{md_table(header, rows, frozenset({2, 3, 4}))}"
 

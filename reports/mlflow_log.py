@@ -469,7 +469,9 @@ def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, ses
                 "method": first.method,
                 "right": f"{sum(marks)} of {len(marks)}",
                 "dialogue": first.dialogue_id,
-                "clause": first.cluster,
+                "clause": next(
+                    (turn.qa.memory_ids[0] for turn in turns if turn.qa and turn.qa.memory_ids), first.cluster
+                ),
             }
         ),
         metadata={"mlflow.sourceRun": run_id, "mlflow.trace.session": session},

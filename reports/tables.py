@@ -357,7 +357,7 @@ def break_evens(summary: Summary) -> list[BreakEven]:
 
 def _pass_of(summary: Summary, method: str) -> tuple[float, float, float] | str:
     """(fit s, mean latency s, share right) of a method, or why it has no cost of pass."""
-    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    keys = ("cost/fit_s", "cost/latency_mean_s", "cost/accuracy")
     values = []
     for key in keys:
         cell = estimate(summary, method, key)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from reports import tables
 from reports.base import Comparison, LoggedRun, Summary, default_store, verdicts
+from reports.head import head
 from reports.metric_names import Group, Row
 from reports.text import one_line, redact
 
@@ -51,6 +52,11 @@ def render(
     for start in range(0, len(names), METHODS_ABREAST):
         for block in _table(summary, names[start : start + METHODS_ABREAST]):
             console.print(block)
+    for heading, sentences in head(comparison).items():
+        console.print(Text(heading, "bold cyan"))
+        for sentence in sentences:
+            console.print(Padding(Text(one_line(sentence)), (0, 0, 0, 2)))
+    console.print()
     for line in _verdicts(summary):
         console.print(line)
     console.print()
@@ -129,9 +135,11 @@ def _table(summary: Summary, names: Sequence[str]) -> list[RenderableType]:
 
 
 def _verdicts(summary: Summary) -> list[RenderableType]:
-    """The outcome of each hypothesis, its claim, and the figures on a line below."""
+    """Each decided hypothesis, its claim, and the figures on a line below; of the others the names alone."""
     lines: list[RenderableType] = []
     for verdict in verdicts(summary):
+        if verdict.outcome not in _COLOURS:
+            continue
         line = Text(
             one_line(f"{verdict.key} {verdict.outcome}"), f"bold {_COLOURS.get(verdict.outcome, '')}".strip()
         )
@@ -139,6 +147,9 @@ def _verdicts(summary: Summary) -> list[RenderableType]:
         lines.append(line)
         if verdict.reason:
             lines.append(Padding(Text(one_line(verdict.reason), "dim"), (0, 0, 0, 3)))
+    still_open = [one_line(verdict.key) for verdict in verdicts(summary) if verdict.outcome not in _COLOURS]
+    if still_open:
+        lines.append(Text(f"not decided by this data: {', '.join(still_open)} (why: report)", "dim"))
     return lines
 
 

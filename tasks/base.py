@@ -64,7 +64,7 @@ class Memory:
     text: str
     title: str = ""
     cues: tuple[QA, ...] = ()  # TRAINING questions about it; empty for an uncued clause
-    family: str = ""  # near-miss clauses share a family: the same rule for other sites or grades
+    family: str = ""  # near-miss clauses share a family: the same rule for other sites or grades; "": its own
     variant: str = ""  # what sets this clause apart in its family, e.g. "the Lisbon office"
 
     @property
@@ -136,6 +136,7 @@ class TaskData:
     machine_made: bool = False  # the held-out questions were made by rule, not by a person
     language: Language = "en"
     notes: tuple[str, ...] = ()  # what a reader of the figures must know, one sentence each
+    fraction: float = 1.0  # of the rulebook's near-miss families, the share that it holds
 
     def memory(self, memory_id: str) -> Memory:
         for memory in self.memories:

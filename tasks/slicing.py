@@ -50,4 +50,5 @@ def slice_task(task: TaskData, num_clauses: int | None, seed: int) -> TaskData:
         revised_questions=tuple(qa for qa in task.revised_questions if keeps(qa)),
         follow_ups={key: asked for key, asked in task.follow_ups.items() if of_kept(key)},
         facts={key: forms for key, forms in task.facts.items() if of_kept(key)},
+        fraction=task.fraction * sum(kept.issuperset(members) for members in families.values()) / len(families),
     )

@@ -203,7 +203,10 @@ def timed(
     memory_kind: str = "rss",
     stage_s: dict[str, float] | None = None,
     seed: int = 0,
+    number: int = 0,
+    final: str | None = None,
 ) -> CostRecord:
+    """An answer to `question(number)`, right unless `final` says otherwise; a family a question id."""
     usage = Usage(
         prompt_tokens=prompt_tokens,
         new_tokens=new_tokens,
@@ -213,4 +216,6 @@ def timed(
         stage_s=stage_s or {},
         kv_bytes=64,
     )
-    return CostRecord(method, seed, question_id, round_, usage, peak_bytes, memory_kind)
+    qa = question(number)
+    answered = qa.answer if final is None else final
+    return CostRecord(method, seed, question_id, round_, usage, peak_bytes, memory_kind, qa=qa, final=answered)

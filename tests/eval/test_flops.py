@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from planted import timed
 
-from eval.cost import cost_metrics, cost_resamples, flops, flops_of_lookup
+from eval.cost import cost_metrics, flops, flops_of_lookup
 from eval.flops import answer_flops, forward_flops, generation_flops, lookup_flops
-from eval.stats import Estimate
 from methods.shapes import Shapes, TransformerShape
 
 SMOLLM2 = TransformerShape(  # SmolLM2-135M: 30 layers of 576, 9 heads of 64 (3 of keys), MLP 1536, 49,152 tokens
@@ -48,7 +46,6 @@ def test_what_is_not_known_is_not_guessed() -> None:
 
 def test_the_metric_is_a_mean_over_answers() -> None:
     records = [replace(timed("sft", f"q{n}", new_tokens=n), shapes=Shapes(SMOLLM2)) for n in (1, 2, 6)]
-    resamples = cost_resamples(records, np.random.default_rng(0), 50)
-    found = cost_metrics(records, [], Estimate(0.5), resamples)["cost/flops"]
+    found = cost_metrics(records, [])["cost/flops"]
     assert found.value == pytest.approx(sum(generation_flops(SMOLLM2, 50, n) for n in (1, 2, 6)) / 3)
     assert found.n == 3

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from planted import ABSTAINS, answer, raw_of
 
 from eval.lifecycle import run_lifecycle
-from eval.lifecycle_metrics import KEYS, lifecycle_metrics, lifecycle_resamples, turns_of
+from eval.lifecycle_metrics import KEYS, lifecycle_metrics, turns_of
 from eval.lifecycle_plan import LifecycleOptions, LifecyclePlan, RefitSet, plan_lifecycle
-from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, read_all_records
+from eval.records import EditRecord, LifecycleRecord, RecordError, RecordWriter, TurnRecord, read_all_records
 from eval.stats import Estimate
 from methods.base import Answer, Context, FitReport, Lookup, Method, RefitNeeded, WriteReport
 from tasks.base import QA, Memory, TaskData, TaskError
@@ -235,9 +234,7 @@ def split(records: Records) -> tuple[list[LifecycleRecord], list[EditRecord]]:
 
 def metrics_of(records: Records) -> dict[str, Estimate]:
     answers, edits = split(records)
-    resamples = lifecycle_resamples(answers, edits, np.random.default_rng(0), 200)
-    assert resamples is not None
-    return lifecycle_metrics(answers, edits, resamples)
+    return lifecycle_metrics(answers, edits)
 
 
 def values_of(method: Planted) -> dict[str, float | None]:
@@ -602,13 +599,17 @@ def test_several_seeds_are_pooled() -> None:
 
 
 def test_the_text_of_a_record_is_what_held_at_the_time() -> None:
+    def of(texts: dict[str, str], turn: TurnRecord) -> str:
+        assert turn.qa is not None
+        return texts[turn.qa.memory_ids[0]]
+
     answers, _ = split(run(Planted())[0])
     new = {m.id: m.text for m in PLAN.revisions}
-    assert all(turn.memory_text == new[turn.cluster] for turn in turns_of(answers, "update"))
-    assert all(turn.memory_text != new[turn.cluster] for turn in turns_of(answers, "update", "before"))
+    assert all(turn.memory_text == of(new, turn) for turn in turns_of(answers, "update"))
+    assert all(turn.memory_text != of(new, turn) for turn in turns_of(answers, "update", "before"))
     old = {m.id: m.text for m in TASK.memories}
     beside = [record.turn for record in answers if (record.step, record.role) == ("write", "neighbour")]
-    assert beside and all(turn.memory_text == old[turn.cluster] for turn in beside)
+    assert beside and all(turn.memory_text == of(old, turn) for turn in beside)
 
 
 # Where there is little to change.
@@ -686,10 +687,8 @@ def test_an_answer_without_its_key_is_named() -> None:
         (at, broken) = next((n, r) for n, r in enumerate(records) if (r.step, r.phase) == (step, "after"))
         spoilt = [*records]
         spoilt[at] = replace(broken, turn=replace(broken.turn, qa=None))
-        resamples = lifecycle_resamples(spoilt, edits, np.random.default_rng(0), 20)
-        assert resamples is not None
         with pytest.raises(RecordError, match=f"record {broken.turn.id}: .* without a key"):
-            lifecycle_metrics(spoilt, edits, resamples)
+            lifecycle_metrics(spoilt, edits)
 
 
 def test_without_siblings_nothing_is_forgotten() -> None:
@@ -703,7 +702,3 @@ def test_without_siblings_nothing_is_forgotten() -> None:
 def test_an_old_value_that_nobody_tells_is_an_error() -> None:
     with pytest.raises(TaskError, match=r"'c10/test1/revised' asks for a revised value.* add 'c10/amount'"):
         plan_lifecycle(replace(TASK, facts={}), WHOLE, 0, LifecycleOptions())
-
-
-def test_no_records_no_resamples() -> None:
-    assert lifecycle_resamples([], [], np.random.default_rng(0)) is None

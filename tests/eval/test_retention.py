@@ -42,7 +42,7 @@ from eval.retention import (
     repeats,
     same_facts,
 )
-from eval.stats import estimate, resamples_for
+from eval.stats import estimate
 
 
 def says(final: str) -> TurnRecord:
@@ -64,7 +64,7 @@ def test_right_with_probability_p_is_inside_the_interval(p: float) -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         records = dialogues(right_with(p, rng))
-        found = estimate(first_ask(records), resamples_for(records, rng, 500))
+        found = estimate(first_ask(records))
         assert found.low is not None and found.high is not None and found.n == 100
         missed += not found.low <= p <= found.high
     assert missed <= 3

@@ -25,7 +25,6 @@ SMALL = (
     "evaluation.max_new_tokens=10",
     "evaluation.batch_size=4",
     "evaluation.timed_questions=2",
-    "evaluation.bootstrap_resamples=50",
     "methods.recall.vectors_per_memory=1",  # few tokens are said
 )
 

@@ -156,8 +156,9 @@ def test_an_updated_clause_is_shown_with_its_new_text(full: Finished) -> None:
     after = [r for r in full.of("rag", LifecycleRecord) if (r.step, r.phase) == ("update", "after")]
     for record in after:
         shown = {lookup.memory_id: lookup.text for lookup in record.turn.answer.lookups}
-        if record.turn.cluster in shown and record.role == "target":
-            assert shown[record.turn.cluster] == record.turn.memory_text
+        clause = record.turn.qa.memory_ids[0] if record.turn.qa else ""
+        if clause in shown and record.role == "target":
+            assert shown[clause] == record.turn.memory_text
 
 
 def test_the_summary_comes_out_again_to_the_last_digit(full: Finished) -> None:

@@ -48,6 +48,7 @@ COSTS = {
     "cost/tpot_p50_s": 0.0834,
     "cost/latency_p50_s": 4.321,
     "cost/latency_mean_s": 4.5,
+    "cost/accuracy": 0.5,
     "cost/stage_prefill_s": 0.1,
     "cost/stage_rest_s": 4.4,
     "cost/per_correct_s_k1": 700.0,

@@ -23,6 +23,7 @@ from reports.text import visible
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 SECTIONS = (
+    "answer",
     "verdicts",
     "comparison",
     "retention",
@@ -88,6 +89,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Everything that a page can show."""
     comparison = make_comparison(tmp_path_factory.mktemp("html"))
     pair = {"value": 0.1, "low": -0.1, "high": 0.3, "p_holm": 0.5, "mde": 0.2, "outcome": "no_difference_shown"}
+    pair |= {"families_needed": 30}
     curve = {turn: Estimate(0.5, 0.4, 0.6, 9) for turn in range(3)}
     by_turn: ByTurn = {name: {"first_ask": curve} for name in METHODS}
     pairs = {"retention/accuracy": {"recall - sft": pair}}

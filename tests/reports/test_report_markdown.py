@@ -9,7 +9,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import numpy as np
 import pytest
 from report_fixtures import METHODS, ODD, make_summary, make_turn
 from rich.cells import cell_len
@@ -66,18 +65,18 @@ def test_report_of_a_summary_alone(tmp_path: Path) -> None:
 
 def test_reports_take_what_eval_makes(comparison: Comparison) -> None:
     """The whole way from records, through JSON, with no hand-made summary in between."""
-    rng = np.random.default_rng(0)
     turns, costs = comparison.turns, comparison.costs
-    verdicts = judge_all(turns, costs, rng, num_resamples=50)
-    summary = summarise(turns, costs, comparison.fits, rng, verdicts=verdicts, num_resamples=50)
+    verdicts = judge_all(turns, costs)
+    summary = summarise(turns, costs, comparison.fits, verdicts=verdicts)
     real = dataclasses.replace(
         comparison,
         summary=json.loads(json.dumps(summary)),
-        pairs=json.loads(json.dumps(comparisons(turns, rng, num_resamples=50))),
+        pairs=json.loads(json.dumps(comparisons(turns))),
     )
     text, screen = markdown.report(real), terminal.render(real)
     for key in verdicts:
-        assert f"**{md(key)} " in text and f"\n{key} " in screen
+        assert f"**{md(key)} " in text
+        assert key in screen.partition("report: ")[0]
     assert "Method against method" in text and "| recall - sft |" in text
     assert "no difference shown" in text
     assert max(cell_len(line) for line in screen.partition("report: ")[0].splitlines()) <= 100

@@ -98,7 +98,7 @@ def test_an_unknown_metric_is_shown_under_its_key_in_its_unit() -> None:
 
 def test_the_rows_are_those_of_the_summary() -> None:
     """Every metric that eval computes is in some table, and no row names one that it does not compute."""
-    summary = summarise(make_turns(), (), {}, np.random.default_rng(0), num_resamples=20)
+    summary = summarise(make_turns(), (), {})
     keys = set(metric_keys(summary))
     assert {row.key for row in ROWS} - keys == set()
     shown = {row.key for name in GROUPS for row in tables.group_rows(summary, name)}
@@ -112,7 +112,7 @@ def test_the_rows_are_those_of_the_summary() -> None:
 
 def test_cued_and_uncued_stand_below_each_other() -> None:
     """The two splits of a metric are neighbours; none stands in the tables of its group a second time."""
-    summary = summarise(make_turns(), (), {}, np.random.default_rng(0), num_resamples=20)
+    summary = summarise(make_turns(), (), {})
     table = tables.cued_apart(summary)
     pairs = list(zip(table.rows[::2], table.rows[1::2], strict=True))
     assert [(a.key.removesuffix("_cued"), a.label.removesuffix(", cued")) for a, _ in pairs] == [
@@ -202,7 +202,7 @@ def test_latex_tables_hold_the_same_cells(tmp_path: Path) -> None:
 
 def with_costs(**methods: tuple[float | None, float, float]) -> dict[str, Any]:
     """Methods with (fit s, mean latency s, share right)."""
-    keys = ("cost/fit_s", "cost/latency_mean_s", "retention/accuracy")
+    keys = ("cost/fit_s", "cost/latency_mean_s", "cost/accuracy")
     cells = {
         name: {key: {"value": value, "reason": "not fitted"} for key, value in zip(keys, values, strict=True)}
         for name, values in methods.items()

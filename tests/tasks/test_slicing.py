@@ -60,3 +60,9 @@ def test_everything_can_be_kept(everything: int | None) -> None:
 def test_an_impossible_number_is_named(impossible: int) -> None:
     with pytest.raises(TaskError, match=f"{impossible} clauses of {len(REGS.memories)}"):
         slice_task(REGS, impossible, seed=0)
+
+
+def test_a_slice_tells_which_share_of_the_families_it_holds() -> None:
+    part = slice_task(REGS, 18, 0)
+    assert (REGS.fraction, part.fraction) == (1.0, 18 / len(REGS.memories))  # all families are of three
+    assert slice_task(part, 9, 0).fraction == 9 / len(REGS.memories)

@@ -1,0 +1,87 @@
+"""What a report says first: which method keeps more and which is quicker, in sentences that the data decide.
+
+Two targets apart: this rulebook, whose clauses are fixed, and rulebooks like it, of which these clauses are a
+sample. A pair that is not told apart is said with the number of further near-miss families that would do it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from eval.cost import relative_latency
+from eval.stats import StatsError
+from reports.base import Comparison
+
+METRIC = "retention/accuracy"  # right answers over every scored turn
+HERE, LIKE_IT, COST = "For this rulebook", "For rulebooks like it", "Time an answer"
+
+Pairs = Mapping[str, Mapping[str, Any]]  # "a - b" -> figures of eval.summary.comparisons
+
+
+def head(comparison: Comparison) -> dict[str, list[str]]:
+    """Heading -> its sentences; headings without any are left out."""
+    found = {
+        HERE: kept(comparison.pairs_here.get(METRIC, {})),
+        LIKE_IT: kept(comparison.pairs.get(METRIC, {})),
+        COST: cost(comparison),
+    }
+    return {heading: sentences for heading, sentences in found.items() if sentences}
+
+
+def kept(pairs: Pairs) -> list[str]:
+    """What the pairs of methods say about right answers, decided ones first."""
+    beaten: dict[str, list[tuple[str, str]]] = {}  # loser -> (winner, figures)
+    undecided: list[str] = []
+    for names, pair in pairs.items():
+        a, b = names.split(" - ")
+        if pair["outcome"] == "different":
+            winner, loser = (a, b) if pair["value"] > 0 else (b, a)
+            beaten.setdefault(loser, []).append((winner, _figures(pair, 1 if winner == a else -1)))
+        else:
+            undecided.append(f"{a} and {b} are not told apart ({_figures(pair)}); {_more(pair)}.")
+    decided = []
+    for loser, winners in beaten.items():
+        who, figures = _listed([name for name, _ in winners]), _listed([found for _, found in winners])
+        verb = "keep" if len(winners) > 1 else "keeps"
+        decided.append(f"{who} {verb} more than {loser} (right answers {figures}).")
+    return decided + undecided
+
+
+def cost(comparison: Comparison) -> list[str]:
+    """Which of two methods is quicker, on the timed questions that both answer."""
+    decided: list[str] = []
+    undecided: list[str] = []
+    timed = {name: [c for c in comparison.costs if c.method == name] for name in comparison.rivals}
+    for a, b in combinations([name for name, records in timed.items() if records], 2):
+        try:
+            found = relative_latency(timed[a], timed[b])
+        except StatsError:
+            continue
+        quick, slow = (a, b) if found.value < 0 else (b, a)
+        ratios = sorted((1 + end) ** (1 if quick == a else -1) for end in (found.low, found.high))
+        ratio = (1 + found.value) ** (1 if quick == a else -1)
+        figures = f"{ratio:.2f} [{ratios[0]:.2f}, {ratios[1]:.2f}]"
+        on = f"{found.n} questions that both answer"
+        if found.low <= 0 <= found.high:
+            undecided.append(f"{a} and {b} are not told apart ({quick} takes {figures} of the time; {on}).")
+        else:
+            decided.append(f"{quick} answers in {figures} of {slow}'s time ({on}).")
+    return decided + undecided
+
+
+def _figures(pair: Mapping[str, Any], sign: int = 1) -> str:
+    low, high = sorted((sign * pair["low"], sign * pair["high"]))
+    return f"{sign * pair['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _more(pair: Mapping[str, Any]) -> str:
+    needed = pair["families_needed"]
+    if needed is None:
+        return "no number of further families would, at this difference"
+    return f"about {needed} more families would, at this difference" if needed > 1 else "one more family might"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else "".join(words)
