@@ -126,25 +126,20 @@ class _Pass:
         refit = edits[0].refit
         new = {"write": self.plan.written, "update": self.plan.revisions}.get(step, ())
         texts = old_texts | {memory.id: memory for memory in new}
+
+        def recorded(phase: LifecyclePhase, asked: Sequence[tuple[Role, QA]], answers: Sequence[Answer]) -> None:
+            memories = old_texts if phase == "before" else texts
+            for (role, qa), answer in zip(asked, answers, strict=True):
+                records.append(self._record(step, phase, role, qa, answer, memories, refit))
+
         records: list[EditRecord | LifecycleRecord] = [*edits]
-        records += [
-            self._record(step, "before", role, qa, answer, old_texts, refit)
-            for (role, qa), answer in zip(known, before, strict=True)
-        ]
+        recorded("before", known, before)
         if step == "forget" and isinstance(changed, RecallSwitch):
-            targets = self.plan.targets[step]
+            targets = [(role, qa) for role, qa in asked if role == "target"]
             changed.enable_recall(False)
-            silent = self._ask(changed, targets, "forgotten, recall off")
+            recorded("recall_off", targets, self._ask(changed, [qa for _, qa in targets], "forgotten, recall off"))
             changed.enable_recall(True)
-            records += [
-                self._record(step, "recall_off", "target", qa, answer, texts, refit)
-                for qa, answer in zip(targets, silent, strict=True)
-            ]
-        after = self._ask(changed, [qa for _, qa in asked], f"after the {step}")
-        records += [
-            self._record(step, "after", role, qa, answer, texts, refit)
-            for (role, qa), answer in zip(asked, after, strict=True)
-        ]
+        recorded("after", asked, self._ask(changed, [qa for _, qa in asked], f"after the {step}"))
         return records
 
     def _changed(self, step: LifecycleStep) -> tuple[Method, list[EditRecord]]:

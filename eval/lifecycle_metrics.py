@@ -224,20 +224,4 @@ def _lookup_metrics(records: Sequence[LifecycleRecord], edits: Sequence[EditReco
     return metrics | {f"lifecycle/hit_at_1_plus{size}": estimate(drawn) for size, drawn in grown.items()}
 
 
-KEYS = (  # of lifecycle_metrics, without those that name a size of the bank
-    *(f"lifecycle/{step}_{what}" for step in STEPS for what in ("s", "bytes", "tokens")),
-    *(f"lifecycle/write_{name}" for name in ("accuracy", "hit_at_1", "verbatim")),
-    *(f"lifecycle/write_{name}_{kind}" for name in ("accuracy", "hit_at_1", "verbatim") for kind in CUED),
-    "lifecycle/rewritten",
-    "lifecycle/update_accuracy",
-    "lifecycle/stale_rate",
-    "lifecycle/stale_before",
-    *(f"lifecycle/forget_abstention{when}" for when in ("", "_before", "_recall_off")),
-    *(f"lifecycle/forget_{name}" for name in ("still_right", "right_before", "still_right_recall_off")),
-    "lifecycle/neighbour_accuracy",
-    "lifecycle/neighbour_before",
-    *(f"lifecycle/{step}_neighbour_change" for step in ("write", "update", "forget")),
-    "lifecycle/growth_hit_change",
-    "lifecycle/refit",
-    "lifecycle/refit_threads",
-)
+KEYS = tuple(lifecycle_metrics((), ()))  # without those that name a size of the bank
