@@ -38,7 +38,7 @@ from itertools import permutations
 import numpy as np
 
 from eval.records import AbilityArm, AbilityRecord, RecordError
-from eval.scoring import MONTH_ORDER, normalise, spans
+from eval.scoring import normalise, spans
 from eval.stats import (
     Difference,
     Estimate,
@@ -50,6 +50,7 @@ from eval.stats import (
 )
 from methods.parts import Part, final_text, read
 from tasks.base import Conversation, TaskData
+from tasks.spelling import MONTHS
 from tasks.think_problems import MAKERS
 from tasks.think_sft import draw_problems, final_answer, further_conversations
 
@@ -95,7 +96,7 @@ def shape(answer: str) -> str:
             kinds.append("clock")
         elif word in WEEKDAYS:
             kinds.append("day")
-        elif word in MONTH_ORDER:
+        elif word in MONTHS:
             kinds.append("month")
         else:
             kinds.append(word)

@@ -18,6 +18,7 @@ from eval.records import RecordError, TurnRecord
 from eval.scoring import (
     ScoringError,
     abstains,
+    asserts_key,
     exact_match,
     held_values,
     is_correct,
@@ -64,6 +65,11 @@ def correct(record: TurnRecord) -> bool | None:
 def accuracy(records: Sequence[TurnRecord]) -> Sample:
     """Share of the scored answers that are correct. DESIGN sections 3 and 5."""
     return sample(records, correct, "no scored answer")
+
+
+def accuracy_loose(records: Sequence[TurnRecord]) -> Sample:
+    """Share of the scored answers that assert the key and no rival, whatever else they hold (eval.scoring)."""
+    return sample(records, lambda r: _scored(r, asserts_key), "no scored answer")
 
 
 def exact_matches(records: Sequence[TurnRecord]) -> Sample:

@@ -60,6 +60,7 @@ def retention_metrics(records: Sequence[TurnRecord]) -> dict[str, Estimate]:
     """All retention/* and abstention/* metrics of one method."""
     samples = {
         "retention/accuracy": retention.accuracy(records),
+        "retention/accuracy_loose": retention.accuracy_loose(records),
         "retention/exact_match": retention.exact_matches(records),
         "retention/f1": retention.f1(records),
         "retention/first_ask_cued": retention.first_ask(records, cued=True),

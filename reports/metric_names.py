@@ -58,6 +58,7 @@ ROWS: tuple[Row, ...] = (
     Row("retention/first_ask_known_to_none", "first, known to none", "share", "retention", "the same over the first asks"),
     Row("retention/history_cut", "history cut", "share", "retention", "answers for which the oldest messages were cut to fit the context window, the same for every method"),
     Row("retention/passages_dropped", "passages dropped", "share", "retention", "of the answers with passages in the prompt, those where some did not fit beside the history"),
+    Row("retention/accuracy_loose", "key among others", "share", "retention", "answers that assert the key and no near-miss value, whatever else they say"),
     Row("retention/exact_match", "exact match", "share", "retention", "answers that equal the key once normalised"),
     Row("retention/f1", "token F1", "share", "retention", "mean overlap of answer and key"),
     Row("abstention/precision", "abstention precision", "share", "abstention", "of the answers that declined, those where no clause covers the question", "short"),

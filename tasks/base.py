@@ -50,6 +50,7 @@ class QA:
     memory_ids: tuple[str, ...]  # the clauses it rests on; empty: unanswerable
     aliases: tuple[str, ...] = ()  # other right forms of the answer
     rivals: tuple[str, ...] = ()  # values of near-miss clauses; an answer that holds one is wrong
+    beside: tuple[str, ...] = ()  # other facts of its own clause(s): an answer that asserts one says too much
     think: str = ""  # reference reasoning after the clause (training questions)
     split: Split = "train"
     kind: QuestionKind = "single"

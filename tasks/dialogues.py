@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 from tasks.base import QA, Dialogue, Language, Memory, Split, TaskData, TaskError, Turn, TurnKind
 from tasks.handbook import rivals_of
+from tasks.keys import with_own_clause
 from tasks.think_sft import Filler, filler_exchanges
 
 # Later turns of a clause dialogue, dialogue by dialogue: each of the four kinds three times in
@@ -145,19 +146,18 @@ def _follow_up(qa: QA, clauses: _Clauses, rng: random.Random) -> tuple[QA, str] 
         forms = task.facts[slot_id]
         others = [task.facts.get(f"{other.id}/{qa.slot}", ()) for other in clauses.siblings[sibling.id]]
         asked = task.follow_ups[slot_id]
-        return (
-            QA(
-                id=f"{slot_id}/follow_up",
-                question=asked,
-                answer=forms[0],
-                memory_ids=(sibling.id,),
-                aliases=forms[1:],
-                rivals=rivals_of(forms, [(qa.answer, *qa.aliases), *others]),
-                split=qa.split,
-                slot=qa.slot,
-            ),
-            asked,
+        own = [f for place, f in task.facts.items() if place.startswith(f"{sibling.id}/") and place != slot_id]
+        follow_up = QA(
+            id=f"{slot_id}/follow_up",
+            question=asked,
+            answer=forms[0],
+            memory_ids=(sibling.id,),
+            aliases=forms[1:],
+            rivals=rivals_of(forms, [(qa.answer, *qa.aliases), *others]),
+            split=qa.split,
+            slot=qa.slot,
         )
+        return with_own_clause(follow_up, sibling.text, own), asked
     return None
 
 

@@ -27,8 +27,8 @@ from tasks.base import (
     TaskError,
     assistant_content,
 )
-from tasks.chinese import joined
 from tasks.think_sft import sft_corpus
+from tasks.values import stands_in
 
 DATA_FILES = ("card.json", "clauses.jsonl", "unanswerable.jsonl", "two_clause.jsonl", "revisions.jsonl")
 _JSON_NAMES: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
@@ -187,18 +187,6 @@ def _clause(row: _Row) -> _Clause:
         slots=slots,
         follow_ups=follow_ups,
     )
-
-
-def stands_in(value: str, text: str) -> bool:
-    """Whether `value` stands in `text` bounded by tokens, case ignored: "9 days" not in "19 days"."""
-    value, text = value.lower(), text.lower()
-    start = text.find(value) if value else -1
-    while start >= 0:
-        end = start + len(value)
-        if not joined(value[0], text[max(start - 1, 0) : start]) and not joined(value[-1], text[end : end + 1]):
-            return True
-        start = text.find(value, start + 1)
-    return False
 
 
 def rivals_of(own: Sequence[str], others: Iterable[Sequence[str]]) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import TaskData, TaskError
-from tasks.handbook import stands_in
 from tasks.hub_build import Asked, Dropped, Outcome, Unknown, build, clean
 from tasks.hub_cards import CARDS, Card
 from tasks.slicing import slice_task
+from tasks.values import stands_in
 
 Row = Mapping[str, Any]
 Parts = Mapping[str, Sequence[Row]]  # part of a data set -> its rows

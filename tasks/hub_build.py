@@ -26,7 +26,7 @@ from tasks.base import (
     assistant_content,
 )
 from tasks.cutting import pieces
-from tasks.handbook import rivals_of, stands_in
+from tasks.handbook import rivals_of
 from tasks.hub_cards import Card
 from tasks.similarity import candidate_pairs
 from tasks.synthetic import unknown_questions
@@ -40,6 +40,7 @@ from tasks.validate import (
     odd_characters,
     words,
 )
+from tasks.values import stands_in
 
 FAMILY = 3  # neighbouring clauses of a document count as near misses, in threes
 MAX_ANSWER_WORDS = 12  # a longer key cannot be expected word for word

@@ -32,7 +32,8 @@ from tasks.base import QA, Conversation, Language, Memory, Split, TaskData, Task
 from tasks.chinese import is_chinese
 from tasks.cutting import Clause, Cut, cut
 from tasks.documents import Folder, read_folder
-from tasks.handbook import abstention, rivals_of, stands_in
+from tasks.handbook import abstention, rivals_of
+from tasks.keys import key_problems
 from tasks.row_files import Row, read_rows
 from tasks.rule_questions import facts, make
 from tasks.sections import Problem, Unreadable, clean
@@ -48,6 +49,7 @@ from tasks.validate import (
     nearly_equal,
     words,
 )
+from tasks.values import stands_in
 
 STOCK: dict[Language, Path] = {"en": DATA / "uncovered.jsonl", "zh": DATA / "uncovered_zh.jsonl"}
 FOLLOW_UPS: dict[Language, str] = {"en": "And what about this: {variant}?", "zh": "那么，{variant}呢？"}
@@ -324,7 +326,10 @@ class _QuestionReader:
             self._check_uncovered(row, qa)
         if qa.kind == "two_clause" and split == "train":
             raise Unreadable("is a training question on two clauses; train on one clause at a time")
-        return (self._with_slot(qa) if qa.kind == "single" else qa), bool(split)
+        qa = self._with_slot(qa) if qa.kind == "single" else qa
+        if unscored := key_problems(qa):
+            raise Unreadable(f"cannot be scored: {unscored[0]}")
+        return qa, bool(split)
 
     def _list(self, row: Row, name: str) -> tuple[str, ...]:
         value = row.values.get(name) or []

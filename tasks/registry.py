@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks import hub, local, manual, regs, regs_zh, synthetic
 from tasks.base import TaskData, TaskError
+from tasks.keys import with_own_clauses
 
 Loader = Callable[..., TaskData]  # (num_clauses, seed, **the task's own options)
 
@@ -34,4 +35,4 @@ def load_task(name: str, num_clauses: int | None = None, seed: int = 0, **option
         if option not in known:
             hint = " (your own documents: task=local path=...)" if option == "path" else ""
             raise TaskError(f"task {name} has no option {option!r}; it has: {', '.join(known)}{hint}")
-    return TASKS[name](num_clauses=num_clauses, seed=seed, **options)
+    return with_own_clauses(TASKS[name](num_clauses=num_clauses, seed=seed, **options))

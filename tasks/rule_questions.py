@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from tasks import rule_questions_zh as zh
 from tasks.chinese import is_chinese
 from tasks.cutting import Clause, ends_sentence
-from tasks.handbook import stands_in
 from tasks.validate import words
+from tasks.values import stands_in
 
 TEST_PER_CLAUSE = 2
 MAX_PHRASES = 3  # of the words around a fact, the nearest runs

@@ -16,8 +16,9 @@ from functools import cache
 
 from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.chinese import split_characters, topics
-from tasks.handbook import stands_in
+from tasks.keys import key_problems
 from tasks.similarity import candidate_pairs
+from tasks.values import stands_in
 
 NEAR_JACCARD = 0.8  # two questions are nearly equal from this share of common words on ...
 NEAR_RATIO = 0.8  # ... or from this difflib ratio of their word sequences
@@ -120,6 +121,8 @@ def _keys(task: TaskData) -> Iterator[str]:
     for memory in task.memories:
         for cue in memory.cues:
             yield from _key(cue, memory.text)
+    for qa in (*task.questions, *task.revised_questions):
+        yield from key_problems(qa)
     for qa in task.questions:
         if qa.kind == "single" and qa.memory_ids and qa.memory_ids[0] in old:
             yield from _key(qa, old[qa.memory_ids[0]])

@@ -193,7 +193,7 @@ def test_broken_records_are_named() -> None:
         first_ask([replace(first, cued=None)])
     with pytest.raises(RecordError, match=r"recall/0/d3/1.*earlier record"):
         consistency([says("40")])
-    broken = replace(first, qa=replace(question(3), answer="the"))
+    broken = replace(first, qa=replace(question(3), answer="!?"))
     with pytest.raises(RecordError, match=r"recall/0/d3/0.*c3/amount"):
         accuracy([broken])
 

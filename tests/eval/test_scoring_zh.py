@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scoring_cases import assert_one_value, assert_scored_as_meant, qa
 
-from eval import scoring_zh
 from eval.scoring import (
     abstains,
     exact_match,
@@ -20,10 +19,10 @@ from eval.scoring import (
     token_f1,
     verbatim,
 )
-from eval.scoring_zh import in_figures
 from eval.structure import sentences
 from tasks.base import NO_CLAUSE
 from tasks.registry import load_task
+from tasks.values_zh import in_figures
 
 SAME = [
     ("27天", "二十七天", "２７天", "27 天", "27个天", "27 days"),
@@ -85,7 +84,7 @@ def test_forms_of_one_value_are_one_value(forms: tuple[str, ...]) -> None:
         ("一般没有一定之规", "一 般 没 有 一 定 之 规"),  # these numerals count nothing
         ("十分重要", "十 分 重 要"),
         ("十分钟", "10 minute"),
-        ("三五天", "3 to 5 day"),  # about: neither three nor five days, and not 35
+        ("三五天", "3 day to 5 day"),  # about: neither three nor five days, and not 35
         ("第三天", "第 3 天"),  # a place in a row, no length
         ("3个托盘", "3 托 盘"),
         ("五千克", "5 kilogram"),
@@ -123,19 +122,6 @@ def test_a_number_in_characters_is_the_number_in_figures(number: int) -> None:
     assert normalise(f"{words}天") == normalise(f"{number}天") == f"{number} day"
 
 
-def test_text_without_chinese_characters_goes_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> str:
-        raise AssertionError("read as Chinese")
-
-    for name in ("in_figures", "abstains", "folded"):
-        monkeypatch.setattr(scoring_zh, name, refuse)
-    assert normalise("The café is open 27 days, №5") == "café is open 27 day no5"
-    assert is_abstention("It does not say that; unspecified.")
-    assert verbatim("Staff  may", "Staff may")
-    with pytest.raises(AssertionError, match="read as Chinese"):
-        normalise("共28天")
-
-
 def test_a_value_is_bounded() -> None:
     key = qa("7天")
     for final in ("7天", "共有7天。", "每年七天假", "７天"):
@@ -154,10 +140,10 @@ def test_a_value_is_bounded() -> None:
 
 
 def test_a_rival_makes_the_answer_wrong() -> None:
-    key = qa("10个工作日", rivals=("15个工作日", "10", "工作日"))
+    key = qa("10个工作日", rivals=("15个工作日", "10"))
     assert is_correct("需要十个工作日。", key)
     assert not is_correct("10个工作日，邮寄的话15个工作日。", key)
-    assert held_values("十五个工作日", key) == (False, ("15个工作日", "工作日"))
+    assert held_values("十五个工作日", key) == (False, ("15个工作日",))
     assert not is_correct("苍鹭表或者金鸻表", qa("苍鹭表", rivals=("金鸻表",)))
 
 
@@ -257,8 +243,6 @@ def test_verbatim_puts_width_and_white_space_aside_and_nothing_else() -> None:
 def test_the_packaged_task_is_scored_as_its_authors_mean_it() -> None:
     task = load_task("regs_zh")
     assert_scored_as_meant(task, "答案是{}。")
-    for cue in (cue for memory in task.memories for cue in memory.cues):
-        assert is_correct(cue.think, cue), cue.id
 
 
 def test_a_chain_is_cut_into_sentences() -> None:

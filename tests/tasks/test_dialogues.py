@@ -151,7 +151,8 @@ def test_later_turns_ask_what_their_kind_says() -> None:
                 assert turn.distance == 0  # elliptic: it must follow an ask of the same slot
                 assert other.slot == qa.slot
                 assert turn.user == REGS.follow_ups[f"{sibling}/{qa.slot}"]
-                assert (other.answer, *other.aliases) == REGS.facts[f"{sibling}/{qa.slot}"]
+                facts = REGS.facts[f"{sibling}/{qa.slot}"]
+                assert (other.answer, *other.aliases)[: len(facts)] == facts
                 assert qa.answer in other.rivals
             elif turn.kind == "near_miss":
                 assert turn.user == asked[other.id].question

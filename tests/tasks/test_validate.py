@@ -40,7 +40,7 @@ def _cue(files: Files) -> None:
 
 
 def _answer(files: Files) -> None:
-    files[C][0]["slots"]["amount"]["answer"] = "28 euros"
+    files[C][0]["slots"]["amount"] = {"answer": "28 euros"}
 
 
 def _rival_in_text(files: Files) -> None:

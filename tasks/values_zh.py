@@ -1,4 +1,4 @@
-"""The Chinese side of scoring: values in one form, abstentions, and text compared character by character.
+"""The Chinese side of `tasks.values`: values rewritten into the form that the English reading knows.
 
 A Chinese value is rewritten into the form that the English normalisation knows ("二十七天", "27 天" and
 "２７天" all become "27 day", "下午三点半" becomes "15:30"); every other Chinese character becomes a token of its
@@ -20,7 +20,8 @@ GROUPS = {"万": 10**4, "亿": 10**8}
 ABOUT = ("一两", "两三", "三四", "三五", "四五", "五六", "六七", "七八", "八九")  # "三五天": 3 to 5 days
 UNITS = {  # behind a number only -> the spelling of the English normalisation
     "个小时": "hour", "小时": "hour", "钟头": "hour", "分钟": "minute", "秒钟": "second", "秒": "second",
-    "天": "day", "周": "week", "星期": "week", "礼拜": "week", "个月": "month", "年": "year", "个季度": "quarter",
+    "天": "day", "日历天": "day", "工作日": "workingday",
+    "周": "week", "星期": "week", "礼拜": "week", "个月": "month", "年": "year", "个季度": "quarter",
     "晚": "night", "夜": "night", "次": "time", "欧元": "euro", "欧": "euro", "美元": "dollar", "美金": "dollar",
     "英镑": "pound", "瑞士法郎": "franc", "日元": "yen", "人民币": "yuan", "元": "yuan", "块钱": "yuan",
     "公里": "kilometer", "千米": "kilometer", "厘米": "centimeter", "公分": "centimeter", "毫米": "millimeter",
@@ -34,7 +35,19 @@ MONTHS = {1: "january", 2: "february", 3: "march", 4: "april", 5: "may", 6: "jun
 MONTHS |= {9: "september", 10: "october", 11: "november", 12: "december"}
 WEEKDAYS = {"一": "monday", "二": "tuesday", "三": "wednesday", "四": "thursday", "五": "friday"}
 WEEKDAYS |= {"六": "saturday", "日": "sunday", "天": "sunday"}
-DENIALS = frozenset({("不", "是"), ("并", "非"), ("而", "非"), ("不", "在"), ("不", "用")})
+_BOUNDS = [
+    (re.compile(rf"(?:{words})(?=(?: |EUR|eur|[$€£¥]|为|是|有)*-?\d)"), sign)
+    for words, sign in (
+        ("不(?:得|能|可|可以|应)超过", " ≲ "),
+        (
+            "(?:最多)?(?:不得?|不[能可应会]|没有?|未)(?:以?超过|多于|高于|大于)|至多|最多|最高|最长|最大|上限为?",
+            " ≤ ",
+        ),
+        ("(?:不得?|不[能可应会])(?:少于|低于|小于)|至少|最少|最低|最短|起码|下限为?", " ≥ "),
+        ("超过|多于|高于|大于", " > "),
+        ("少于|低于|小于|不到|不足|未满", " < "),
+    )
+]
 
 
 def _one_of(words: Iterable[str]) -> str:
@@ -48,7 +61,7 @@ _WEEKDAY = re.compile(
 )
 # Words that hold a numeral and count nothing.
 _WORDS = (
-    "一(?:般|些|起|定|样|律|切|直|旦|致|共|同|并|边|面|方|向)|[统唯同单]一|之一|万一|(?<!点)十分(?!钟)"
+    "(?<=[这那同有])一点|一点(?=儿|也|都)|一(?:般|些|起|定|样|律|切|直|旦|致|共|同|并|边|面|方|向)|[统唯同单]一|之一|万一|(?<!点)十分(?!钟)"
     "|千万(?=不|别|要|记)|百货"
 )
 _NUMERAL = rf"(?:千(?![米克瓦])|[{NUMERALS.replace('千', '')}])+"
@@ -149,60 +162,9 @@ def in_figures(text: str) -> str:
     text = re.sub(rf"(?<![第A-Za-z\d])({_NUMBER})\s*个?({_UNIT})", lambda m: f"{m[1]} {_unit_of(m[2])} ", text)
     text = re.sub(rf"(\d)\s*块(?![{HAN}])", r"\1 yuan ", text)
     text = re.sub(rf"(\d)\s*个(?=\s*[{HAN}])", r"\1", text)
+    for pattern, sign in _BOUNDS:
+        text = pattern.sub(sign, text)
+    text = re.sub(rf"(?<=[\da-z%] )(\s*[{HAN}]?)及?以上", r"\1⩾", text)
+    text = re.sub(rf"(?<=[\da-z%] )(\s*[{HAN}]?)及?以下", r"\1⩽", text)
+    text = text.replace("、", ",").replace("或者", "或").replace("。", ".")
     return split_characters(text)
-
-
-_SOURCE = "(?:手册|规章|规定|条款|条文|制度|政策|文件|文档|资料|材料|指南|规则|说明书|章程|知识库)"
-_SAY = (
-    "(?:说明|说到|说|提到|提及|写明|写到|写|注明|载明|记载|规定|指出|指明|交代|回答|列出|描述|讨论|谈到|给出|明确)"
-)
-_COVER = "(?:涉及|包含|涵盖|覆盖|包括|收录)"
-_NOT = "(?:并没有|没有|并未|尚未|未曾|未|没)(?:明确|具体|直接|专门|对此|就此|作出|有|被|在[^。;!?]{1,6}?中)*"
-_PLAIN = re.compile(
-    "|".join(
-        (
-            rf"{_SOURCE}[^。;!?]{{0,20}}?{_NOT}{_SAY}",
-            "我(?:真的|确实|也)?(?:并)?不(?:太)?(?:知道|清楚|确定|了解)",
-            "(?:我|也)?(?:无法|不能|没法|难以)(?:从[^。;!?]{0,12}?)?(?:确定|回答|得知|判断|知道|查到|找到)",
-            "不得而知|答不上来|^\\W*(?:不知道|不清楚(?!的)|不确定)",
-        )
-    )
-)
-_GENERAL = re.compile(
-    "|".join(
-        (
-            rf"{_SOURCE}[^。;!?]{{0,20}}?(?:{_NOT}|不){_COVER}",
-            rf"(?:没有|找不到|查不到|无)(?:任何|相关|有关|相应|对应|具体|明确|这样|此类|这方面|这类|关于[^。;!?]{{1,20}})*的?"
-            rf"(?:{_SOURCE}|说明|信息|记载|内容|答案|记录)",
-            rf"(?:这|此|该|那|问题|事)[^。;!?]{{0,10}}?{_NOT}(?:{_SAY}|{_COVER})",
-            rf"(?:不在|没在|未在)[^。;!?]{{0,8}}?{_SOURCE}",
-            rf"{_SOURCE}[里中上内]面?(?:并)?(?:没有|找不到|查不到|没)",
-        )
-    )
-)
-_LOOSE = re.compile(rf"{_NOT}(?:{_SAY}|{_COVER})|^\W*(?:未知|不详|无答案|没有答案|无规定)\W*$")
-
-
-def _for_patterns(final: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", final).split())
-
-
-def plainly_abstains(final: str) -> bool:
-    """Words that only say that the handbook does not tell, or that one does not know."""
-    return _PLAIN.search(_for_patterns(final)) is not None
-
-
-def abstains(final: str, has_figure: bool) -> bool:
-    """Does a Chinese answer say that the handbook does not tell? Bare phrases count only without a figure."""
-    text = _for_patterns(final)
-    if _PLAIN.search(text) or _GENERAL.search(text):
-        return True
-    return not has_figure and _LOOSE.search(text) is not None
-
-
-_PUNCTUATION = str.maketrans({"。": ".", "、": ",", "“": '"', "”": '"', "「": '"', "」": '"', "‘": "'", "’": "'"})
-
-
-def folded(text: str) -> str:
-    """The text without white space, full-width forms and Chinese punctuation in their half-width form."""
-    return "".join(unicodedata.normalize("NFKC", text.translate(_PUNCTUATION)).split())

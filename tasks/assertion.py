@@ -1,0 +1,111 @@
+"""What an answer asserts and what it denies, clause by clause; and whether it says yes or no."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+
+from tasks.abstention import is_abstention, plainly_abstains, spelled_out
+from tasks.values import Item, normalise
+
+_WRONG = "(?:wrong|incorrect|false|mistaken|outdated|obsolete|invalid|untrue|a mistake"
+_WRONG += "|not (?:right|correct|true|valid|accurate|so|the case))"
+_SCOPE_ENDS = "before|after|until|within|without|unless|if|when|because|since"
+_CLAIMED = (
+    "said|say|claim(?:ed)?|mention(?:ed)?|thought|think|stated?|assumed?|suggest(?:ed)?|wrote|heard|believed?"
+)
+_DENIED_BEFORE = re.compile(
+    # "not ... before 9:40" and "goods not collected are stored for 3 days" deny nothing about the value
+    r"\b(?<!or )(?:not(?! only\b)(?! \w+ed .*\b(?:is|are|must|can|will|cost|pay) )(?! (?:forget|fail)\b)"
+    r"|never|nor|neither|hardly|barely|nowhere near|no longer|formerly|previously|originally|unlike|rather than"
+    rf"|instead of|other than|opposed to|contrary to|used to)\b(?!(?: until| \w+ (?:.* )?(?:{_SCOPE_ENDS})) )"
+    rf"|(?<!number )\bno $|\b(?<!as )(?:you|user|colleague|friend) (?:\w+ )?(?:{_CLAIMED})\b"
+    r"|\byour (?:claim|figure|number|guess|assumption|statement|information|message|value) "
+    r"|\b(?:wrong|incorrect|false|mistake) (?:to|that) "
+    r"|(?:不 是|并 非|而 非|不 在|不 用|不 再|不 再 是|不 需 要|不 要|没 有|无 需|不 为|不 会 是|不 像|以 前 是"
+    r"|原 来 是"
+    r"|过 去 是|曾 经 是|曾 是|原 为|[不没无未非]) (?:\w )?$"
+    r"|(?:你|您|用 户) (?:\w ){0,2}?(?:说|认 为|提 到|以 为) "
+)
+_DENIED_BEHIND = re.compile(
+    rf"^ (?:\w+ ){{0,3}}?(?:{_WRONG}|no longer|not (?:apply|enough|sufficient|what|how))\b"
+    r"|^ (?:\w ){0,4}?(?:错 的|错 误|错 了|不 对|不 正 确|有 误|作 废|不 再 适 用|不 适 用|不 够)"
+)
+_DENIED_NEXT = re.compile(
+    rf"^ (?:but )?(?:that|this|it|which)(?: \w+)? (?:is|wa)(?: \w+)? {_WRONG}\b|^ (?:that|this|it)? ?is {_WRONG}$"
+)
+_PAST, _ONCE = re.compile(r"\bwa\b|\bwere\b"), re.compile(r"^ (?:before|previously|formerly|earlier|until)\b")
+_YES_OR_NO = re.compile(r"\W*(?:yes|no|nope|yeah)\b(?! (?:clause|rule|answer|information))")
+_OPENING = re.compile(r"^(?:\W|(?:the |my )?answer(?: is)?\b|(?:it|that) is (?=yes\b|no\b)|well\b|so\b|答案是?)+")
+_LEADS = (
+    re.compile(
+        r"(?:yes|yeah|yep|yup|(?:sure|certainly|of course|absolutely|correct|indeed|definitely)(?! not))\b"
+        r"|no (?:problem|objection)|(?:that|it|you)(?: is| are|s) (?:right|correct|true)\b"
+        r"|是(?!否)|可以|对(?!于)|能|允许|当然"
+    ),
+    re.compile(
+        r"(?:no|nope|nah|never|not|negative|否|不|没|禁止)(?![a-z])(?! (?:problem|objection|doubt|later|only))"
+    ),
+)
+_PERMITS = re.compile(
+    r"\b(?:is|are|can|may|must|will|does|do|has|have|should|allowed|permitted|covered|possible|required|included"
+    r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay)\b|可以|允许|能够|需要|必须|应当|包括"
+)
+_REFUSES = re.compile(
+    r"\b(?:not(?! only\b| prohibited\b| forbidden\b)|never|nobody|none|neither|nothing|no longer|no one)\b"
+    r"|(?<!not )\b(?:forbidden|prohibited|banned|impossible|excluded|exempt|wrong|incorrect|false|untrue)\b"
+    r"|\bno (?!problem|doubt|objection|later|more|less)|不|没有|禁止|无法|无权"
+)
+
+
+def _side_of(items: Sequence[Item], start: int, end: int) -> tuple[str, str, str]:
+    """The words of the span's clause before and behind it, and those of the clause that follows."""
+    clause = items[start].clause
+    before = [item.text for item in items[max(0, start - 16) : start] if item.clause == clause]
+    behind = [item.text for item in items[end : end + 8] if item.clause == items[end - 1].clause]
+    following = [
+        i.text for i in items[end : end + 16] if i.clause > items[end - 1].clause and i.clause == clause + 1
+    ]
+    return " ".join((*before, "")), " ".join(("", *behind)), " ".join(("", *following))
+
+
+def denied(items: Sequence[Item], start: int, end: int) -> bool:
+    """Is the span denied, asked or put into someone's mouth by the clause that it stands in?"""
+    if items[start].asked:
+        return True
+    before, behind, following = _side_of(items, start, end)
+    if _PAST.search(before) and _ONCE.match(behind):
+        return True
+    return bool(_DENIED_BEFORE.search(before) or _DENIED_BEHIND.search(behind) or _DENIED_NEXT.search(following))
+
+
+def key_says(form: str) -> bool | None:
+    """Is a key yes (True) or no (False), or another value?"""
+    word = normalise(form)
+    return (
+        True
+        if word in ("yes", "是", "是 的", "对")
+        else False
+        if word in ("no", "否", "不", "不 是", "不 对")
+        else None
+    )
+
+
+@lru_cache(maxsize=16384)
+def answer_says(final: str) -> bool | None:
+    """Does an answer say yes (True), no (False), or neither? "It is not allowed." says no.
+
+    An abstention says neither; "No, the policy does not cover it" and "Contractors are not covered" are answers.
+    """
+    text = spelled_out(final)
+    if re.search(r"\byes (?:and|or) no\b|\byes/no\b", text):
+        return None
+    if plainly_abstains(final) if _YES_OR_NO.match(text) else is_abstention(final, bare=False):
+        return None
+    said = [s for s in re.split(r"[.!;\n。!;]+", text) if s.strip() and "?" not in s]
+    starts = [_OPENING.sub("", sentence) for sentence in said]
+    leads = {yes for yes, lead in zip((True, False), _LEADS, strict=True) if any(map(lead.match, starts))}
+    if leads or not said:
+        return leads.pop() if len(leads) == 1 else None
+    return False if _REFUSES.search(said[0]) else True if _PERMITS.search(said[0]) else None
