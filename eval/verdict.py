@@ -134,11 +134,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     ),
     Hypothesis(
         key="H4",
-        claim="Mixing in sft_only keeps ordinary ability: at most 2 points below the model before.",
+        claim="Mixing in sft_only keeps ordinary ability: at most 5 points below the model before.",
         references=("before the fit",),
         metric="ability/after",
         split="held-out general tasks",
-        margin=0.02,
+        margin=0.05,
         rule="not_lower",
         floor=None,
         needs="ability figures before and after the fit",
