@@ -67,7 +67,7 @@ def test_the_registry_is_whole() -> None:
         ("H2", 0.30, 0.03, "refuted"),
         ("H2", 0.10, 0.03, "not_decided"),
         ("H4", -0.01, 0.005, "supported"),
-        ("H4", -0.05, 0.005, "refuted"),
+        ("H4", -0.08, 0.005, "refuted"),
         ("H5", 0.01, 0.02, "supported"),
         ("H5", 0.40, 0.02, "refuted"),
         ("H6", 0.50, 0.05, "supported"),

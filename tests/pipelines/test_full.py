@@ -201,6 +201,7 @@ def settled(records: list[Record]) -> list[str]:
         body.pop("seconds", None)
         body.pop("usage", None)
         body.pop("peak_bytes", None)
+        body.pop("serial_s", None)
         kept.append(repr(sorted(body.items(), key=lambda item: item[0])))
     return sorted(kept)
 
