@@ -15,6 +15,9 @@ from eval.stats import StatsError
 from reports.base import Comparison
 
 METRIC = "retention/accuracy"  # right answers over every scored turn
+MORE_CLAUSES = "asking about more of its clauses would tell (task.num_clauses=0: all)"
+MORE_SEEDS = "more seeds would tell (seeds=3)"
+MANY = 500  # families; more is no advice
 HERE, LIKE_IT, COST = "For this rulebook", "For rulebooks like it", "Time an answer"
 
 Pairs = Mapping[str, Mapping[str, Any]]  # "a - b" -> figures of eval.summary.comparisons
@@ -22,25 +25,33 @@ Pairs = Mapping[str, Mapping[str, Any]]  # "a - b" -> figures of eval.summary.co
 
 def head(comparison: Comparison) -> dict[str, list[str]]:
     """Heading -> its sentences; headings without any are left out."""
+    whole = comparison.data is not None and comparison.data.fraction >= 1
     found = {
-        HERE: kept(comparison.pairs_here.get(METRIC, {})),
+        HERE: kept(comparison.pairs_here.get(METRIC, {}), MORE_SEEDS if whole else MORE_CLAUSES),
         LIKE_IT: kept(comparison.pairs.get(METRIC, {})),
         COST: cost(comparison),
     }
     return {heading: sentences for heading, sentences in found.items() if sentences}
 
 
-def kept(pairs: Pairs) -> list[str]:
-    """What the pairs of methods say about right answers, decided ones first."""
+def kept(pairs: Pairs, advice: str = "") -> list[str]:
+    """What the pairs of methods say about right answers, decided ones first.
+
+    advice: what would decide an open pair; "": the number of further families.
+    """
     beaten: dict[str, list[tuple[str, str]]] = {}  # loser -> (winner, figures)
     undecided: list[str] = []
     for names, pair in pairs.items():
         a, b = names.split(" - ")
+        winner, loser = (a, b) if pair["value"] > 0 else (b, a)
+        figures = _figures(pair, 1 if winner == a else -1)
         if pair["outcome"] == "different":
-            winner, loser = (a, b) if pair["value"] > 0 else (b, a)
-            beaten.setdefault(loser, []).append((winner, _figures(pair, 1 if winner == a else -1)))
+            beaten.setdefault(loser, []).append((winner, figures))
+        elif pair["low"] > 0 or pair["high"] < 0:
+            among = f"among {len(pairs)} pairs that is not decided (Holm p = {pair['p_holm']:.2f}); "
+            undecided.append(f"{winner} kept more than {loser} here ({figures}); {among}{advice or _more(pair)}.")
         else:
-            undecided.append(f"{a} and {b} are not told apart ({_figures(pair)}); {_more(pair)}.")
+            undecided.append(f"{winner} and {loser} are not told apart ({figures}); {advice or _more(pair)}.")
     decided = []
     for loser, winners in beaten.items():
         who, figures = _listed([name for name, _ in winners]), _listed([found for _, found in winners])
@@ -77,9 +88,10 @@ def _figures(pair: Mapping[str, Any], sign: int = 1) -> str:
 
 
 def _more(pair: Mapping[str, Any]) -> str:
+    """What it would take to decide, at the difference that was seen."""
     needed = pair["families_needed"]
-    if needed is None:
-        return "no number of further families would, at this difference"
+    if needed is None or needed > MANY:
+        return f"more than {MANY} further families would be needed, at this difference"
     return f"about {needed} more families would, at this difference" if needed > 1 else "one more family might"
 
 

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 from report_fixtures import make_comparison
 
 from eval.records import CostRecord
 from methods.base import Usage
-from reports.head import COST, HERE, LIKE_IT, METRIC, head, kept
+from reports.head import COST, HERE, LIKE_IT, METRIC, MORE_CLAUSES, head, kept
 from tasks.base import QA
 
 
@@ -21,6 +22,7 @@ def pair(value: float, outcome: str, families: int | None = None) -> dict[str, A
         "high": value + 0.05,
         "outcome": outcome,
         "families_needed": families,
+        "p_holm": 0.01 if outcome == "different" else 0.2,
     }
 
 
@@ -37,9 +39,21 @@ def test_decided_pairs_come_first_and_name_the_winner() -> None:
     ]
 
 
-def test_a_difference_of_nothing_asks_for_no_more_data() -> None:
-    (sentence,) = kept({"a - b": pair(0.0, "no_difference_shown", None)})
-    assert sentence.endswith("no number of further families would, at this difference.")
+@pytest.mark.parametrize("families", [None, 3000])
+def test_a_difference_of_nothing_asks_for_no_number_of_families(families: int | None) -> None:
+    (sentence,) = kept({"a - b": pair(0.0, "no_difference_shown", families)})
+    assert sentence.endswith("more than 500 further families would be needed, at this difference.")
+
+
+def test_a_pair_that_only_holm_leaves_open_is_said_so() -> None:
+    (sentence,) = kept({"sft - recall": pair(-0.1, "no_difference_shown", 9)})
+    assert sentence.startswith("recall kept more than sft here (+0.10 [+0.05, +0.15]); among 1 pairs that is not")
+    assert "about 9 more families" in sentence
+
+
+def test_this_rulebook_has_clauses_left_to_ask_about() -> None:
+    (sentence,) = kept({"a - b": pair(0.01, "no_difference_shown", 40)}, MORE_CLAUSES)
+    assert "task.num_clauses=0" in sentence and "families" not in sentence
 
 
 def timed(method: str, seconds: float) -> list[CostRecord]:
