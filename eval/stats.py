@@ -442,7 +442,7 @@ class Difference:
     df: float  # degrees of freedom of its t
     mde: float  # minimum detectable effect at 80% power
     n: int  # common answers
-    num_clusters: int
+    num_clusters: int  # families, as many as families of unlike sizes are worth (Kish)
 
 
 def _difference(arm: float, reference: float, differences: Sample, fraction: float) -> Difference:
@@ -460,7 +460,7 @@ def _difference(arm: float, reference: float, differences: Sample, fraction: flo
         df=error.df,
         mde=error.mde,
         n=len(differences),
-        num_clusters=layout.num_clusters,
+        num_clusters=round(layout.effective_clusters),
     )
 
 
@@ -517,8 +517,13 @@ def families_needed(difference: Difference, bound: float = 0.0, tests: int = 1) 
     gap = abs(difference.value - bound)
     if math.isclose(gap, 0.0, abs_tol=1e-9):
         return None
-    seen = stdtrit(difference.df, 1 - (1 - UPPER) / tests) + stdtrit(difference.df, POWER)
-    return max(1, math.ceil(difference.num_clusters * ((float(seen) * difference.se / gap) ** 2 - 1)))
+    one_seed = difference.df > difference.num_clusters - 2  # else the seeds bound the degrees of freedom
+    times = 1.0
+    for _ in range(60):  # families have more degrees of freedom: a fixed point, met halfway each time
+        df = difference.df * max(times, 1.0) if one_seed else difference.df
+        seen = stdtrit(df, 1 - (1 - UPPER) / tests) + stdtrit(df, POWER)
+        times = (times + (float(seen) * difference.se / gap) ** 2) / 2
+    return max(1, math.ceil(difference.num_clusters * (times - 1)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
