@@ -37,6 +37,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "///", "\\\\\\", "xxx", "---", "|||", "+++", "//////")
 LINES = ("-", "--", "-.", ":")
 ByTurn = Mapping[str, Mapping[TurnKind, Mapping[int, Estimate]]]  # method -> kind of turn -> turn -> share right
+FEW = 5  # answers of a kind at a turn: fewer make no point of a curve
 _WIDTH, _WIDE = 5.6, 6.4  # inches
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -127,9 +128,15 @@ def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]
 def retention_by_turn(by_turn: ByTurn) -> Figure | None:
     """Share right (with its interval) against the turn of the dialogue: a panel a kind of turn, a line a method.
 
-    Turns with under a quarter of the answers of the kind's fullest one are left out: few dialogues are that long.
+    Turns with under a quarter of the answers of the kind's fullest one are left out, and those with under FEW.
     None where no kind was answered at more than one turn.
     """
+    by_turn = {
+        name: {
+            kind: {turn: cell for turn, cell in cells.items() if cell.n >= FEW} for kind, cells in curves.items()
+        }
+        for name, curves in by_turn.items()
+    }
     several = {kind for curves in by_turn.values() for kind, cells in curves.items() if len(cells) > 1}
     kinds = [kind for kind in get_args(TurnKind) if kind in several]
     if not kinds:

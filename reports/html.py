@@ -36,7 +36,7 @@ _OUTCOMES = {"supported": ("yes", "✔"), "refuted": ("no", "✘")}  # style cla
 _CAPTIONS = {
     "retention_by_distance": "Share of first asks answered right after d turns of other talk, with 95% intervals.",
     "retention_by_turn": "Share of each kind of question answered right at each turn of the dialogues, with 95% "
-    "intervals. Turns with few answers (under a quarter of the kind's fullest turn) are left out.",
+    "intervals. Turns with few answers (under five, or a quarter of the kind's fullest turn) are left out.",
     "cost_against_retention": "Median seconds of a whole answer against the share answered right, with 95% "
     "intervals; up and left is better.",
     "latency_by_stage": "What the mean seconds of an answer go into, timed one by one.",

@@ -58,7 +58,8 @@ def test_a_folder_is_compared_and_every_table_says_who_asked(
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert (summary["task"], summary["machine_made"]) == ("local", True)
     for metrics in summary["methods"].values():
-        assert metrics["retention/first_ask_uncued"]["n"] == 6  # fewer clauses than the preset asks for, each asked twice
+        # Fewer clauses than the preset asks for, each asked twice.
+        assert metrics["retention/first_ask_uncued"]["n"] == 6
         assert metrics["retention/first_ask_cued"]["value"] is None
         assert metrics["retention/first_ask_cued"]["reason"]
     assert "machine-made questions" in shown
