@@ -47,6 +47,10 @@ _PLAIN = re.compile(
             r"^\W*not (?:stated|mentioned|specified|found|addressed|answered|documented|recorded)\W*$|^\W*n/a\b",
             r"^\W*(?:not known|unknown|unclear|unanswerable)\b|\bno idea\b",
             rf"\b(?:it|this|that) (?:does|did) not {_ADVERBS}(?:say|mention|specify|state)\b",
+            # "The deposit is not stated; it may be 80 euros."
+            r"^(?!\W*(?:if|when|where|unless|once|yes|no)\b)[^.,;:!?\d]{0,60}"
+            rf"\b(?:is|are|was|were) not {_ADVERBS}(?:stated|specified|mentioned|disclosed|documented|indicated)"
+            rf"(?: (?:in|by) (?:\w+ ){{0,3}}{_SOURCE})?(?=\W*$|[.;!?]|,? (?:but|so|though|although|however)\b)",
             rf"\bit is (?:unclear|unknown|not clear)\b(?:[^.;!?]*\b{_SOURCE}\b)?",
             r"\b(?:no|without) (?:any )?(?:answer|way of knowing|way to (?:know|tell|determine))\b",
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from tasks.abstention import is_abstention, plainly_abstains, spelled_out
-from tasks.values import Item, normalise
+from tasks.values import CHANGED, Item, normalise
 
 _WRONG = "(?:wrong|incorrect|false|mistaken|outdated|obsolete|invalid|untrue|a mistake"
 _WRONG += "|not (?:right|correct|true|valid|accurate|so|the case))"
@@ -23,6 +23,8 @@ _DENIED_BEFORE = re.compile(
     rf"|(?<!number )\bno $|\b(?<!as )(?:you|user|colleague|friend) (?:\w+ )?(?:{_CLAIMED})\b"
     r"|\byour (?:claim|figure|number|guess|assumption|statement|information|message|value) "
     r"|\b(?:wrong|incorrect|false|mistake) (?:to|that) "
+    r"|\b(?:except|excluding|apart from|aside from) (?:(?:for|on|in|at) )?$|\bno (?!more |le |later )\w+ of $"
+    r"|除 了 $|^除 $"
     r"|(?:不 是|并 非|而 非|不 在|不 用|不 再|不 再 是|不 需 要|不 要|没 有|无 需|不 为|不 会 是|不 像|以 前 是"
     r"|原 来 是"
     r"|过 去 是|曾 经 是|曾 是|原 为|[不没无未非]) (?:\w )?$"
@@ -31,11 +33,13 @@ _DENIED_BEFORE = re.compile(
 _DENIED_BEHIND = re.compile(
     rf"^ (?:\w+ ){{0,3}}?(?:{_WRONG}|no longer|not (?:apply|enough|sufficient|what|how))\b"
     r"|^ (?:\w ){0,4}?(?:错 的|错 误|错 了|不 对|不 正 确|有 误|作 废|不 再 适 用|不 适 用|不 够)"
+    r"|^ (?:调 整|变 更|改|提 高|上 调|下 调|降 低|延 长|缩 短|增 加|减 少) (?:为|到|至|成)"
 )
 _DENIED_NEXT = re.compile(
     rf"^ (?:but )?(?:that|this|it|which)(?: \w+)? (?:is|wa)(?: \w+)? {_WRONG}\b|^ (?:that|this|it)? ?is {_WRONG}$"
 )
 _PAST, _ONCE = re.compile(r"\bwa\b|\bwere\b"), re.compile(r"^ (?:before|previously|formerly|earlier|until)\b")
+_CHANGED_FROM = re.compile(rf"\b(?:{'|'.join(CHANGED)})(?: up| down)? from $")
 _YES_OR_NO = re.compile(r"\W*(?:yes|no|nope|yeah)\b(?! (?:clause|rule|answer|information))")
 _OPENING = re.compile(r"^(?:\W|(?:the |my )?answer(?: is)?\b|(?:it|that) is (?=yes\b|no\b)|well\b|so\b|答案是?)+")
 _LEADS = (
@@ -76,6 +80,8 @@ def denied(items: Sequence[Item], start: int, end: int) -> bool:
         return True
     before, behind, following = _side_of(items, start, end)
     if _PAST.search(before) and _ONCE.match(behind):
+        return True
+    if _CHANGED_FROM.search(before) and behind.startswith(" to "):
         return True
     return bool(_DENIED_BEFORE.search(before) or _DENIED_BEHIND.search(behind) or _DENIED_NEXT.search(following))
 

@@ -73,8 +73,8 @@ def _forms(answer: str, aliases: tuple[str, ...]) -> tuple[tuple[Item, ...], ...
         settled.append(form)
     parts = re.split(r", (?:and )?| and |和|、", answer)
     if 1 < len(parts) < 5 and all(map(read, parts)):  # a list, in any order
-        orders = (f"{', '.join(order[:-1])} and {order[-1]}" for order in permutations(parts))
-        settled.extend(map(read, orders))
+        for order in permutations(parts):
+            settled += (read(f"{', '.join(order[:-1])} and {order[-1]}"), read(", ".join(order)))
     return tuple(settled)
 
 

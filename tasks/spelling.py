@@ -36,7 +36,7 @@ for _line in (Path(__file__).parent / "data" / "units.txt").read_text(encoding="
             UNITS[_spelling.lstrip("~")] = (_dimension, _name, Fraction(_factor))
         BEHIND_A_NUMBER |= {s[1:] for s in _spellings if s.startswith("~")}
 LETTER = "ᴀ"  # "A" as a name, which is no article: "Block A"
-_SIGNS = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yensign", "₹": "rupee"}
+_SIGNS = {"¢": "cent", "$": "dollar", "€": "euro", "£": "pound", "¥": "yensign", "₹": "rupee"}
 _CODES = "usd|eur|gbp|chf|jpy|cny|rmb|inr|sek|nok|dkk|pln|czk"
 _ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 
@@ -160,6 +160,7 @@ _RULES: list[Rule] = [
     (r"\bno\.? ?(?=\d)|#(?=\d)|\bnr\.? ?(?=\d)", "number "),
     (r"\bcan't\b|\bcannot\b|\bcant\b", "can not"),
     (r"\bwon't\b", "will not"),
+    (r"\banything but\b", "not"),
     (r"n't\b|(?:(?<=\bis|\bdo)|(?<=\bare|\bwas|\bdid|\bhas)|(?<=\bdoes|\bwere|\bmust))nt\b", " not"),
     (r"'(?:s|ll|re|ve|d|m)\b|'(?!\d{1,2}\")", ""),
     (r"\b(jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.(?= ?\d)", r"\1"),
@@ -206,7 +207,7 @@ _RULES: list[Rule] = [
     # units and signs
     (r"\bus ?\$", "$"),
     (rf"([$€£¥₹]|\b(?:{_CODES})) ?(-?{_N})(?!\d)", lambda m: f" {m[2]} {_SIGNS.get(m[1], m[1])} "),
-    (r"[$€£¥₹]", lambda m: f" {_SIGNS[m[0]]} "),
+    (r"[$€£¥₹¢]", lambda m: f" {_SIGNS[m[0]]} "),
     (r"\b(?:us|american) (?=dollars?\b)|\bswiss (?=francs?\b)|(?<=pounds) sterling\b", ""),
     (r"%|\bper ?cent\b", " percent "),
     (r"‰", " permille "),
@@ -256,6 +257,7 @@ _STAGES = [[(re.compile(pattern), new) for pattern, new in rules] for rules in (
 def in_one_spelling(text: str) -> str:
     """In lower case, with numbers in figures and times as HH:MM ("~06:30" where the half of the day is open)."""
     text = re.sub("[\u00a0\u2009\u202f]", " ", text).replace("§", " section ")
+    text = re.sub(r"\$*\\(?:boxed|text|textbf|mathrm|mathbf)\{|\}\$*", " ", text)  # LaTeX
     text = text.replace("½", " 1/2").replace("¼", " 1/4").replace("¾", " 3/4")
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)

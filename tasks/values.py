@@ -36,6 +36,7 @@ _TOKEN = re.compile(
     r"~?\d\d:\d\d|\d{1,2}/\d{1,2}/\d{4}|[a-z]{1,3}\d+(?:\.\d+)+|\d+(?:\.\d+){2,}|\d+(?:\.\d+|/[1-9]\d*)?(?![^\W_])"
     r"|[^\W\d_]{1,3}[+#]{1,2}|[^\W_]+|[≤≥≲<>⩾⩽=]|[.,;:!?()—\n]"
 )
+_HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
 _SPLITS = frozenset(words("but however whereas while although though"))
 
 
@@ -224,7 +225,12 @@ def _raw_items(tokens: list[str], articles: bool) -> Iterator[Item]:
 _OR = frozenset({"or", "或"})
 _AND = frozenset({"and", "和", "与", "及", "以及"})
 _TO = frozenset({"to", "until", "till"})
-_CHANGED = frozenset(words("raised increased rose changed extended went moved lifted reduced cut"))
+CHANGED = frozenset(
+    words(
+        "raised increased rose grew changed extended went moved lifted reduced lowered decreased fell cut"
+        " increase change"
+    )
+)
 _VALUES = frozenset({"number", "quantity", "time", "date", "weekday"})
 
 
@@ -288,7 +294,7 @@ def _join_range(out: list[Item]) -> None:
     head = out[-4].text if len(out) > 3 and not low.mark else ""
     if link.mark or not (link.text in _TO or (link.text in _AND and head == "between")):
         return
-    if len(out) > 4 and head == "from" and out[-5].text in _CHANGED:
+    if len(out) > 4 and head == "from" and out[-5].text in CHANGED:
         return
     if low.unit != high.unit or high.bound or (low.kind == "quantity" and _value_of(low) >= _value_of(high)):
         return
@@ -317,7 +323,7 @@ def read(text: str) -> tuple[Item, ...]:
     out: list[Item] = []
     for n, item in enumerate(found):
         trailing = item.kind == "number" and len(out) > 1 and out[-2].kind == "quantity" and not item.mark
-        if trailing and out[-1].text in (*_OR, "but", "not") and (n + 1 == len(found) or found[n + 1].mark):
+        if trailing and out[-1].text in _OR | _HEDGES and (n + 1 == len(found) or found[n + 1].mark):
             item = _with_unit(item, out[-2])
         out.append(item)
         _lend_unit(out)
@@ -372,6 +378,10 @@ def matches(
     for start in range(len(items) - n + 1):
         item = items[start]
         if first.kind == "word" and item.text != first.text:
+            continue
+        within = start > 0 and items[start - 1].text == "within"
+        within |= "内" in [behind.text for behind in items[start + n : start + n + 2]]
+        if bounds and within and first.bound == "≥":  # within 7 days is not at least 7 days
             continue
         if all(same(key[k], items[start + k], bounds, any_unit) for k in range(n)):
             found.append((start, start + n))

@@ -24,6 +24,7 @@ UNITS = {  # behind a number only -> the spelling of the English normalisation
     "周": "week", "星期": "week", "礼拜": "week", "个月": "month", "年": "year", "个季度": "quarter",
     "晚": "night", "夜": "night", "次": "time", "欧元": "euro", "欧": "euro", "美元": "dollar", "美金": "dollar",
     "英镑": "pound", "瑞士法郎": "franc", "日元": "yen", "人民币": "yuan", "元": "yuan", "块钱": "yuan",
+    "角": "jiao", "毛": "jiao", "斤": "jin",
     "公里": "kilometer", "千米": "kilometer", "厘米": "centimeter", "公分": "centimeter", "毫米": "millimeter",
     "米": "meter", "公斤": "kilogram", "千克": "kilogram", "克": "gram", "吨": "tonne", "毫升": "milliliter",
     "公升": "liter", "升": "liter", "摄氏度": "celsius", "华氏度": "fahrenheit", "度": "degree", "分贝": "decibel",
@@ -143,6 +144,11 @@ def in_figures(text: str) -> str:
     text = _WEEKDAY.sub(lambda m: f" {WEEKDAYS[m[1]]} ", text)
     text = re.sub(rf"(?<=[时年月天元周])零(?=[{NUMERALS}\d])", "", text)
     text = _DECIMAL.sub(lambda m: f"{_integer(m[1])}.{''.join(str(DIGITS[c]) for c in m[2])}", text)
+    text = re.sub(
+        rf"(?<![\d.{NUMERALS}])([1-9一二两三四五六七八九])成(?=的|[^{HAN}]|$)",
+        lambda m: f"{DIGITS.get(m[1], m[1])}0%",
+        text,
+    )
     text = re.sub(r"百分之(?=[\d负零〇一二两三四五六七八九十百])", "\0", text)
     text = _RUN.sub(_run, text)
     text = re.sub(rf"\0(负?{_NUMBER})", r"\1%", text).replace("\0", "百分之")
@@ -160,6 +166,7 @@ def in_figures(text: str) -> str:
     text = re.sub(r"(\d)\s*[~至到]\s*(?=\d)", r"\1 to ", text)
     text = re.sub(r"(\d)\s*日(?=之?以?内)", r"\1 day ", text)
     text = re.sub(rf"(?<![第A-Za-z\d])({_NUMBER})\s*个?({_UNIT})", lambda m: f"{m[1]} {_unit_of(m[2])} ", text)
+    text = re.sub(r"(?<![\d.])(\d+)\s*[块元]\s*(\d)(?!\s*[\w.])", r"\1.\2 yuan ", text)
     text = re.sub(rf"(\d)\s*块(?![{HAN}])", r"\1 yuan ", text)
     text = re.sub(rf"(\d)\s*个(?=\s*[{HAN}])", r"\1", text)
     for pattern, sign in _BOUNDS:

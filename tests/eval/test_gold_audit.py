@@ -13,7 +13,9 @@ from eval.scoring import asserts_key, is_correct
 from tasks.registry import load_task
 
 # Forms of English and Chinese answers, right and wrong, each judged by hand and none by the scorer.
-AUDIT = list(pairs("gold_audit.csv"))
+# The second file was written without sight of the scorer's code. Known errors: "before 4 January" and
+# "after 8:00" count as the date and the time, because some questions ask for just such a limit.
+AUDIT = [pair for name in ("gold_audit.csv", "gold_audit_second.csv") for pair in pairs(name)]
 MOST_WRONG = 0.01
 
 
