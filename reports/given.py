@@ -13,7 +13,7 @@ from reports.base import Comparison
 DASH = "—"
 TRIED = {  # method -> settings of which several values were compared on dev, at any time (docs/EXPERIMENTS.md)
     "recall": "recipe, mixture, vectors, losses",
-    "rag": "top_k (1, 3)",
+    "rag": "top_k (1, 3, 5)",
     "sft": "none",
 }
 FEW_STEPS = 0.7  # of the most steps that any method had: fewer are said in words
