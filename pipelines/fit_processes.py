@@ -1,7 +1,7 @@
 """Fits methods in processes of their own, several at a time, each with its share of the cores.
 
-A small model trains little faster on two threads than on one (docs/EXPERIMENTS.md, "Speed"), hence fits side by
-side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
+A small model trains little faster on two threads than on one (docs/EXPERIMENTS_LOG.md, "Speed"), hence fits side
+by side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
 JSON; it saves the fit in FOLDER and prints its progress, a line of JSON behind a mark. What a library prints goes
 to fit.log in that folder. Where several devices share a fit, `torchrun` starts as many of them: all compute the
 same fit, each its share of every batch (`methods.batches.share_of`); the first one prints and saves.

@@ -111,11 +111,6 @@ class Dialogue:
     turns: tuple[Turn, ...]
     memory_id: str = ""  # the clause it is about; "" where no clause is asked for
 
-    @property
-    def cluster(self) -> str:
-        """What the statistics cluster on: the clause, or the dialogue itself where there is none."""
-        return self.memory_id or self.id
-
 
 @dataclass(frozen=True)
 class TaskData:

@@ -46,7 +46,7 @@ class RecallConfig:
     recall: AutoregressiveRecall = field(default_factory=AutoregressiveRecall)
     step1_share: float = 0.2  # of the token budget
     # Of the contrastive loss, kept on in Step 2. At 1 its gradient is several times that of the token losses, and
-    # fewer clauses are recited word for word (docs/EXPERIMENTS.md)
+    # fewer clauses are recited word for word (docs/EXPERIMENTS_LOG.md)
     step2_retrieval_weight: float = 0.1
     # w: of the retrieval loss, cross-entropy with the sentence encoder's ranking (encoder: methods.rag.encoder),
     # 1 - w: with the gold memory; 0: no teacher

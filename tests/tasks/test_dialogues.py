@@ -69,7 +69,7 @@ def test_every_dialogue_is_well_built(num_clauses: int, seed: int, split: Split)
         first = dialogue.turns.index(turns[0])
         assert turns[0].kind == "first_ask"
         assert turns[0].distance == first
-        assert dialogue.memory_id == dialogue.cluster == key(turns[0]).memory_ids[0]
+        assert dialogue.memory_id == key(turns[0]).memory_ids[0]
         assert turns[0].user == asked[key(turns[0]).id].question
         assert 1 <= len(turns) <= 3
         for turn in about_clauses(dialogue):
