@@ -51,13 +51,13 @@ from eval.stats import (
 from methods.parts import Part, final_text, read
 from tasks.base import Conversation, TaskData
 from tasks.spelling import MONTHS
-from tasks.think_problems import MAKERS
+from tasks.think_problems import TOPICS
 from tasks.think_sft import draw_problems, final_answer, further_conversations
 
 MULTIPLE_CHOICE, GENERATION = "multiple_choice", "generation"
 LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
 FREE_TOPICS = frozenset({"small_talk", "unknown", "rewriting"})  # more than one right wording
-DRAWN_TOPICS = tuple(topic for topic in MAKERS if topic not in FREE_TOPICS | {"reading"})  # as many as wanted
+DRAWN_TOPICS = tuple(topic for topic in TOPICS if topic not in FREE_TOPICS | {"reading"})  # as many as wanted
 NUM_CHOICES = 4
 POOL = 120  # fresh problems of a topic whose answers serve as wrong ones
 POOL_SEED = 90_001  # far from the seeds of the corpora
@@ -110,8 +110,7 @@ def _eligible(task: TaskData, num_items: int) -> list[Item]:
     generated topics as make twice `num_items` in all.
     """
     missing = 2 * num_items - len(task.sft_heldout)
-    general = (*(c for c in task.sft if c.kind == "general"), *task.sft_heldout)
-    drawn = Counter(c.topic for c in general)
+    drawn = Counter(c.topic for c in task.sft_heldout)
     more = further_conversations(DRAWN_TOPICS, max(0, -(-missing // len(DRAWN_TOPICS))), drawn)
     trained = {c.messages[0].content for c in task.sft}
     return [
@@ -145,8 +144,8 @@ def multiple_choice_items(task: TaskData, seed: int, num_items: int) -> list[Ite
     for item in eligible:
         pools.setdefault(item.topic, []).append(item.gold)
     for topic, answers in pools.items():
-        if topic in MAKERS:
-            answers += [problem.answer for problem in draw_problems(topic, POOL, POOL_SEED + seed)]
+        if topic in TOPICS:
+            answers += [problem.answer for problem in draw_problems(topic, POOL, POOL_SEED + seed, heldout=False)]
     built = []
     for item in eligible:
         rng = random.Random(f"ability/choices/{seed}/{item.id}")

@@ -1,8 +1,8 @@
 """The only `from_pretrained` of the tree: a causal LM, its tokenizer and the control tokens.
 
-Models are named in three ways: a packaged name (`smollm2-135m-instruct`, no network), a local
-folder, or a Hub id. Python that lies in a model folder is never run and weights are read from
-safetensors or GGUF only, never from pickles.
+Models are named in three ways: a packaged name (`smollm2-135m-instruct`, no network), a local folder, which may
+be a warm-up of another model, or a Hub id. Python that lies in a model folder is never run and weights are read
+from safetensors or GGUF only, never from pickles.
 
 Shapes: B batch, T tokens, D hidden, V vocabulary.
 """
@@ -13,6 +13,7 @@ import copy
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import logging
 import os
 import time
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PACKAGED_LM = "smollm2-135m-instruct"
+THINK_LM = "smollm2-135m-think"  # the packaged model behind its warm-up (pipelines.warm_up)
+WARMED = {THINK_LM: Path(__file__).parent / "data" / THINK_LM}  # name -> folder of an adapter with its card
+CARD = "warm_up.json"
 PACKAGED_ENCODER = "all-minilm-l6-v2"
 TINY = "tiny"  # a random two-layer model for tests: seconds, no knowledge
 
@@ -308,6 +312,18 @@ def _load(name: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def _warmed(name: str) -> tuple[Path, dict[str, Any]] | None:
+    """Folder and card of a warm-up, by its packaged name or its folder; None for any other model."""
+    folder = WARMED.get(name, Path(name))
+    if not (folder / CARD).exists():
+        return None
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    found = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    if found != card["sha256"]:
+        raise MethodError("the adapter's weights are not those of its card; take the warm-up's folder whole")
+    return folder, card
+
+
 def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
     """Loads a chat model, adds the control tokens, reads its facts and moves it to the device.
 
@@ -320,11 +336,17 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     where = resolve_device(device)
     model: Any
     try:
-        model, tokenizer = _tiny() if name == TINY else _load(name)
+        warmed = _warmed(name)
+        base = warmed[1]["base"] if warmed else name
+        model, tokenizer = _tiny() if base == TINY else _load(base)
+        if warmed and _fingerprint(model, tokenizer) != warmed[1]["base_fingerprint"]:
+            raise MethodError(f"its warm-up was made on other weights of {base}; warm this model up anew")
         if not tokenizer.chat_template:
             raise MethodError("it has no chat template; choose an instruction-tuned model")
         check_vocabulary(model, tokenizer)
         tokens = _add_control_tokens(model, tokenizer, seed)
+        if warmed:
+            model = _with_adapter(model, warmed[0])
         facts = read_facts(model, tokenizer)
     except MethodError as error:
         raise MethodError(f"model={name}: {error}") from error
@@ -337,6 +359,18 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     model.to(where, resolve_dtype(dtype, where)).eval()
     model.config.use_cache = True
     return Backbone(name, model, tokenizer, ControlIds(*[*tokens.values(), facts.turn_end]), facts, fingerprint)
+
+
+def fingerprint_of(name: str) -> str:
+    """Of a model as it comes, before control tokens and warm-up."""
+    return _fingerprint(*(_tiny() if name == TINY else _load(name)))
+
+
+def _with_adapter(model: Any, folder: Path) -> Any:
+    """The model with a warm-up merged into its weights, in fp32."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:

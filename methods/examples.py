@@ -20,6 +20,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
 from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message
+from tasks.chains import chain_of
 from tasks.chinese import is_chinese
 from tasks.self_cues import self_made_questions
 
@@ -104,7 +105,7 @@ def _cue_example(memory: Memory, cue: QA, family: Sequence[tuple[Memory, QA]]) -
         messages=(Message("user", cue.question),),
         memory_id=memory.id,
         clause=memory.text,
-        reasoning=cue.think,
+        reasoning=cue.think or (chain_of(cue, memory.text) if cue.answer else ""),
         answer=cue.answer,
         rivals=tuple(dict.fromkeys(other.answer for other in siblings if other.answer != cue.answer)),
         leads=tuple(leads) if memory.variant else (),

@@ -26,6 +26,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, share_of
 from methods.chat import Sample
+from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.lora import fused
 from methods.packing import hidden_states, packing
 
@@ -187,11 +188,13 @@ def train_lora(
     progress: Progress = no_progress,
     on_epoch_end: Callable[[Any, int], None] | None = None,
     adapter_to: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> TrainLog:
     """Trains a LoRA on `backbone.model` until the token budget is spent, saves it and merges it.
 
     adapter_to: a folder that receives the adapter in PEFT's format, so that `merge_adapters` can restore
-    the weights later for a few per cent of their size.
+    the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept at the end
+    of each epoch; a stage that was killed goes on from there, with the samples that it would have drawn.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
@@ -238,6 +241,12 @@ def train_lora(
     multiple = padding_multiple(backbone.dtype, accelerator.device)
     pad_token_id = int(backbone.tokenizer.pad_token_id)
     epoch = 0
+    kept = load_checkpoint(checkpoints, [*weights, *vectors], optimizer) if checkpoints else None
+    if kept is not None:
+        epoch = kept.pop("epoch")
+        result = TrainLog(**kept | {"samples": Counter(kept["samples"])})
+        for _ in range(epoch):
+            next(epochs)
     with _fast_forward(peft_model, backbone):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
@@ -266,6 +275,9 @@ def train_lora(
                 if result.forward_tokens >= config.max_tokens:
                     break
             epoch += 1
+            if checkpoints and rank == 0:
+                counted = {**vars(result), "epoch": epoch}
+                save_checkpoint(checkpoints, [*weights, *vectors], optimizer, counted)
             if on_epoch_end is not None:
                 wrapped.eval()
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
@@ -276,7 +288,9 @@ def train_lora(
     if adapter_to is not None and accelerator.is_main_process:
         peft_model.save_pretrained(str(adapter_to), save_embedding_layers=False)
     _merge(backbone, peft_model)
-    result.seconds = time.perf_counter() - started
+    if checkpoints and rank == 0:
+        (checkpoints / "checkpoint.safetensors").unlink(missing_ok=True)
+    result.seconds += time.perf_counter() - started
     return result
 
 

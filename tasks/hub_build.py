@@ -313,11 +313,6 @@ def _unknown_splits(unknown: Sequence[_Question], rows: _Rows) -> None:
             rows.why.setdefault(question.row, f"{MAX_UNKNOWN} unanswerable questions of a split are enough")
 
 
-def _think(question: _Question) -> str:
-    asks = "which words are missing" if question.made else f'"{question.text}"'
-    return f"The question asks {asks}, and the rule says {question.answer}, so the answer is {question.answer}."
-
-
 def _qa(question: _Question, memory_id: str, number: int, slot: str) -> QA:
     name = "cue" if question.split == "train" else question.split
     return QA(
@@ -327,7 +322,6 @@ def _qa(question: _Question, memory_id: str, number: int, slot: str) -> QA:
         memory_ids=(memory_id,),
         aliases=question.aliases,
         rivals=question.rivals,
-        think=_think(question) if question.split == "train" else "",
         split=question.split,
         slot=slot,
     )

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from tasks.reading import (
+    ASKERS,
+    Fact,
+    Passage,
+    Rule,
+    ask,
+    draw_passage,
+    held_out,
+    reasoning,
+    rules,
+)
 
 Form = tuple[Any, ...]
 DATA = Path(__file__).parent / "data" / "general"
@@ -31,6 +42,11 @@ class Problem:
     asked: str = ""  # the question without it
     rule: str = ""  # which rule the passage is made from: passages of one rule differ in values only
 
+    @property
+    def held_out(self) -> bool:
+        """Whether it is one of those that nothing is ever trained on, however it is worded."""
+        return next(r for r in rules() if r.name == self.rule).held_out if self.rule else held_out(self.form)
+
     def continued(self, more: int) -> Problem:
         """The problem with a second turn that adds `more` to the answer."""
         total = int(self.answer) + more
@@ -43,7 +59,6 @@ class Problem:
 
 Maker = Callable[[random.Random], Problem]
 
-NAMES = ("Anna", "Ben", "Clara", "David", "Ella", "Felix", "Greta", "Hugo", "Iris", "Jonas", "Lena", "Oscar")
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -88,7 +103,7 @@ def _add(rng: random.Random) -> Problem:
             f"{a} + {b} = ?",
             f"Please work out the sum of {a} and {b}.",
             f"I have {a} {rng.choice(THINGS)} and get {b} more. How many do I have now?",
-            f"{rng.choice(NAMES)} walked {a} steps and then {b} more. How many steps is that?",
+            f"{rng.choice(ASKERS)} walked {a} steps and then {b} more. How many steps is that?",
         )
     )
     tens, units = b // 10 * 10, b % 10
@@ -185,7 +200,7 @@ def _two_steps(rng: random.Random) -> Problem:
         (
             f"What is {a} times {b} plus {c}?",
             f"I buy {a} bags with {b} {rng.choice(THINGS)} each and find {c} more. How many is that?",
-            f"{rng.choice(NAMES)} fills {a} rows of {b} chairs and adds {c}. How many chairs are there?",
+            f"{rng.choice(ASKERS)} fills {a} rows of {b} chairs and adds {c}. How many chairs are there?",
         )
     )
     chain = f"First {a} times {b} is {a * b}. Then I add {c} and reach {a * b + c}."
@@ -279,7 +294,7 @@ def _date_plus(rng: random.Random) -> Problem:
 
 def _age(rng: random.Random) -> Problem:
     born, age = rng.randint(1930, 2005), rng.randint(8, 60)
-    year, who = born + age, rng.choice(NAMES)
+    year, who = born + age, rng.choice(ASKERS)
     question = rng.choice(
         (
             f"{who} was born in {born}. How old does {who} turn in {year}?",
@@ -380,7 +395,7 @@ _SCALES = (  # what is compared, unit, adjective for more, adjective for less, l
 
 def _two_things(rng: random.Random) -> Problem:
     thing, unit, more, less, low, high = rng.choice(_SCALES)
-    one, two = rng.sample(NAMES, 2)
+    one, two = rng.sample(ASKERS, 2)
     a, b = rng.sample(range(low, high), 2)
     wants_more = rng.random() < 0.5
     word = more if wants_more else less
@@ -513,7 +528,7 @@ def _sort_words(rng: random.Random) -> Problem:
 
 
 def _sort_people(rng: random.Random) -> Problem:
-    names = rng.sample(NAMES, 3)
+    names = rng.sample(ASKERS, 3)
     ages = rng.sample(range(8, 80), 3)
     youngest_first = rng.random() < 0.5
     ordered = [name for _, name in sorted(zip(ages, names, strict=True), reverse=not youngest_first)]
@@ -554,7 +569,7 @@ def _sort_weekdays(rng: random.Random) -> Problem:
 _TABLES = (  # heading, what a value is called, what the rows are
     ("Prices in euros", "price", GOODS),
     ("Boxes in stock", "number of boxes", GOODS),
-    ("Points in the game", "score", NAMES),
+    ("Points in the game", "score", ASKERS),
 )
 
 
@@ -796,106 +811,44 @@ def _past(rng: random.Random) -> Problem:
 
 # --- reading a short rule -------------------------------------------------------------------------
 
-FIRST_NAMES = (  # of the people in rules; none of them is in NAMES, who ask
-    "Ada", "Bojan", "Mirela", "Tobias", "Wanda", "Kofi", "Priya", "Leandro", "Sunniva", "Edda", "Farah", "Gwen",
-    "Hamid", "Judith", "Karel", "Lotte", "Mona", "Rufus", "Selma", "Amir", "Noel", "Tilda",
-)  # fmt: skip
-LAST_NAMES = (
-    "Abbot", "Birk", "Castell", "Drummond", "Eklund", "Farrow", "Granger", "Holbein", "Inwood", "Jarvis", "Keller",
-    "Mercer", "Norling", "Okafor", "Penrose", "Quist", "Ridley", "Sayer", "Thorne", "Usher", "Weller", "Yates",
-)  # fmt: skip
-FORM_LETTERS = "BDFHLNVW"
-# Blocks of a rule's two or three sentences and its facts: "slot | kind | values | what is asked", with four
-# questions of its own. Of the values one is taken; "2-6" in it is a random number, "@" a random letter.
-RULES = DATA / "reading_rules.txt"
 
-
-@dataclass(frozen=True)
-class Fact:
-    """One slot of a rule: what may stand in it, and how it is asked for."""
-
-    slot: str
-    kind: str  # what sort of value it has, e.g. "money"
-    values: tuple[str, ...]  # patterns of values; a person has none, names are drawn
-    asks: str  # "how long a novel may stay out", for the chain
-    questions: tuple[str, ...]
-
-    def draw(self, rng: random.Random) -> str:
-        if self.kind == "person":
-            return f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
-        value = rng.choice(self.values).replace("@", rng.choice(FORM_LETTERS))
-        return re.sub(r"(\d+)-(\d+)", lambda found: str(rng.randint(int(found[1]), int(found[2]))), value)
-
-
-@dataclass(frozen=True)
-class Rule:
-    text: str  # two or three sentences with a {slot} for every fact
-    facts: tuple[Fact, ...]
-
-
-@cache
-def rules() -> tuple[Rule, ...]:
-    """The rules of `RULES`, in its order."""
-    parsed = []
-    for block in RULES.read_text(encoding="utf-8").strip().split("\n\n"):
-        lines = block.splitlines()
-        starts = [n for n, line in enumerate(lines) if " | " in line]
-        facts = []
-        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-            slot, kind, values, asks = lines[start].split(" | ")
-            questions = tuple(line.removeprefix("- ") for line in lines[start + 1 : end])
-            facts.append(Fact(slot, kind, tuple(values.split("; ")), asks, questions))
-        parsed.append(Rule(" ".join(lines[: starts[0]]), tuple(facts)))
-    return tuple(parsed)
-
-
-_NAMED_KINDS = {"person", "role", "form", "place", "code", "colour"}  # of any other kind the rule "says" it
-
-
-def _passage(rng: random.Random, rule: Rule) -> dict[str, str]:
-    """slot -> value. Each stands in the rule once: "every 2 weeks" beside "2 weeks" would be there twice."""
-    while True:
-        values = {fact.slot: fact.draw(rng) for fact in rule.facts}
-        text = rule.text.format(**values)
-        if all(text.count(value) == 1 for value in values.values()):
-            return values
-
-
-def _asked(rng: random.Random, rule: Rule, values: dict[str, str], asked: Fact) -> Problem:
-    text, answer = rule.text.format(**values), values[asked.slot]
-    question = rng.choice([q for q in asked.questions if answer not in q]).format(who=rng.choice(NAMES))
-    says = "names" if asked.kind in _NAMED_KINDS else "says"
-    chain = f"The question asks {asked.asks}, and the rule {says} {answer}, so the answer is {answer}."
+def _asked(rng: random.Random, passage: Passage, fact: Fact) -> Problem:
+    asked = ask(rng, passage, fact, named=True)
     layout = rng.choice(("{text} {asked}", "{text}\n{asked}", "Rule: {text}\nQuestion: {asked}"))
-    others = [part for slot, value in values.items() for part in (slot, value)]
-    form = ("reading", text, asked.slot, *others)
-    shown = layout.format(text=text, asked=question)
+    others = [part for pair in passage.shown.items() for part in pair]
     return Problem(
-        "reading", shown, chain, answer, form, passage=text, asked=question, rule=str(rules().index(rule))
+        "reading",
+        layout.format(text=passage.text, asked=asked),
+        reasoning(passage, fact),
+        passage.answers[fact.slot],
+        ("reading", passage.text, fact.slot, *others),
+        passage=passage.text,
+        asked=asked,
+        rule=passage.rule.name,
     )
-
-
-def _reading(rng: random.Random, rule: Rule, asked: Fact) -> Problem:
-    return _asked(rng, rule, _passage(rng, rule), asked)
 
 
 def whole_passages(count: int, seed: int) -> tuple[Problem, ...]:
-    """Passages of `count` different rules, or of all where there are fewer, each asked about all of its facts."""
+    """Passages of `count` different rules, or of all that are trained on, each asked about all of its facts."""
     rng = random.Random(f"think/passages/{seed}")
     problems: list[Problem] = []
-    for rule in rng.sample(rules(), min(count, len(rules()))):
-        values = _passage(rng, rule)
-        problems += [_asked(rng, rule, values, fact) for fact in rule.facts]
+    trained = [rule for rule in rules() if not rule.held_out]
+    for rule in rng.sample(trained, min(count, len(trained))):
+        passage = draw_passage(rng, rule)
+        problems += [_asked(rng, passage, fact) for fact in rule.facts]
     return tuple(problems)
 
 
-def _reading_makers(rng: random.Random) -> tuple[Maker, ...]:
+def _reading_makers(rng: random.Random, heldout: bool) -> tuple[Maker, ...]:
     """One maker a fact, in rounds: a round takes every rule once, each time with another of its facts."""
-    order = [(rule, rng.sample(rule.facts, len(rule.facts))) for rule in rng.sample(rules(), len(rules()))]
+
+    def maker(rule: Rule, fact: Fact) -> Maker:
+        return lambda rng: _asked(rng, draw_passage(rng, rule), fact)
+
+    found = [rule for rule in rules() if rule.held_out == heldout]
+    order = [(rule, rng.sample(rule.facts, len(rule.facts))) for rule in rng.sample(found, len(found))]
     rounds = max(len(facts) for _, facts in order)
-    return tuple(
-        partial(_reading, rule=rule, asked=facts[n % len(facts)]) for n in range(rounds) for rule, facts in order
-    )
+    return tuple(maker(rule, facts[n % len(facts)]) for n in range(rounds) for rule, facts in order)
 
 
 # --- saying that one does not know ----------------------------------------------------------------
@@ -926,7 +879,7 @@ def _unknown(rng: random.Random) -> Problem:
     return Problem("unknown", question, chain, row["answer"], ("unknown", filled))
 
 
-MAKERS: dict[str, tuple[Maker, ...] | Callable[[random.Random], tuple[Maker, ...]]] = {
+MAKERS: dict[str, tuple[Maker, ...]] = {
     "arithmetic": (_add, _subtract, _multiply, _divide, _double_or_half, _percent, _two_steps),
     "dates": (_weekday, _month, _days_between, _date_plus, _age, _leap, _clock),
     "units": (_units,),
@@ -935,11 +888,10 @@ MAKERS: dict[str, tuple[Maker, ...] | Callable[[random.Random], tuple[Maker, ...
     "table_lookup": (_cell, _row_extreme, _row_sum, _row_difference, _row_of_value),
     "rewriting": (_upper, _lower, _reverse, _title, _swap_word, _spelling, _plural, _past),
     "unknown": (_unknown,),
-    "reading": _reading_makers,
 }
+TOPICS = (*MAKERS, "reading")
 
 
-def makers_of(topic: str, rng: random.Random) -> tuple[Maker, ...]:
+def makers_of(topic: str, rng: random.Random, heldout: bool) -> tuple[Maker, ...]:
     """The makers of a topic's problems, in the order in which they take turns."""
-    made = MAKERS[topic]
-    return made(rng) if callable(made) else made
+    return _reading_makers(rng, heldout) if topic == "reading" else MAKERS[topic]

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.base import Conversation, Message, TaskError, assistant_content
-from tasks.think_problems import DATA, MAKERS, Form, Problem, makers_of, whole_passages
+from tasks.reading import held_out
+from tasks.think_problems import DATA, Form, Problem, makers_of, whole_passages
+from tasks.think_problems import TOPICS as DRAWN
 
 SMALL_TALK = DATA / "small_talk.jsonl"
-TOPICS = (*MAKERS, "small_talk")
+TOPICS = (*DRAWN, "small_talk")
 FILLER_TOPICS = ("small_talk", "arithmetic", "dates", "rewriting", "table_lookup")
 READING_SHARE = 4  # one conversation in so many is about a short rule
 SECOND_TURN_EVERY = 12  # one arithmetic conversation in so many goes on for a second turn
@@ -50,19 +52,19 @@ def _problem_exchanges(problem: Problem) -> tuple[Exchange, ...]:
     return tuple((step.question, step.chain, step.answer) for step in steps)
 
 
-def draw_problems(topic: str, count: int, seed: int) -> tuple[Problem, ...]:
+def draw_problems(topic: str, count: int, seed: int, heldout: bool) -> tuple[Problem, ...]:
     """`count` problems of a topic; a shorter draw is the beginning of a longer one.
 
-    No problem comes twice, however it is worded: a held-out problem is never a trained one reworded.
+    No problem comes twice, however it is worded, and what is held out is so for every seed.
     """
     rng = random.Random(f"think/{topic}/{seed}")
-    makers, problems, misses = makers_of(topic, rng), list[Problem](), 0
+    makers, problems, misses = makers_of(topic, rng, heldout), list[Problem](), 0
     seen: set[Form] = set()
     while len(problems) < count:
         # Makers take turns; where one has run out, any of the others may step in.
         maker = makers[len(problems) % len(makers)] if misses < MAX_TRIES // 2 else rng.choice(makers)
         problem = maker(rng)
-        if problem.form in seen:
+        if problem.form in seen or problem.held_out != heldout:
             misses += 1
             if misses == MAX_TRIES:
                 raise TaskError(
@@ -85,7 +87,7 @@ def _shares(total: int, capacity: int) -> dict[str, int]:
     """
     reading = total // READING_SHARE
     talk = min(capacity, (total - reading) // (len(TOPICS) - 1))
-    others = [topic for topic in MAKERS if topic != "reading"]
+    others = [topic for topic in DRAWN if topic != "reading"]
     each, extra = divmod(total - reading - talk, len(others))
     return {"small_talk": talk, "reading": reading, **{t: each + (n < extra) for n, t in enumerate(others)}}
 
@@ -104,52 +106,49 @@ def general_conversations(
 
     The held-out part does not depend on `num_train`.
     """
-    talk = list(small_talk())
+    return _drawn("train", num_train, seed), _drawn("heldout", num_heldout, seed)
+
+
+def _drawn(part: str, count: int, seed: int) -> tuple[Conversation, ...]:
+    heldout = part == "heldout"
+    talk = [exchanges for exchanges in small_talk() if held_out(exchanges[0][0]) == heldout]
     random.Random(f"think/small_talk/{seed}").shuffle(talk)
-    held_shares = _shares(num_heldout, len(talk) // 3)  # small talk is finite: two thirds are for training
-    train_shares = _shares(num_train, len(talk) - held_shares["small_talk"])
-    parts: dict[str, list[Conversation]] = {"train": [], "heldout": []}
-    for topic in TOPICS:
-        held, total = held_shares[topic], held_shares[topic] + train_shares[topic]
-        problems = draw_problems(topic, total, seed) if topic in MAKERS else ()
-        drawn = [_problem_exchanges(problem) for problem in problems] or talk[:total]
-        for n, exchanges in enumerate(drawn):
-            part = "heldout" if n < held else "train"
+    conversations: list[Conversation] = []
+    for topic, share in _shares(count, len(talk)).items():
+        problems = draw_problems(topic, share, seed, heldout) if topic in DRAWN else ()
+        for n, exchanges in enumerate([_problem_exchanges(problem) for problem in problems] or talk[:share]):
             conversation = _conversation(f"{part}/{topic}/{n}", topic, exchanges)
-            parts[part].append(_with_passage(conversation, problems[n]) if problems else conversation)
-    for part, conversations in parts.items():
-        random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
-    return tuple(parts["train"]), tuple(parts["heldout"])
+            conversations.append(_with_passage(conversation, problems[n]) if problems else conversation)
+    random.Random(f"think/order/{part}/{seed}").shuffle(conversations)
+    return tuple(conversations)
 
 
 def further_conversations(
     topics: Sequence[str], each: int, drawn: Mapping[str, int], seed: int = 0
 ) -> tuple[Conversation, ...]:
-    """`each` more conversations of some topics behind those that a corpus of this seed holds: as held out as its
-    held-out part. drawn: topic -> how many it holds. Not for reading, whose passages are trained on whole.
+    """`each` more held-out conversations of some topics behind those that a corpus of this seed holds out.
+
+    drawn: topic -> how many it holds out.
     """
     return tuple(
         _conversation(f"further/{topic}/{n}", topic, _problem_exchanges(problem))
         for topic in topics
-        for n, problem in enumerate(draw_problems(topic, drawn.get(topic, 0) + each, seed))
+        for n, problem in enumerate(draw_problems(topic, drawn.get(topic, 0) + each, seed, heldout=True))
         if n >= drawn.get(topic, 0)
     )
 
 
-def reading_conversations(seed: int = 0, num_train: int = 600, num_heldout: int = 120) -> tuple[Conversation, ...]:
+def reading_conversations(seed: int = 0, num_train: int = 600) -> tuple[Conversation, ...]:
     """Passages with a question on each of their facts: beside `num_train` general conversations half as many
     passages, but of each rule one at most.
 
     Several questions on one text are told apart by their words alone, which is what reading a clause asks for.
-    A fact that the held-out part of `general_conversations` asks for is left out.
     """
-    taken = {_fact_of(problem) for problem in draw_problems("reading", num_heldout // READING_SHARE, seed)}
     return tuple(
         _with_passage(
             replace(_conversation(f"reading/{n}", "reading", _problem_exchanges(problem)), kind="reading"), problem
         )
         for n, problem in enumerate(whole_passages(num_train // 2, seed))
-        if _fact_of(problem) not in taken
     )
 
 
@@ -158,16 +157,11 @@ def sft_corpus(
 ) -> tuple[tuple[Conversation, ...], tuple[Conversation, ...]]:
     """(what every task trains on beside its own, held-out): general conversations and, for training, reading."""
     train, heldout = general_conversations(seed, num_train, num_heldout)
-    return (*train, *reading_conversations(seed, num_train, num_heldout)), heldout
+    return (*train, *reading_conversations(seed, num_train)), heldout
 
 
 def _with_passage(conversation: Conversation, problem: Problem) -> Conversation:
     return replace(conversation, passage=problem.passage, question=problem.asked, passage_kind=problem.rule)
-
-
-def _fact_of(problem: Problem) -> tuple[str, object]:
-    """Rule and slot that a reading problem asks for."""
-    return problem.rule, problem.form[2]
 
 
 def final_answer(content: str) -> str:
