@@ -520,3 +520,34 @@ def test_merging_changes_no_logit(pristine_lively: Backbone) -> None:
 def test_a_folder_without_an_adapter_is_named(lively: Backbone, tmp_path: Path) -> None:
     with pytest.raises(MethodError, match="nowhere"):
         merge_adapters(lively, [tmp_path / "nowhere"])
+
+
+# Killed and gone on.
+
+
+def test_a_stage_that_is_killed_goes_on_as_if_it_had_not_been(pristine_lively: Backbone, tmp_path: Path) -> None:
+    """The same weights, losses and counts as without the kill, with trained vectors and moments."""
+    whole, killed, again = (pristine_lively.clone() for _ in range(3))
+    config = replace(CONFIG, max_tokens=1500)
+
+    def trained(backbone: Backbone, **options: Any) -> TrainLog:
+        epochs = (
+            batches_of(backbone)[: 1 + n % 2] for n in itertools.count()
+        )  # what is drawn depends on the epoch
+        memory = term(backbone, train_keys=True, train_values=True)
+        return train_lora(backbone, epochs, config, stage="test", memory=memory, **options)
+
+    def kill(_model: Any, epoch: int) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    expected = trained(whole)
+    with pytest.raises(KeyboardInterrupt):
+        trained(killed, checkpoints=tmp_path, on_epoch_end=kill)
+    assert (tmp_path / "checkpoint.safetensors").exists()
+    found = trained(again, checkpoints=tmp_path)
+    assert found.losses == expected.losses
+    assert (found.forward_tokens, found.optimizer_steps) == (expected.forward_tokens, expected.optimizer_steps)
+    assert found.samples == expected.samples
+    assert all(torch.equal(tensor, weights_of(again)[name]) for name, tensor in weights_of(whole).items())
+    assert not list(tmp_path.iterdir())  # what is finished needs no checkpoint

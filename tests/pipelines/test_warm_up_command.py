@@ -1,0 +1,73 @@
+"""A warm-up from the command to a model that loads: the card, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from methods.backbone import CARD, load_backbone
+from methods.base import MethodError
+from pipelines import warm_up as command
+from pipelines.warm_up import Options, warm_up
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("warm") / "up"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("methods.warm_up.PASSAGES", 3)
+        patch.setattr(command, "CARD_RULES", 1)
+        patch.setattr(command, "CURVE_RULES", 1)
+        patch.setattr(command, "CURVE_EVERY", 3000)
+        patch.setattr(command, "TASKS", ())
+        patch.setattr("eval.reading.MAX_NEW_TOKENS", 4)
+        warm_up(Options(str(folder), "tiny", max_tokens=12_000, dtype="float32", device="cpu"))
+    return folder
+
+
+def test_the_card_says_what_it_was_made_of(warmed: Path) -> None:
+    card = json.loads((warmed / CARD).read_text(encoding="utf-8"))
+    assert card["base"] == "tiny"
+    assert card["training"]["tokens"] >= 12_000
+    assert card["material"]["rules"] >= 1000
+    assert [point["tokens"] for point in card["curve"]]
+    assert set(card["read_right"]["held-out rules"]) == {"recited", "in the prompt"}
+    written = "".join(file.read_text(encoding="utf-8") for file in warmed.glob("*.json"))
+    assert str(Path.home()) not in written  # no path of a machine
+
+
+def test_the_folder_is_a_model(warmed: Path) -> None:
+    plain = load_backbone("tiny", "cpu", "float32")
+    model = load_backbone(str(warmed), "cpu", "float32")
+    assert model.ids == plain.ids
+    assert model.fingerprint != plain.fingerprint
+    before, after = plain.model.state_dict(), model.model.state_dict()
+    assert before.keys() == after.keys()
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_damaged_one_is_refused(warmed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warmed, tmp_path / "damaged")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(MethodError, match="not those of its card"):
+        load_backbone(str(folder))
+
+
+def test_one_of_another_base_is_refused(warmed: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(warmed, tmp_path / "other")
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    (folder / CARD).write_text(json.dumps(card | {"base_fingerprint": "0" * 12}), encoding="utf-8")
+    with pytest.raises(MethodError, match="other weights of tiny"):
+        load_backbone(str(folder))
+
+
+def test_a_finished_one_is_not_written_over(warmed: Path) -> None:
+    with pytest.raises(MethodError, match="holds a finished warm-up"):
+        warm_up(Options(str(warmed), "tiny"))
+    with pytest.raises(MethodError, match="say to=FOLDER"):
+        warm_up(Options())
