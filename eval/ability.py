@@ -11,7 +11,10 @@ generation        the question in the chat template, answered freely through the
                   exact match of the final answer after normalisation (`eval.scoring.normalise`). The final
                   answer stands behind `</think>`; a think that never closed is wrong; an answer without any
                   think (the untouched model's form) counts as a whole. Nothing is recalled or retrieved:
-                  this is what the weights can do.
+                  this is what the weights can do. What is *reasoned*: one think, opened and closed with the
+                  answer behind it, that goes through the reference's steps, half of them at least, and ends in
+                  the right answer. `ability/reasoning_kept` is the share of the problems that the model before
+                  the fit reasoned through which it still does: the chain of thought that a method keeps.
 
 Topics whose answer has more than one right wording are left out: small talk, `unknown` (an admission in free
 words) and rewriting (half of it is about capitals, which normalisation takes away). So are multiple-choice
@@ -31,7 +34,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -48,7 +51,9 @@ from eval.stats import (
     missing,
     paired_difference,
 )
-from methods.parts import Part, final_text, read
+from eval.structure import chain_kept, parse, sentences
+from methods.chat import split_think
+from methods.parts import CONTROL_TOKENS, Part, final_text, read
 from tasks.base import Conversation, TaskData
 from tasks.spelling import MONTHS
 from tasks.think_problems import TOPICS
@@ -59,6 +64,7 @@ LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
 FREE_TOPICS = frozenset({"small_talk", "unknown", "rewriting"})  # more than one right wording
 DRAWN_TOPICS = tuple(topic for topic in TOPICS if topic not in FREE_TOPICS | {"reading"})  # as many as wanted
 NUM_CHOICES = 4
+STEPS_KEPT = 0.5  # of the reference's, from which on a chain counts as gone through
 POOL = 120  # fresh problems of a topic whose answers serve as wrong ones
 POOL_SEED = 90_001  # far from the seeds of the corpora
 WEEKDAYS = frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"])
@@ -78,6 +84,7 @@ class Item:
     question: str
     gold: str
     choices: tuple[str, ...] = ()  # multiple choice: the right answer among wrong ones, in seeded order
+    chain: str = ""  # the reference's reasoning
 
 
 def shape(answer: str) -> str:
@@ -114,7 +121,7 @@ def _eligible(task: TaskData, num_items: int) -> list[Item]:
     more = further_conversations(DRAWN_TOPICS, max(0, -(-missing // len(DRAWN_TOPICS))), drawn)
     trained = {c.messages[0].content for c in task.sft}
     return [
-        Item(c.id, c.topic, c.messages[0].content, _answer(c))
+        Item(c.id, c.topic, c.messages[0].content, _answer(c), chain=split_think(c.messages[1].content)[0])
         for c in (*task.sft_heldout, *more)
         if c.topic not in FREE_TOPICS and normalise(_answer(c)) and c.messages[0].content not in trained
     ]
@@ -208,6 +215,40 @@ def correct(record: AbilityRecord) -> float:
     raise RecordError(f"record {record.id}: lm-eval left no score; remove the line and continue the run")
 
 
+def reasoned(record: AbilityRecord) -> float:
+    """1.0 or 0.0: one think that goes through half of the reference's steps or more, and the right answer."""
+    found = parse(tuple(_parts(record.output)))
+    well = found.well_formed and bool(record.chain)
+    well = well and chain_kept(found.steps, sentences(record.chain)) >= STEPS_KEPT
+    return float(well and matches(record.output, record.gold))
+
+
+def _parts(output: str) -> Iterator[Part]:
+    """Of a text with its control tokens spelt out."""
+    for piece in re.split("(" + "|".join(map(re.escape, CONTROL_TOKENS)) + ")", output):
+        if piece:
+            yield Part("control" if piece in CONTROL_TOKENS else "text", piece)
+
+
+def items_reasoned(records: Sequence[AbilityRecord], arm: AbilityArm) -> Sample:
+    """What was reasoned through, item by item, of one method's arm."""
+    right = items_right(records, arm, GENERATION)
+    kept = [record for record in records if record.arm == arm and record.task == GENERATION]
+    return replace(right, values=np.array([reasoned(record) for record in kept], dtype=np.float64))
+
+
+def reasoning_kept(records: Sequence[AbilityRecord]) -> Estimate:
+    """Of the problems that the model before the fit reasoned through, the share that it still does."""
+    before, after = items_reasoned(records, "before"), items_reasoned(records, "after")
+    had = {item for item, value in zip(before.items, before.values, strict=True) if value}
+    kept = np.array([item in had for item in after.items], dtype=bool)
+    if not kept.any():
+        return missing("the model before the fit reasons through no problem" if len(after) else NOT_RUN)
+    ids = tuple(item for item in after.items if item in had)
+    seeds = tuple(seed for seed, item in zip(after.seeds, after.items, strict=True) if item in had)
+    return estimate(Sample(after.values[kept], ids, seeds, ids))
+
+
 def items_right(records: Sequence[AbilityRecord], arm: AbilityArm, task: str = MULTIPLE_CHOICE) -> Sample:
     """Right or wrong, item by item, of one method's arm. Every item is a cluster of its own."""
     kept = [record for record in records if record.arm == arm and record.task == task]
@@ -251,6 +292,9 @@ def ability_metrics(records: Sequence[AbilityRecord]) -> dict[str, Estimate]:
     for arm in in_context:
         found = missing(NO_BANK) if no_vectors else estimate(items_right(records, arm))
         metrics[f"ability/{arm}"] = found
+    for arm in fits:
+        metrics[f"ability/{arm}/reasoned"] = estimate(items_reasoned(records, arm))
+    metrics["ability/reasoning_kept"] = reasoning_kept(records)
     metrics["ability/memory_change"] = change("with_memory", "after", MULTIPLE_CHOICE)
     return metrics
 

@@ -86,7 +86,8 @@ def run_ability(
         if stage.task == GENERATION:
             lm = harness.ChatLM(stage.backbone, 4 * batch_size)
             outputs = harness.answer_freely(lm, questions, max_new_tokens)
-            return [record(item, output=output) for item, output in zip(questions, outputs, strict=True)]
+            pairs = zip(questions, outputs, strict=True)
+            return [record(item, output=output, chain=item.chain) for item, output in pairs]
         plain = harness.PlainLM(stage.backbone, batch_size)
         scored = harness.score_named(plain, stage.task, (named_tasks or {})[stage.task], seed, num_items)
         return [record(item, score=score) for item, score in scored]

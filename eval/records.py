@@ -100,6 +100,7 @@ class AbilityRecord:
     choices: tuple[str, ...] = ()  # multiple choice: gold is one of them
     log_likelihoods: tuple[float, ...] = ()  # nats, one a choice
     output: str = ""  # generation: the text up to the stop token, control tokens included
+    chain: str = ""  # generation: the reference's reasoning
     memory_id: str = ""  # with_memory: whose vector was in context
     score: float | None = None  # lm-eval tasks by name: in [0, 1], as lm-eval scored the item
 

@@ -159,6 +159,7 @@ ROWS: tuple[Row, ...] = (
     Row("lifecycle/growth_hit_change", "hit@1, by growth", "share", "lifecycle", "change of hit@1 once the bank is filled; below 0 is harm"),
     Row("ability/before", "before the fit", "share", "ability", "held-out general tasks, the untouched model"),
     Row("ability/after", "after the fit", "share", "ability", "the same tasks, the method in place"),
+    Row("ability/reasoning_kept", "reasoning kept", "share", "ability", "of the ordinary problems that the model before the fit reasoned through to the right answer, those that it still does"),
     Row("ability/with_memory", "a memory in context", "share", "ability", "the same tasks, a memory vector sitting in context"),
 )
 # fmt: on

@@ -360,7 +360,7 @@ UNITS = (  # larger unit, smaller unit, how many of the smaller make one of the 
 
 def _units(rng: random.Random) -> Problem:
     large, small, factor = rng.choice(UNITS)
-    count = rng.randint(2, 19)
+    count = rng.randint(2, 49)
     to_small = rng.random() < 0.5
     value, unit, target = (count, large, small) if to_small else (count * factor, small, large)
     question = rng.choice(

@@ -18,6 +18,8 @@ from eval.ability import (
     generation_items,
     items_right,
     multiple_choice_items,
+    reasoned,
+    reasoning_kept,
     shape,
 )
 from eval.records import AbilityArm, AbilityRecord, RecordError
@@ -210,3 +212,42 @@ def test_h4_is_about_recall_and_both_tasks() -> None:
     ]
     assert judge_all([], [], abilities=mixed)["H4"].outcome == "refuted"
     assert ability_evidence([]) == ({}, "")
+
+
+CHAIN = "First 12 plus 10 is 22. Then adding the remaining 3 gives 25."
+REASONED = f"<think>\n{CHAIN}\n</think>\n25"
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        (REASONED, 1.0),
+        ("<think>\nFirst 12 plus 10 is 22.\n</think>\n25", 1.0),  # half of the steps
+        (REASONED[:-2] + "26", 0.0),  # another answer
+        ("<think>\nI simply know it.\n</think>\n25", 0.0),  # none of the steps
+        (REASONED.replace("</think>\n", ""), 0.0),  # never closed
+        ("25", 0.0),  # nothing is thought
+        (f"<think>\n<recall>{CHAIN}</recall>\n</think>\n25", 0.0),  # recalled, not reasoned
+        (REASONED.replace("22.", "22. <recall>"), 0.0),
+    ],
+)
+def test_what_counts_as_reasoned(output: str, expected: float) -> None:
+    record = AbilityRecord("sft", 0, "after", GENERATION, "i", "12 + 13?", "25", output=output, chain=CHAIN)
+    assert reasoned(record) == expected
+
+
+def test_reasoning_kept_is_of_what_the_base_reasoned() -> None:
+    """Of ten problems the base reasons through six; the fit through three of these and two others."""
+
+    def records(arm: AbilityArm, right: range) -> list[AbilityRecord]:
+        said = [REASONED if n in right else "no" for n in range(10)]
+        return [
+            AbilityRecord("sft", 0, arm, GENERATION, f"i{n}", "q", "25", output=text, chain=CHAIN)
+            for n, text in enumerate(said)
+        ]
+
+    found = reasoning_kept([*records("before", range(6)), *records("after", range(3, 8))])
+    assert (found.value, found.n) == (0.5, 6)
+    assert found.low is not None and found.low < 0.5
+    nothing = reasoning_kept([*records("before", range(0)), *records("after", range(3))])
+    assert nothing.value is None and "no problem" in nothing.reason
