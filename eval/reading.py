@@ -23,7 +23,7 @@ from methods.rag import Passage, open_book
 from methods.warm_up import marked_text
 from tasks.base import QA, Message, TaskData
 from tasks.keys import is_correct
-from tasks.reading import ask, draw_passage, reasoning, rules
+from tasks.reading_rules import ask, draw_passage, reasoning, rules
 
 Way = Literal["recited", "in the prompt"]
 WAYS: tuple[Way, ...] = ("recited", "in the prompt")

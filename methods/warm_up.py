@@ -1,6 +1,6 @@
 """What a base learns once, before any rulebook: to think, to read, to decline, and to leave ordinary talk alone.
 
-Short rules (`tasks.reading`) and ordinary problems (`tasks.think_sft`), in the one answer format. A rule stands
+Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A rule stands
 
     recited    in the think, as a recalled or a memorised clause does, bare or behind <recall>; given, not learnt
     open book  in the prompt among others, near misses first, as RAG sets them; the think begins with it
@@ -25,7 +25,7 @@ from methods.rag import open_book
 from methods.sft import sft_sample
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Message
 from tasks.chains import pointed
-from tasks.reading import Fact, Passage, Rule, ask, draw_passage, reasoning, rules
+from tasks.reading_rules import Fact, Passage, Rule, ask, draw_passage, reasoning, rules
 from tasks.think_sft import general_conversations
 
 PASSAGES = 64  # rules an epoch

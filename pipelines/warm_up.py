@@ -27,7 +27,7 @@ from methods.warm_up import WarmUpData
 from pipelines.cli import main_with
 from pipelines.progress import Display, quiet_libraries
 from pipelines.run import write_json
-from tasks.reading import RULES, rules
+from tasks.reading_rules import RULES, rules
 from tasks.registry import load_task
 
 CURVE_EVERY = 200_000  # tokens between two points of the curve

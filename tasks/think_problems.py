@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.reading import (
+from tasks.reading_rules import (
     ASKERS,
     Fact,
     Passage,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from tasks.base import Conversation, Message, TaskError, assistant_content
-from tasks.reading import held_out
+from tasks.reading_rules import held_out
 from tasks.think_problems import DATA, Form, Problem, makers_of, whole_passages
 from tasks.think_problems import TOPICS as DRAWN
 

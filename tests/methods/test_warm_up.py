@@ -12,7 +12,7 @@ from methods.chat import IGNORE, Sample
 from methods.examples import Example
 from methods.warm_up import PASSAGES, WarmUpData, recited
 from tasks.base import NO_CLAUSE_ANSWER, Message
-from tasks.reading import rules
+from tasks.reading_rules import rules
 
 EXAMPLE = Example((Message("user", "How long?"),), "m", "A film stays 7 days.", "It says 7 days.", "7 days")
 SOURCES = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks.reading import ASKERS, FIRST_NAMES, Rule, ask, draw_passage, reasoning, rules
+from tasks.reading_rules import ASKERS, FIRST_NAMES, Rule, ask, draw_passage, reasoning, rules
 from tasks.think_sft import draw_problems, final_answer, general_conversations, reading_conversations
 
 DATA = Path(__file__).parents[2] / "tasks" / "data"

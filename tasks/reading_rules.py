@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-RULES = Path(__file__).parent / "data" / "general" / "reading"
+RULES = Path(__file__).parent / "data" / "general" / "reading_rules"
 ASKERS = ("Anna", "Ben", "Clara", "David", "Ella", "Felix", "Greta", "Hugo", "Iris", "Jonas", "Lena", "Oscar")
 FIRST_NAMES = (  # of the people in rules; none of them is in ASKERS
     "Ada", "Bojan", "Mirela", "Tobias", "Wanda", "Kofi", "Priya", "Leandro", "Sunniva", "Edda", "Farah", "Gwen",
