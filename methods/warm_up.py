@@ -1,6 +1,6 @@
 """What a base learns once, before any rulebook: to think, to read, to decline, and to leave ordinary talk alone.
 
-Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A rule stands
+Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A rule is
 
     recited    in the think, as a recalled or a memorised clause does, bare or behind <recall>; given, not learnt
     open book  in the prompt among others, near misses first, as RAG sets them; the think begins with it
