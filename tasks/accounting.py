@@ -18,6 +18,7 @@ from tasks.sections import Document, Problem
 
 MOST_LOST = 0.001  # share of a file's characters that may be missing without a line that says so
 IN_CLAUSES = "in clauses"
+_HYPHEN = re.compile(r"(?<=[^\W\d_])[-\u2010\u2011]\s*(?=[^\W\d_])")
 _WORD = re.compile(r"[^\W_]+|[%€$£¥°§±≤≥]")
 
 
@@ -49,7 +50,9 @@ class Account:
 
 def words(text: str) -> Counter[str]:
     """Words and numbers, each with how often it stands there; ligatures and cases folded."""
-    return Counter(_WORD.findall(split_characters(unicodedata.normalize("NFKC", text).lower().replace("\u00ad", ""))))
+    text = unicodedata.normalize("NFKC", text).lower().replace("\u00ad", "")
+    text = _HYPHEN.sub("", text)  # at a line's end nobody can tell whether the word has it
+    return Counter(_WORD.findall(split_characters(text)))
 
 
 def accounts(documents: Sequence[Document], pieces: Cut) -> Iterator[Account]:

@@ -289,6 +289,9 @@ class _Reader:
         if self.styles.run_is(run, "vanish") and words.strip():
             self.built.leave("hidden text", words)
             return
+        if words.strip() and (self.styles.run_is(run, "strike") or self.styles.run_is(run, "dstrike")):
+            self.built.leave("struck-through text", words)
+            return
         if words.strip():
             self.bold.append(self.styles.run_is(run, "b"))
         yield words

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from tasks.sections import Builder, Document, clean
+from tasks.sections import ENDS, Builder, Document, clean
 from tasks.tables import Cell, grid_rows, is_layout
 from tasks.text_files import read_lines, read_whole
 
@@ -192,7 +192,8 @@ class _Page:
         elif name == "dt":
             self.flush()
             self.children(element)
-            if self.text and clean("".join(self.text))[-1:].isalnum():
+            term = clean("".join(self.text))
+            if term and term[-1] not in ENDS:
                 self.text.append(":")
             self.flush()
         elif name in _BLOCKS:
@@ -217,7 +218,7 @@ class _Page:
 
     def _heading(self, element: Any) -> str:
         """A heading's words without the link to itself."""
-        return " ".join(part for part in _texts(element, self._is_permalink) if part)
+        return "".join(_texts(element, self._is_permalink))
 
     def _is_permalink(self, element: Any) -> bool:
         if element.tag != "a":
@@ -295,7 +296,7 @@ class _Page:
         return blocks > 2 and len(cell.text_content().split()) > 40
 
     def _cell(self, cell: Any) -> str:
-        return clean(" ".join(_texts(cell, self._left_in_cell)))
+        return clean("".join(_texts(cell, self._left_in_cell)))
 
     def _left_in_cell(self, element: Any) -> bool:
         if element.tag == "table":
@@ -328,6 +329,8 @@ class _Page:
             return "hidden text"
         if name == "del":
             return "deleted text"
+        if name in ("s", "strike") or "line-through" in element.get("style", ""):
+            return "struck-through text"
         if name in _CONTROLS:
             return "controls of forms"
         if name in ("rt", "rp"):
@@ -385,11 +388,8 @@ class _Page:
             parts = [note]
         number = re.search(r"\d{1,3}", (note.get("data-number") or "") + note.text_content())
         label = f"[{number[0]}]" if number and note.tag != "li" else ""
-        self.mark = (label, 9)
-        for part in parts:
-            self.children(part)
-            self.flush()
-        self.mark = None
+        whole = " ".join("".join(_texts(part, self._left_in_cell)) for part in parts)
+        self.built.item(re.sub(r"^\s*\[?\d{1,3}\]?\s+", "", whole), _line(note), label, 9)
         self.done |= {note, *parts}
 
 
@@ -454,14 +454,13 @@ def _seen_text(element: Any) -> str:
 
 def _line(element: Any) -> int:
     """The line of an element; of Markdown the one that its parser has noted."""
+    line = int(element.sourceline or 1)
     while element is not None:
         noted = element.get("data-line") if isinstance(element.tag, str) else None
         if noted:
             return int(noted)
-        if element.getparent() is None or not element.getroottree().getroot().get("data-markdown"):
-            break
         element = element.getparent()
-    return int(getattr(element, "sourceline", 1) or 1)
+    return line
 
 
 def _rows(table: Any) -> Iterator[Any]:

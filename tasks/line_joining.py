@@ -40,6 +40,8 @@ def joined(text: str, line: str, known: frozenset[str]) -> str:
         return f"{body}-{line}" if compound and head + tail not in known else body + line
     if text[-1] in _HYPHENS and re.search(rf"\w[{_HYPHENS}]$", text) and line[0].isalnum():
         return f"{text[:-1]}-{line}"
+    if re.search(r"\w/$", text) and line[0].isalnum():
+        return text + line
     if re.match(_CJK, line) and re.search(f"{_CJK}$", text):
         return text + line
     return f"{text} {line}"

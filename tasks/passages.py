@@ -10,6 +10,7 @@ from tasks.sections import ENDS, Block, Passage, Section, Unit, name_of
 
 MOST_WORDS = 80  # a list is kept together up to this length, and then parted between its items
 MOST_OPENING = 30  # words of an opening that are said again where its list was parted
+NOTE_LEVEL = 9  # of a footnote among list items
 LEAST_WORDS = 4  # less says nothing by itself
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|cf|vs|approx|ca|Dr|Mr|Mrs|Ms|Prof|St|No|Nos|Nr|Art|Sec|Fig|Inc|Ltd|Co|etc)\.$"
@@ -97,14 +98,19 @@ def _passages(blocks: Sequence[Block]) -> list[Passage]:
     while n < len(blocks):
         opening = blocks[n]
         depth = opening.level if opening.kind == "item" else 0
-        last = n
-        if _opens(opening):
-            while last + 1 < len(blocks) and blocks[last + 1].kind == "item" and blocks[last + 1].level > depth:
-                last += 1
-            while last + 1 < len(blocks) and blocks[last].text[-1] in ":：":
-                last += 1
-        found += _joined(blocks[n : last + 1])
-        n = last + 1
+        group, notes = [opening], list[Block]()
+        n += 1
+        while n < len(blocks) and _opens(opening):
+            block = blocks[n]
+            if block.level == NOTE_LEVEL and block.kind == "item":
+                notes.append(block)
+            elif group[-1].text[-1] in ":：" or (block.kind == "item" and block.level > depth):
+                group.append(block)
+            else:
+                break
+            n += 1
+        found += _joined(group)
+        found += [passage for note in notes for passage in _joined([note])]
     return found
 
 

@@ -65,10 +65,15 @@ def _outline(pdf: object) -> dict[tuple[int, str], int]:
             target = mark.get_dest()
             page = None if target is None else target.get_index()
             if page is not None:
-                found[page + 1, _letters(mark.get_title())] = mark.level + 1
+                found[page + 1, _letters(_without_number(mark.get_title()))] = mark.level + 1
         except Exception:  # a bookmark that leads nowhere says nothing  # noqa: S112
             continue
     return found
+
+
+def _without_number(title: str) -> str:
+    """A title without the number before it, which bookmarks may lack."""
+    return re.sub(r"^\s*(?:[A-Z]|\d{1,3})(?:\.\d{1,3})*\.?\s+", "", title)
 
 
 def _letters(text: str) -> str:
@@ -179,13 +184,17 @@ class _Reader:
         n = 0
         while n < len(self.lines):
             line = self.lines[n]
+            if self._is_chapter_mark(n):
+                self.built.leave("running heads and feet", line.text)
+                n += 1
+                continue
             level, num_lines = self._heading(n)
             if level:
                 self.flush()
                 whole = ""
                 for one in self.lines[n : n + num_lines]:
                     whole = joined(whole, one.text, self.known)
-                sure = (line.page, _letters(whole)) in self.outline
+                sure = (line.page, _letters(_without_number(whole))) in self.outline
                 self.built.heading(level, self._take_notes(line.page, whole), line.page, sure=sure)
                 self.flush()
                 n += num_lines
@@ -196,8 +205,8 @@ class _Reader:
             self._add(n)
             n += 1
         self.flush()
-        for (_, number), text in self.notes.items():  # whose mark was not found
-            self.built.item(NOTE.sub(r"\1", text), self.lines[-1].page if self.lines else 1, f"[{number}]", 9)
+        for (page, number), text in self.notes.items():  # whose mark was not found
+            self.built.item(NOTE.sub(r"\1", text), page, f"[{number}]", 9)
 
     def flush(self) -> None:
         text, held, self.text, self.held = self.text, self.held, "", []
@@ -211,6 +220,7 @@ class _Reader:
             else:
                 self.built.paragraph(text, held[0].page)
         self.mark = None
+        noted += [one for one in self.notes if held and one[0] < held[0].page and one not in noted]
         for page, number in noted:
             note = self.notes.pop((page, number), "")
             self.built.item(NOTE.sub(r"\1", note), page, f"[{number}]", 9)
@@ -231,12 +241,12 @@ class _Reader:
         """(level, lines) of a heading that begins here; (0, 0) where none does."""
         line = self.lines[n]
         whole = ""
-        for count in (1, 2, 3):
+        for count in (1, 2, 3, 4):
             if n + count > len(self.lines) or self.lines[n + count - 1].page != line.page:
                 break
             whole = joined(whole, self.lines[n + count - 1].text, self.known)
-            level = self.outline.get((line.page, _letters(NOTE.sub("", whole))))
-            if level and len(whole) <= 160 and line.size >= 0.98 * self.body:
+            level = self.outline.get((line.page, _letters(_without_number(NOTE.sub("", whole)))))
+            if level and len(whole) <= 300 and line.size >= 0.98 * self.body:
                 return level, count
         depth = max(self.outline.values(), default=0)
         if line.size in self.larger and len(line.text) <= 120:
@@ -248,12 +258,25 @@ class _Reader:
                 count += 1
             return (depth + level if depth else level), count
         ended = not self.text or self.text[-1] in ".!?:;…"
+        if depth:
+            return 0, 0  # the file's bookmarks name its headings
         alone = ended and len(line.cells) == 1 and self._stands_alone(n)
         if alone and NUMBERED.match(line.text) and n not in self.starts and heading_level(line.text):
             return depth + len(self.larger) + heading_level(line.text), 1
         if alone and (line.bold or line.text.isupper()) and heading_level(line.text):
             return depth + len(self.larger) + 1, 1
         return 0, 0
+
+    def _is_chapter_mark(self, n: int) -> bool:
+        """`CHAPTER` or `FIFTEEN` in capitals above the title that a bookmark names."""
+        line = self.lines[n]
+        if not line.text.isupper() or len(line.text.split()) > 3 or (n and self.lines[n - 1].page == line.page and n > 1
+            and self.lines[n - 2].page == line.page):
+            return False
+        return any(
+            following.page == line.page and self._heading(n + ahead)[0] == 1
+            for ahead, following in enumerate(self.lines[n + 1 : n + 3], start=1)
+        )
 
     def _stands_alone(self, n: int) -> bool:
         """Whether a line is set apart from the one before it, and short."""
@@ -272,17 +295,21 @@ class _Reader:
         if n in self.starts:
             mark, end = self.starts[n]
             self.flush()
-            self.mark = (mark, 1 + int(line.x0 > self.left_of(line) + 2.5 * self.body))
+            self.mark = (mark, 1 + int(line.x0 > line.left + 2.5 * self.body))
             self.text, self.held = line.text[end:], [line]
             return
-        if self.held and self._begins(line):
+        if self.held and self._is_term(line):
+            self.text += ":"
+            self.flush()
+        elif self.held and self._begins(line):
             self.flush()
         self.text = joined(self.text, line.text, self.known)
         self.held.append(line)
 
-    def left_of(self, line: Line) -> float:
-        """The left edge of a line's column."""
-        return line.left
+    def _is_term(self, line: Line) -> bool:
+        """Whether the bold line that is held names what the line below it explains."""
+        alone = len(self.held) == 1 and self.held[0].bold and not line.bold and self.text[-1:] not in ENDS
+        return alone and line.x0 > self.held[0].x0 + 0.8 * line.size and line.page == self.held[0].page
 
     def _begins(self, line: Line) -> bool:
         """Whether a line begins a paragraph behind the one that is held."""
@@ -291,7 +318,10 @@ class _Reader:
         if abs(line.size - last.size) > 0.1 * last.size or line.turned != last.turned:
             return True
         if (line.page, line.column) != (last.page, last.column):
-            return ended or BULLET.match(line.text) is not None
+            outside = self.mark is not None and line.column == last.column and line.x0 < self.held[0].x0 - line.size
+            return outside or ended or BULLET.match(line.text) is not None
+        if line.fixed and last.fixed and 0 < last.y - line.y < 3 * line.size:
+            return False  # code, with empty lines in it
         if line.turned or line.y > last.y + 1 or self._is_apart(last, line):
             return True
         if line.bold != last.bold and ended:

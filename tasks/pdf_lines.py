@@ -10,10 +10,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NOTE = re.compile("\ue000(\\d{1,3})\ue001")  # raised digits: of a footnote, or a power
+_BOLD = re.compile(r"bold|black|heavy|semib|-bd|cmbx|-demi", re.IGNORECASE)
+_FIXED = re.compile(r"mono|courier|typewriter|consol|cmtt|code|menlo|fixed", re.IGNORECASE)
 _GUTTER = 1.3  # white space that parts two pieces of a line, in heights of its letters
 _LEAST_LINES = 3  # on both sides of a gutter that parts columns
 
@@ -29,6 +31,7 @@ class Line:
     x1: float
     size: float  # of most of its letters
     bold: bool = False
+    fixed: bool = False  # letters of one width, as of code
     turned: int = 0  # quarter turns
     column: int = 0  # counted in reading order
     left: float = 0.0  # edges of its column
@@ -89,7 +92,7 @@ def _letters(textpage: Any, count: int) -> Iterator[_Letter | None]:
             size_of = size
             ok = raw.FPDFText_GetMatrix(textpage, n, matrix)
             scale = math.sqrt(abs(matrix.a * matrix.d - matrix.b * matrix.c)) if ok else 1.0
-        turned = round(angle / (math.pi / 2)) % 4
+        turned = -round(angle / (math.pi / 2)) % 4  # pdfium counts clockwise
         text = {2: "-", 0xFFFE: "-", 0: "\ufffd", 0xAD: "-"}.get(code) or (chr(code) if code < 0x110000 else "\ufffd")
         if 0xD800 <= code < 0xE000:
             text = "\ufffd"
@@ -147,6 +150,8 @@ def _piece(run: Sequence[_Letter], textpage: Any, page: int) -> Line:
             raised = ""
         if letter is not None:
             parts.append(letter.text)
+    middle = next((letter for letter in seen if letter.text.isalpha()), seen[0])
+    fonts = [_font(textpage, letter.index) for letter in (middle, seen[-1])]
     return Line(
         text=" ".join("".join(parts).split()),
         page=page,
@@ -154,18 +159,18 @@ def _piece(run: Sequence[_Letter], textpage: Any, page: int) -> Line:
         x0=seen[0].x,
         x1=seen[-1].x1,
         size=size,
-        bold=_is_bold(textpage, seen[0].index) and _is_bold(textpage, seen[-1].index),
+        bold=all(_BOLD.search(font) for font in fonts),
+        fixed=all(_FIXED.search(font) for font in fonts),
         turned=seen[0].turned,
     )
 
 
-def _is_bold(textpage: Any, index: int) -> bool:
+def _font(textpage: Any, index: int) -> str:
     import pypdfium2.raw as raw
 
     buffer, flags = ctypes.create_string_buffer(128), ctypes.c_int()
     raw.FPDFText_GetFontInfo(textpage, index, buffer, 128, flags)
-    name = buffer.value.decode("utf-8", errors="replace")
-    return bool(re.search(r"bold|black|heavy|semib|-bd|cmbx|,b", name, re.IGNORECASE))
+    return buffer.value.decode("utf-8", errors="replace")
 
 
 # ------------------------------------------------------------------------------------- reading order
@@ -178,16 +183,17 @@ def _in_order(pieces: Sequence[Line], first_column: int) -> list[Line]:
     for part in _parts(sorted(pieces, key=lambda piece: (-piece.y, piece.x0))):
         left, right = min(piece.x0 for piece in part), max(piece.x1 for piece in part)
         for row in _rows(part):
-            cells = tuple(piece.text for piece in row)
+            cells = tuple(piece.text for piece in row if not NOTE.fullmatch(piece.text))
             found.append(
                 Line(
-                    text=" ".join(cells),
+                    text=" ".join(piece.text for piece in row),
                     page=row[0].page,
                     y=row[0].y,
                     x0=row[0].x0,
                     x1=row[-1].x1,
                     size=Counter({piece.size: len(piece.text) for piece in row}).most_common(1)[0][0],
                     bold=all(piece.bold for piece in row),
+                    fixed=all(piece.fixed for piece in row),
                     turned=row[0].turned,
                     column=column,
                     left=left,
@@ -207,12 +213,23 @@ def _rows(pieces: Sequence[Line]) -> Iterator[list[Line]]:
             rows[-1].append(piece)
         else:
             rows.append([piece])
-    for row in rows:
+    for above, row in zip(rows, rows[1:], strict=False):
+        if all(_is_raised(piece, row[0]) for piece in above):
+            row += [replace(piece, text=f"\ue000{piece.text}\ue001") for piece in above]
+            above.clear()
+    for row in filter(None, rows):
         row.sort(key=lambda piece: piece.x0)
+        main = max(row, key=lambda piece: (piece.size, len(piece.text)))
+        row[:] = [replace(p, text=f"\ue000{p.text}\ue001") if _is_raised(p, main) else p for p in row]
         while len(row) > 1 and len(row[0].text) <= 5 and not row[0].text.isalpha():
-            joined = Line(**{**row[1].__dict__, "text": f"{row[0].text} {row[1].text}", "x0": row[0].x0})
-            row[:2] = [joined]
+            row[:2] = [replace(row[1], text=f"{row[0].text} {row[1].text}", x0=row[0].x0)]
         yield row
+
+
+def _is_raised(piece: Line, below: Line) -> bool:
+    """Whether a piece is a footnote's number that belongs to the line below it."""
+    small = piece.size < 0.85 * below.size and 0.1 * below.size < piece.y - below.y < 0.6 * below.size
+    return small and re.fullmatch(r"\d{1,3}", piece.text) is not None
 
 
 def _parts(pieces: Sequence[Line]) -> Iterator[list[Line]]:

@@ -185,7 +185,8 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
                 found[n] = (marks[n].text, marks[n].end)
     for n, match in bullets.items():
         same = [m for m in bullets if m != n and numbers[m] == numbers[n]]
-        alone = lines[n][match.end() : match.end() + 1].isdigit() and not same
+        is_sign = match.group().strip() in "-+*–·"  # which may be a minus or a dash as well
+        alone = is_sign and lines[n][match.end() : match.end() + 1].isdigit() and not same
         if not alone and (free(n) or same):
             found[n] = ("", match.end())
     return found
