@@ -81,7 +81,7 @@ def _account(document: Document, cut: dict[str, list[Clause]]) -> Account:
     for left in document.left:
         texts.setdefault(left.kind, []).append(left.text)
     missing = words(document.raw)
-    visible = _size(missing)
+    visible, source = _size(missing), frozenset(missing)
     parts: list[tuple[str, int]] = []
     spare: dict[str, Counter[str]] = {}
     for kind, held in texts.items():
@@ -91,8 +91,9 @@ def _account(document: Document, cut: dict[str, list[Clause]]) -> Account:
         spare[kind] = there - taken
         parts.append((kind, _size(taken)))
     counts = dict(parts)
+    made = frozenset(words(" ".join(text for held in texts.values() for text in held)))
     for kind, others in spare.items():  # words that one of the two readings parts and the other does not
-        counts[kind] += _size(_tiled(missing, others))
+        counts[kind] += _size(_tiled(missing, others, source, made))
     return Account(
         file=document.file,
         visible=visible,
@@ -107,16 +108,19 @@ def _size(counts: Counter[str]) -> int:
     return sum(len(word) * count for word, count in counts.items())
 
 
-def _tiled(missing: Counter[str], others: Counter[str]) -> Counter[str]:
-    """Takes out of `missing` what consists of words in `others`, or makes one of them up; returns it."""
+def _tiled(missing: Counter[str], others: Counter[str], source: frozenset[str], made: frozenset[str]) -> Counter[str]:
+    """Takes out of `missing` what consists of words in `others`, or makes one of them up; returns it.
+
+    source, made: the words of both readings; of what a word consists, one piece has to be without its match.
+    """
     taken: Counter[str] = Counter()
     for word in list(missing):
-        while missing[word] and (pieces := _tiling(word, others)):
+        while missing[word] > 0 and (pieces := _tiling(word, others, made)):
             others.subtract(pieces)
             missing[word] -= 1
             taken[word] += 1
-    for word in list(others):
-        while others[word] > 0 and (pieces := _tiling(word, missing)):
+    for word in list(others) if +missing else ():
+        while others[word] > 0 and (pieces := _tiling(word, missing, source)):
             missing.subtract(pieces)
             others[word] -= 1
             taken.update(pieces)
@@ -125,19 +129,24 @@ def _tiled(missing: Counter[str], others: Counter[str]) -> Counter[str]:
     return taken
 
 
-def _tiling(word: str, pieces: Counter[str]) -> list[str]:
-    """Pieces (two or more, each as often as it is there) that make up a word; [] where none do."""
+def _tiling(word: str, pieces: Counter[str], known: frozenset[str]) -> list[str]:
+    """Those of `pieces` that make up a word together with known words; [] where they do not."""
     found: list[str] = []
     used: Counter[str] = Counter()
-    rest = word
-    while rest:
-        ends = (end for end in range(len(rest) - (not found), 0, -1) if pieces[rest[:end]] > used[rest[:end]])
-        end = next(ends, 0)
+    begin = 0
+    while begin < len(word):
+        ends = range(len(word) - (begin == 0), begin, -1)
+        end = next((end for end in ends if pieces[word[begin:end]] > used[word[begin:end]]), 0)
+        if end:
+            found.append(word[begin:end])
+            used[word[begin:end]] += 1
+        else:
+            end = next((end for end in ends if end - begin > 1 and word[begin:end] in known), 0)
+            if not end and word[begin].isdigit():
+                end = begin + 1
         if not end:
             return []
-        found.append(rest[:end])
-        used[rest[:end]] += 1
-        rest = rest[end:]
+        begin = end
     return found
 
 

@@ -72,9 +72,8 @@ def grouped(listed: Iterable[Problem]) -> Iterator[str]:
         yield f"{members[0]} (and {len(places)} more like it: {members[0].unit}s {more})"
 
 
-def account_lines(found: local.Local, everything: bool) -> Iterator[str]:
+def account_lines(listed: Sequence[accounting.Account], everything: bool) -> Iterator[str]:
     """Where the characters of each file went; files of which all stands in clauses come last and may be summed."""
-    listed = list(accounting.accounts(found.folder.documents, found.cut))
     whole = [one for one in listed if len(one.parts) == 1 and not one.lost and not one.num_pictures]
     others = [one for one in listed if one not in whole]
     shown_whole = whole if everything or len(listed) <= SHOWN else []
@@ -154,7 +153,9 @@ def question_lines(task: TaskData, found: local.Local | None) -> Iterator[str]:
     yield f"Coverage   {len(tested)} of {total} clauses have a test question{share}, {cued} have training ones"
 
 
-def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
+def problem_lines(
+    found: local.Local, accounts: Sequence[accounting.Account], everything: bool
+) -> Iterator[str]:
     """Everything that was skipped, left out or refused, then notes; each with its file and line."""
     folder, pieces, drawn = found.folder, found.cut, found.questions
     reports: list[tuple[str, list[Problem]]] = [
@@ -164,7 +165,7 @@ def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
             "Inside files that were read",
             [*(p for document in folder.documents for p in document.problems), *pieces.notes],
         ),
-        ("Text that was lost", accounting.problems(accounting.accounts(folder.documents, pieces))),
+        ("Text that was lost", accounting.problems(accounts)),
         (
             "Exact duplicates, left out",
             [
@@ -213,8 +214,9 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
     lines.append(f"Licence    {task.licence}")
     lines.append(f"Source     {task.source} (version {task.version})")
     if found is not None:
-        lines += account_lines(found, everything)
-        lines += problem_lines(found, everything)
+        accounts = list(accounting.accounts(found.folder.documents, found.cut))
+        lines += account_lines(accounts, everything)
+        lines += problem_lines(found, accounts, everything)
     unsound, remarked = problems(task), remarks(task)
     if found is not None:  # documents say much that nobody asks for
         untested = [remark for remark in remarked if remark.endswith("it has no test question; write one")]

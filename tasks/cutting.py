@@ -26,7 +26,7 @@ CLAUSE_WORDS = (25, 80)
 MOST_WORDS = 240  # one sentence of more is a list or a table without stops, and no clause
 NEAR_DUPLICATE = 0.6  # clauses with this share of common words (numbers aside) are siblings ...
 MAX_FAMILY = 8  # ... unless so many are that it is a form, and not a choice
-_MARK = re.compile(r"(?:^|[:;,.]\s)[(\[]?[\w.]{1,6}[.)\]]$")  # "2." or "(a)" that a piece ends with
+_MARK = re.compile(r"(?:^|[:;,.]\s)[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivx]{2,4})[.)\]]$")  # "2." or "(a)" that a piece ends with
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def page_lines(page: Any, number: int) -> tuple[list[Line], str, int]:
     lines: list[Line] = []
     for turned in sorted({piece.turned for piece in pieces}):
         lines += _in_order([piece for piece in pieces if piece.turned == turned], len(lines))
-    raw = re.sub(r"[\u0002\ufffe]\s*", "-", raw).replace("\ufffd", " ").replace("\0", " ")
+    raw = re.sub(r"[\u0002\ufffe\ufffd\0]|(?<=\w)-(?=\s)", " ", raw)  # hyphens at line ends part words
     return lines, raw, num_bad
 
 

@@ -33,18 +33,19 @@ def encoding_of(path: Path) -> str:
         if b"\0" in head:  # before a line of it is taken for text in another encoding
             raise Unreadable(BINARY, 1 + head[: head.index(0)].count(b"\n"))
         decoder, lines, chunk = codecs.getincrementaldecoder("utf-8")(), 0, head
-        while chunk:
+        while True:
             try:
-                decoder.decode(chunk)
+                decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 if _is_western(path):
                     return "cp1252"
                 place = 1 + lines + error.object[: error.start].count(b"\n")
                 byte = f"byte 0x{error.object[error.start]:02x}"
                 raise Unreadable(f"is not UTF-8 ({byte}); save the file as UTF-8", place) from error
+            if not chunk:
+                return "utf-8"
             lines += chunk.count(b"\n")
             chunk = handle.read(CHUNK_BYTES)
-    return "utf-8"
 
 
 def _is_western(path: Path) -> bool:
