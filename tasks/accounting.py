@@ -44,7 +44,9 @@ class Account:
         if self.lost <= MOST_LOST * self.visible:
             return None
         words = ", ".join(map(repr, self.lost_words[:8]))
-        said = f"{self.lost:,} of its {self.visible:,} characters stand in no clause and in no part left out: {words}"
+        said = (
+            f"{self.lost:,} of its {self.visible:,} characters stand in no clause and in no part left out: {words}"
+        )
         return Problem(self.file, 0, "line", f"{said}; compare the clauses with the file")
 
 
@@ -108,7 +110,9 @@ def _size(counts: Counter[str]) -> int:
     return sum(len(word) * count for word, count in counts.items())
 
 
-def _tiled(missing: Counter[str], others: Counter[str], source: frozenset[str], made: frozenset[str]) -> Counter[str]:
+def _tiled(
+    missing: Counter[str], others: Counter[str], source: frozenset[str], made: frozenset[str]
+) -> Counter[str]:
     """Takes out of `missing` what consists of words in `others`, or makes one of them up; returns it.
 
     source, made: the words of both readings; of what a word consists, one piece has to be without its match.

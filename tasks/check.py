@@ -153,9 +153,7 @@ def question_lines(task: TaskData, found: local.Local | None) -> Iterator[str]:
     yield f"Coverage   {len(tested)} of {total} clauses have a test question{share}, {cued} have training ones"
 
 
-def problem_lines(
-    found: local.Local, accounts: Sequence[accounting.Account], everything: bool
-) -> Iterator[str]:
+def problem_lines(found: local.Local, accounts: Sequence[accounting.Account], everything: bool) -> Iterator[str]:
     """Everything that was skipped, left out or refused, then notes; each with its file and line."""
     folder, pieces, drawn = found.folder, found.cut, found.questions
     reports: list[tuple[str, list[Problem]]] = [

@@ -1,8 +1,8 @@
 """Cuts sections into clauses of about 25 to 80 words that end where a sentence ends.
 
-Whole passages are packed into that range; one that is longer is parted between sentences. That cutting is semantic-text-splitter's: it packs whole paragraphs, then whole sentences, into a range of
-lengths, counts in a unit that the caller defines, gives back positions in the text, is written in Rust, kept
-up, and needs nothing else. (langchain-text-splitters cuts by separators without a least length and draws in
+Whole passages are packed into that range; one that is longer is parted between sentences by
+semantic-text-splitter, which counts in a unit that the caller defines, gives back positions in the text, is
+written in Rust, kept up, and needs nothing else. (langchain-text-splitters cuts by separators without a least length and draws in
 langchain-core; chonkie wants a tokenizer; syntok and pysbd find sentences and leave the packing to the
 caller.) Its sentences are Unicode's, which end after "Dr." as well, so pieces that were parted inside a
 sentence are joined again here; a single sentence that is longer than the range stays whole.
@@ -26,7 +26,9 @@ CLAUSE_WORDS = (25, 80)
 MOST_WORDS = 240  # one sentence of more is a list or a table without stops, and no clause
 NEAR_DUPLICATE = 0.6  # clauses with this share of common words (numbers aside) are siblings ...
 MAX_FAMILY = 8  # ... unless so many are that it is a form, and not a choice
-_MARK = re.compile(r"(?:^|[:;,.]\s)[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivx]{2,4})[.)\]]$")  # "2." or "(a)" that a piece ends with
+_MARK = re.compile(
+    r"(?:^|[:;,.]\s)[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivx]{2,4})[.)\]]$"
+)  # "2." or "(a)" that a piece ends with
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def pieces(text: str, starts: Sequence[int] = (0,)) -> list[tuple[int, str]]:
 
 
 def _sentences(text: str, begin: int, behind: int) -> list[tuple[int, int]]:
-    """(start, end) of the pieces of a long passage; each ends where a sentence does, and none behind a list mark."""
+    """(start, end) of the pieces of a long passage; each ends with a sentence, and none with a list mark."""
     from semantic_text_splitter import TextSplitter
 
     spans: list[tuple[int, int]] = []

@@ -24,7 +24,8 @@ A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 MC = "{http://schemas.openxmlformats.org/markup-compatibility/2006}"
 _DELETED = frozenset(f"{W}{name}" for name in ("del", "moveFrom", "delText"))
 _NO_TEXT = frozenset(
-    f"{W}{name}" for name in ("instrText", "delInstrText", "pPr", "rPr", "sdtPr", "sectPr", "tblPr", "tblGrid", "trPr", "tcPr")
+    f"{W}{name}"
+    for name in ("instrText", "delInstrText", "pPr", "rPr", "sdtPr", "sectPr", "tblPr", "tblGrid", "trPr", "tcPr")
 )
 _SIGNS = {f"{W}tab": " ", f"{W}br": " ", f"{W}cr": " ", f"{W}ptab": " ", f"{W}noBreakHyphen": "-"}
 _PICTURES = re.compile(r"\}(?:drawing|pict|object)$")
@@ -181,7 +182,7 @@ class _Reader:
     # -------------------------------------------------------------------------------------- tables
 
     def table(self, element: Any) -> None:
-        rows = [row for row in _through(element, f"{W}tr")]
+        rows = list(_through(element, f"{W}tr"))
         cells = [list(_through(row, f"{W}tc")) for row in rows]
         if is_layout([[self._is_laid_out(cell) for cell in row] for row in cells]):
             for row in cells:
@@ -207,7 +208,9 @@ class _Reader:
                     text = _at(plain[row_index], at) if row_index < len(plain) else ""
                 else:
                     above[column] = len(plain)
-                head = not plain if not marked else properties is not None and is_on(properties.find(f"{W}tblHeader"))
+                head = (
+                    not plain if not marked else properties is not None and is_on(properties.find(f"{W}tblHeader"))
+                )
                 line.append(Cell(text, nested, wide, head=head and len(rows) > 1, place=self.place))
                 column += wide
             plain.append(line)
@@ -299,10 +302,14 @@ class _Reader:
     def _choice(self, element: Any) -> Any:
         """One of a pair's two forms: the first that can be read; the other says the same."""
         choices = [*element.iterfind(f"{MC}Choice"), *element.iterfind(f"{MC}Fallback")]
-        read = next((one for one in choices if any(True for _ in one.iter(f"{W}t"))), choices[0] if choices else element)
+        read = next(
+            (one for one in choices if any(True for _ in one.iter(f"{W}t"))), choices[0] if choices else element
+        )
         for other in choices:
             if other is not read:
-                self.built.leave("second forms for older programs", " ".join(t.text or "" for t in other.iter(f"{W}t")))
+                self.built.leave(
+                    "second forms for older programs", " ".join(t.text or "" for t in other.iter(f"{W}t"))
+                )
         return read
 
     def _leave_deleted(self, element: Any) -> None:

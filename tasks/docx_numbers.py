@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.counting import formed
+
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_CHINESE = "〇一二三四五六七八九"
-_ROMAN = (
-    (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"),
-    (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
-)  # fmt: skip
 
 
 def is_on(element: Any) -> bool:
@@ -156,7 +153,9 @@ class Numbers:
 
     def _abstract_id(self, list_id: str) -> str:
         abstract_id = _value(self._lists[list_id].find(f"{W}abstractNumId")) or ""
-        link = _value(self._abstract[abstract_id].find(f"{W}numStyleLink")) if abstract_id in self._abstract else None
+        link = (
+            _value(self._abstract[abstract_id].find(f"{W}numStyleLink")) if abstract_id in self._abstract else None
+        )
         for other_id, other in self._abstract.items():
             if link and _value(other.find(f"{W}styleLink")) == link:
                 return str(other_id)
@@ -202,26 +201,6 @@ class Numbers:
             return formed(value, "decimal" if legal else _value(other.find(f"{W}numFmt")) or "decimal")
 
         return re.sub(r"%(\d)", counter, _value(definition.find(f"{W}lvlText")) or "").strip()
-
-
-def formed(value: int, kind: str) -> str:
-    """A counter in one of Word's forms: `lowerLetter` 2 is "b", `upperRoman` 4 is "IV"."""
-    if kind.endswith("Letter") and value > 0:
-        sign = chr(ord("a") + (value - 1) % 26) * ((value - 1) // 26 + 1)
-    elif kind.endswith("Roman") and value > 0:
-        sign = ""
-        for worth, letters in _ROMAN:
-            while value >= worth:
-                sign, value = sign + letters, value - worth
-    elif kind.startswith(("chinese", "ideograph", "japaneseCounting", "taiwanese")) and 0 < value < 100:
-        tens, ones = divmod(value, 10)
-        before = "" if tens < 2 else _CHINESE[tens]
-        return before + ("十" if tens else "") + (_CHINESE[ones] if ones else "")
-    elif kind == "decimalZero":
-        return f"{value:02d}"
-    else:
-        return "" if kind in ("bullet", "none") else str(value)
-    return sign.upper() if kind.startswith("upper") else sign
 
 
 def _value(element: Any) -> str | None:

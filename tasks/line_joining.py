@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tasks.sections import names
+
 _HYPHENS = "-\u2010\u2011\u00ad\u0002\ufffe"
 _END = re.compile(rf"([^\W\d_]+)[{_HYPHENS}]$")
 _WORD = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
 _CJK = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
 # What is written with a hyphen before whatever follows.
-_FIRST_PARTS = frozenset(
-    "self non ex well all cross half co pre post anti multi semi two three four five six seven eight nine ten first "
-    "second third one single double high low long short full part so off on in e".split()
+_FIRST_PARTS = names(
+    """
+    self non ex well all cross half co pre post anti multi semi two three four five six seven eight
+    nine ten first second third one single double high low long short full part so off on in e
+    """
 )
 
 

@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from tasks.html_files import read_page
-from tasks.sections import Builder, Document
+from tasks.sections import Builder, Document, names
 from tasks.text_files import read_lines
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w:-]*)((?:\s[^<>]*)?)(/?)>")
-_OPEN = frozenset("br hr img wbr input p li td th tr dt dd option".split())  # need no end
-_ELEMENTS = _OPEN | frozenset(
-    "a abbr article aside b bdi bdo big blockquote button caption center cite code col colgroup dd del details dfn div "
-    "dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 header i ins kbd label li main mark nav ol option p "
-    "pre q rp rt ruby s samp script section select small span strike strong style sub summary sup svg table tbody td "
-    "tfoot th thead time title tr tt u ul var".split()
+_OPEN = names("br hr img wbr input p li td th tr dt dd option")  # need no end
+_ELEMENTS = _OPEN | names(
+    """
+    a abbr article aside b bdi bdo big blockquote button caption center cite code col colgroup dd
+    del details dfn div dl dt em figcaption figure font footer form h1 h2 h3 h4 h5 h6 header i ins
+    kbd label li main mark nav ol option p pre q rp rt ruby s samp script section select small span
+    strike strong style sub summary sup svg table tbody td tfoot th thead time title tr tt u ul var
+    """
 )
 
 

@@ -66,9 +66,7 @@ def _without_empty_headings(blocks: Sequence[Block]) -> Iterator[Block]:
     for block, following in pairwise([*blocks, None]):
         assert block is not None
         if block.kind == "heading" and not block.sure:
-            heads_nothing = following is None or (
-                following.kind == "heading" and following.level <= block.level
-            )
+            heads_nothing = following is None or (following.kind == "heading" and following.level <= block.level)
             if heads_nothing:
                 yield Block("paragraph", block.whole, block.place)
                 continue

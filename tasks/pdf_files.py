@@ -66,7 +66,7 @@ def _outline(pdf: object) -> dict[tuple[int, str], int]:
             page = None if target is None else target.get_index()
             if page is not None:
                 found[page + 1, _letters(_without_number(mark.get_title()))] = mark.level + 1
-        except Exception:  # a bookmark that leads nowhere says nothing  # noqa: S112
+        except Exception:  # a bookmark that leads nowhere says nothing
             continue
     return found
 
@@ -102,7 +102,9 @@ def _without_running_lines(built: Builder, lines: Sequence[Line], num_pages: int
     for line in edges:
         pages[re.sub(r"\d+", "#", line.text), round(line.y)].add(line.page)
     least = 3 if num_pages > 4 else 2
-    heights = {y + n for (_, y), held in pages.items() if len(held) >= max(least, 0.08 * num_pages) for n in (-1, 0, 1)}
+    heights = {
+        y + n for (_, y), held in pages.items() if len(held) >= max(least, 0.08 * num_pages) for n in (-1, 0, 1)
+    }
     if num_pages < 2:
         heights = set()
     running = {id(line) for line in edges if round(line.y) in heights or _NUMBER.fullmatch(line.text)}
@@ -149,7 +151,7 @@ class _Reader:
     # ----------------------------------------------------------------------------------- footnotes
 
     def _without_notes(self, lines: Sequence[Line]) -> tuple[list[Line], dict[tuple[int, str], str]]:
-        """(lines of the text, footnotes by page and number): small letters at a page's foot behind a raised number."""
+        """(lines of the text, footnotes by page and number): small letters at a page's foot, a raised number first."""
         pages: dict[int, list[Line]] = defaultdict(list)
         for line in lines:
             pages[line.page].append(line)
@@ -270,8 +272,11 @@ class _Reader:
     def _is_chapter_mark(self, n: int) -> bool:
         """`CHAPTER` or `FIFTEEN` in capitals above the title that a bookmark names."""
         line = self.lines[n]
-        if not line.text.isupper() or len(line.text.split()) > 3 or (n and self.lines[n - 1].page == line.page and n > 1
-            and self.lines[n - 2].page == line.page):
+        if (
+            not line.text.isupper()
+            or len(line.text.split()) > 3
+            or (n and self.lines[n - 1].page == line.page and n > 1 and self.lines[n - 2].page == line.page)
+        ):
             return False
         return any(
             following.page == line.page and self._heading(n + ahead)[0] == 1
@@ -280,7 +285,11 @@ class _Reader:
 
     def _stands_alone(self, n: int) -> bool:
         """Whether a line is set apart from the one before it, and short."""
-        before = n == 0 or self._is_apart(self.lines[n - 1], self.lines[n]) or self.lines[n - 1].bold != self.lines[n].bold
+        before = (
+            n == 0
+            or self._is_apart(self.lines[n - 1], self.lines[n])
+            or self.lines[n - 1].bold != self.lines[n].bold
+        )
         return before and len(self.lines[n].text) <= 100
 
     def _is_apart(self, above: Line, line: Line) -> bool:
@@ -318,7 +327,9 @@ class _Reader:
         if abs(line.size - last.size) > 0.1 * last.size or line.turned != last.turned:
             return True
         if (line.page, line.column) != (last.page, last.column):
-            outside = self.mark is not None and line.column == last.column and line.x0 < self.held[0].x0 - line.size
+            outside = (
+                self.mark is not None and line.column == last.column and line.x0 < self.held[0].x0 - line.size
+            )
             return outside or ended or BULLET.match(line.text) is not None
         if line.fixed and last.fixed and 0 < last.y - line.y < 3 * line.size:
             return False  # code, with empty lines in it
@@ -336,7 +347,9 @@ class _Reader:
     def _table(self, n: int) -> int:
         """Lines of several cells in a row as table rows; returns where the text goes on."""
         end = n
-        while end < len(self.lines) and len(self.lines[end].cells) > 1 and self.lines[end].page == self.lines[n].page:
+        while (
+            end < len(self.lines) and len(self.lines[end].cells) > 1 and self.lines[end].page == self.lines[n].page
+        ):
             end += 1
         rows = self.lines[n:end]
         if len(rows) == 1:

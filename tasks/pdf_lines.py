@@ -6,6 +6,7 @@ pdfium tells the letters, their places and sizes, and sets the blanks that a PDF
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import re
 from collections import Counter
@@ -93,7 +94,9 @@ def _letters(textpage: Any, count: int) -> Iterator[_Letter | None]:
             ok = raw.FPDFText_GetMatrix(textpage, n, matrix)
             scale = math.sqrt(abs(matrix.a * matrix.d - matrix.b * matrix.c)) if ok else 1.0
         turned = -round(angle / (math.pi / 2)) % 4  # pdfium counts clockwise
-        text = {2: "-", 0xFFFE: "-", 0: "\ufffd", 0xAD: "-"}.get(code) or (chr(code) if code < 0x110000 else "\ufffd")
+        text = {2: "-", 0xFFFE: "-", 0: "\ufffd", 0xAD: "-"}.get(code) or (
+            chr(code) if code < 0x110000 else "\ufffd"
+        )
         if 0xD800 <= code < 0xE000:
             text = "\ufffd"
         x0, y0, x1 = x.value, y.value, right.value
@@ -142,7 +145,12 @@ def _piece(run: Sequence[_Letter], textpage: Any, page: int) -> Line:
     parts: list[str] = []
     raised = ""
     for letter in [*run, None]:
-        if letter is not None and letter.text.isdigit() and letter.size < 0.85 * size and letter.y > base + 0.15 * size:
+        if (
+            letter is not None
+            and letter.text.isdigit()
+            and letter.size < 0.85 * size
+            and letter.y > base + 0.15 * size
+        ):
             raised += letter.text
             continue
         if raised:
@@ -213,7 +221,7 @@ def _rows(pieces: Sequence[Line]) -> Iterator[list[Line]]:
             rows[-1].append(piece)
         else:
             rows.append([piece])
-    for above, row in zip(rows, rows[1:], strict=False):
+    for above, row in itertools.pairwise(rows):
         if all(_is_raised(piece, row[0]) for piece in above):
             row += [replace(piece, text=f"\ue000{piece.text}\ue001") for piece in above]
             above.clear()

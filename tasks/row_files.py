@@ -126,7 +126,9 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
     place = places[-1] if places else 1
     if not set(header) & set(needed):
         columns = ", ".join(map(repr, header)) or "none"
-        raise Unreadable(f"has the columns {columns} and none called {needed[0]!r}; name it in the first line", place)
+        raise Unreadable(
+            f"has the columns {columns} and none called {needed[0]!r}; name it in the first line", place
+        )
     if len(set(header)) != len(header):
         raise Unreadable(f"names a column twice: {', '.join(header)}; give each its own name", place)
     reader = csv.reader(stream, delimiter=delimiter, strict=True)

@@ -153,9 +153,7 @@ class Builder:
     def row(self, heads: Sequence[str], cells: Sequence[str], place: int) -> None:
         self._add("row", row_text(heads, cells), place)
 
-    def _add(
-        self, kind: Kind, text: str, place: int, level: int = 1, mark: str = "", sure: bool = True
-    ) -> None:
+    def _add(self, kind: Kind, text: str, place: int, level: int = 1, mark: str = "", sure: bool = True) -> None:
         text = clean(text)
         if "\ufffd" in text or any(unicodedata.category(c) == "Cs" for c in text):
             said = "holds the mark of a failed decoding and was left out; mend the text and save it as UTF-8"
@@ -181,6 +179,11 @@ class Builder:
             raw="\n".join(self.raw),
             left=tuple(self.left),
         )
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a listing."""
+    return frozenset(text.split())
 
 
 def name_of(file: str) -> str:

@@ -64,7 +64,9 @@ def _sheet(values: Any, formulas: Any) -> Sheet:
             text = shown(source.value, source.number_format or "")
             if cell.value is None and origin is None and formulas.cell(cell.row, cell.column).data_type == "f":
                 found.uncounted.append(cell.coordinate)
-            hidden = values.column_dimensions[cell.column_letter].hidden if hasattr(cell, "column_letter") else False
+            hidden = (
+                values.column_dimensions[cell.column_letter].hidden if hasattr(cell, "column_letter") else False
+            )
             if text and (hidden or values.row_dimensions[number].hidden or values.sheet_state != "visible"):
                 found.hidden.append(text)
                 text = ""
@@ -112,8 +114,8 @@ def read_sheet_file(path: Path, file: str) -> Document:
         for text in sheet.hidden:
             built.leave("hidden cells", text)
         if sheet.uncounted:
-            said = f"{len(sheet.uncounted)} cells of {sheet.title!r} hold formulas without a result, {sheet.uncounted[0]} first"
-            built.problem(0, f"{said}; open the file, let it calculate and save it")
+            said = f"{len(sheet.uncounted)} cells of {sheet.title!r} hold formulas without a result"
+            built.problem(0, f"{said}, {sheet.uncounted[0]} first; open the file and save it again")
         if any(any(cells) for _, cells in sheet.rows):
             built.heading(1, sheet.title)
             built.raw.append(sheet.title)
@@ -126,11 +128,14 @@ def _without_merged(sheet: Sheet) -> Iterator[tuple[int, list[str]]]:
     """Rows with each merged cell once."""
     above: list[str] = []
     for number, cells in sheet.rows:
-        yield number, [
-            cell
-            for n, cell in enumerate(cells)
-            if not (n and cells[n - 1] == cell) and not (n < len(above) and above[n] == cell)
-        ]
+        yield (
+            number,
+            [
+                cell
+                for n, cell in enumerate(cells)
+                if not (n and cells[n - 1] == cell) and not (n < len(above) and above[n] == cell)
+            ],
+        )
         above = cells
 
 

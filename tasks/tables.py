@@ -53,7 +53,11 @@ def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[
             own = [text for text in inner if text]
             if len(own) == 2:
                 names = [name for name in heads if name]
-                said = f"{', '.join(names)} – {', '.join([*before, own[0]])}" if names else ", ".join([*before, own[0]])
+                said = (
+                    f"{', '.join(names)} – {', '.join([*before, own[0]])}"
+                    if names
+                    else ", ".join([*before, own[0]])
+                )
                 yield [], [said, own[1]], place
             else:
                 yield [], [*before, *own], place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,9 @@ def read_whole(path: Path, encoding: str) -> str:
     except LookupError as error:
         raise Unreadable(f"is not in the charset {encoding!r} that it names; save it as UTF-8") from error
     except UnicodeDecodeError as error:
-        said = "is not whole UTF-16" if encoding == "utf-16" else f"is not in the charset {encoding!r} that it names"
+        said = (
+            "is not whole UTF-16" if encoding == "utf-16" else f"is not in the charset {encoding!r} that it names"
+        )
         raise Unreadable(f"{said}; save the file as UTF-8") from error
 
 
@@ -151,9 +154,12 @@ def _mark(line: str) -> _Mark | None:
     elif len(sign) == 1:
         kind, value = "a" if sign.islower() else "A", ord(sign.lower()) - ord("a") + 1
     else:
-        kind, value = "i", ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x").index(sign.lower()) + 2 if (
-            sign.lower() in ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
-        ) else 0
+        kind, value = (
+            "i",
+            ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x").index(sign.lower()) + 2
+            if (sign.lower() in ("ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x"))
+            else 0,
+        )
     return _Mark(f"{before}{kind}{behind}", value, found.group().strip(), found.end())
 
 
@@ -180,7 +186,7 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
 
     for places in by_shape.values():
         for at, n in enumerate(places):
-            near = [m for m in (*places[max(0, at - 3) : at], *places[at + 1 : at + 4])]
+            near = [*places[max(0, at - 3) : at], *places[at + 1 : at + 4]]
             near = [m for m in near if abs(marks[m].value - marks[n].value) == 1]
             if any(numbers[m] == numbers[n] or (free(n) and free(m)) for m in near):
                 found[n] = (marks[n].text, marks[n].end)
@@ -199,7 +205,7 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
 def read_text(path: Path, file: str) -> Document:
     """Plain text: blocks between blank lines; a short line of its own above a block is a heading."""
     built = Builder(file)
-    places, lines, breaks = [], [], set[int]()
+    places, lines, breaks = list[int](), list[str](), set[int]()
     blank = False
     for number, line in read_lines(path, file, built.problems):
         built.raw.append(line)
@@ -214,14 +220,19 @@ def read_text(path: Path, file: str) -> Document:
     starts = list_starts(lines, frozenset(breaks))
     known = vocabulary(lines)
     edges = [0, *sorted(breaks - {0}), len(lines)]
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         begin = _heading(built, lines, places, begin, end, starts)
         _text_block(built, lines, places, range(begin, end), starts, known)
     return built.document()
 
 
 def _heading(
-    built: Builder, lines: Sequence[str], places: Sequence[int], begin: int, end: int, starts: dict[int, tuple[str, int]]
+    built: Builder,
+    lines: Sequence[str],
+    places: Sequence[int],
+    begin: int,
+    end: int,
+    starts: dict[int, tuple[str, int]],
 ) -> int:
     """Takes the heading that a block begins with; returns where the rest of it begins."""
     if begin == end:

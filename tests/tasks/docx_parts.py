@@ -36,7 +36,13 @@ NUMBERING = """
 
 def write_docx_parts(path: Path, body: str, **parts: str) -> Path:
     """A .docx with this body; parts: the inner XML of footnotes, endnotes, header1, footer1, comments."""
-    tags = {"footnotes": "footnotes", "endnotes": "endnotes", "comments": "comments", "header1": "hdr", "footer1": "ftr"}
+    tags = {
+        "footnotes": "footnotes",
+        "endnotes": "endnotes",
+        "comments": "comments",
+        "header1": "hdr",
+        "footer1": "ftr",
+    }
     inner = {"styles": ("styles", STYLES), "numbering": ("numbering", NUMBERING)}
     inner |= {name: (tags[name], text) for name, text in parts.items()}
     types = "".join(
