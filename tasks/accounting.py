@@ -73,13 +73,9 @@ def accounts(documents: Sequence[Document], pieces: Cut) -> Iterator[Account]:
 
 
 def _account(document: Document, cut: dict[str, list[Clause]]) -> Account:
-    texts: dict[str, list[str]] = {IN_CLAUSES: []}
-    titled: set[str] = set()
+    texts = {IN_CLAUSES: [section.title for section in document.sections]}
     for kind, clauses in cut.items():
-        held = texts.setdefault(kind, [])
-        for clause in clauses:
-            held += [clause.text] if clause.title in titled else [clause.title, clause.text]
-            titled.add(clause.title)
+        texts.setdefault(kind, []).extend(clause.text for clause in clauses)
     for left in document.left:
         texts.setdefault(left.kind, []).append(left.text)
     missing = words(document.raw)

@@ -2,10 +2,10 @@
 
 Whole passages are packed into that range; one that is longer is parted between sentences by
 semantic-text-splitter, which counts in a unit that the caller defines, gives back positions in the text, is
-written in Rust, kept up, and needs nothing else. (langchain-text-splitters cuts by separators without a least length and draws in
-langchain-core; chonkie wants a tokenizer; syntok and pysbd find sentences and leave the packing to the
-caller.) Its sentences are Unicode's, which end after "Dr." as well, so pieces that were parted inside a
-sentence are joined again here; a single sentence that is longer than the range stays whole.
+written in Rust, kept up, and needs nothing else. (langchain-text-splitters cuts by separators without a least
+length and draws in langchain-core; chonkie wants a tokenizer; syntok and pysbd find sentences and leave the
+packing to the caller.) Its sentences are Unicode's, which end after "Dr." as well, so pieces that were parted
+inside a sentence are joined again here; a single sentence that is longer than the range stays whole.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from tasks.html_parts import (
     is_most,
     line_of,
     main_part,
+    note_target,
     rows_of,
     seen_text,
     texts,
@@ -314,7 +315,7 @@ class _Page:
             return "controls of forms"
         if name in ("rt", "rp"):
             return "reading aids"
-        if name == "a" and self._is_note_mark(element):
+        if name in ("a", "sup", "span") and self._is_note_mark(element):
             return "footnote marks"
         role = element.get("role", "").lower()
         if name == "nav" or role in ROLES:
@@ -348,8 +349,8 @@ class _Page:
 
     def _is_note_mark(self, element: Any) -> bool:
         """Whether a link is the number of a footnote; that is read behind the paragraph."""
-        target = element.get("href", "").removeprefix("#")
-        if target not in self.notes or not re.fullmatch(r"\s*\[?[\d*†‡]{1,3}\]?\s*", element.text_content()):
+        target = note_target(element)
+        if target not in self.notes:
             return False
         if self.notes[target] not in self.noted:
             self.noted.append(self.notes[target])
@@ -370,5 +371,5 @@ class _Page:
         number = re.search(r"\d{1,3}", (note.get("data-number") or "") + note.text_content())
         label = f"[{number[0]}]" if number and note.tag != "li" else ""
         whole = " ".join("".join(texts(part, self._left_in_cell)) for part in parts)
-        self.built.item(re.sub(r"^\s*\[?\d{1,3}\]?\s+", "", whole), line_of(note), label, 9)
+        self.built.item(re.sub(r"^\s*[\[(]?\s*\d{1,3}\s*[\])]?\s+", "", whole), line_of(note), label, 9)
         self.done |= {note, *parts}

@@ -12,9 +12,9 @@ from tasks.sections import clean, names
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 BLOCKS = names(
     """
-    h1 h2 h3 h4 h5 h6 address article aside blockquote body caption center dd details dialog div dl dt fieldset
-    figcaption figure footer form header hgroup hr html legend li main menu nav ol p pre section summary table tbody
-    td tfoot th thead tr ul
+    h1 h2 h3 h4 h5 h6 address article aside blockquote body caption center dd details dialog div dl dt
+    fieldset figcaption figure footer form header hgroup hr html legend li main menu nav ol p pre section
+    summary table tbody td tfoot th thead tr ul
     """
 )
 UNSEEN = names("script style template head title")
@@ -56,19 +56,36 @@ class RawText(HTMLParser):
             self.parts.append(data)
 
 
+_NOTE_MARK = re.compile(r"\s*[\[(]?\s*([\d*†‡]{1,3})\s*[\])]?\s*")
+
+
 def footnotes(tree: Any) -> dict[str, Any]:
-    """Footnotes by their ids: definition lists and asides of Sphinx, list items of Markdown's converters."""
+    """Footnotes by the ids that numbers in the text point to: blocks that begin with the same number, or are named so."""
+    targets = {name: one for one in tree.iter() for name in (one.get("id"), one.get("name")) if name}
     found = {}
-    for element in tree.iter("dt", "aside", "li", "p", "div"):
-        name, classes = element.get("id", ""), element.get("class", "")
-        above = element.getparent().get("class", "") if element.getparent() is not None else ""
-        if name and (
-            (element.tag == "dt" and "footnote" in above)
-            or (element.tag == "aside" and "footnote" in classes and "list" not in classes)
-            or re.match(r"fn\W?\w*\d|footnote-?\d|_ftn\d", name)
-        ):
-            found[name] = element
+    for link in tree.iter("a"):
+        name = link.get("href", "").removeprefix("#")
+        mark = _NOTE_MARK.fullmatch(link.text_content())
+        note = targets.get(name) if mark and link.get("href", "").startswith("#") else None
+        while note is not None and note.tag not in BLOCKS:
+            note = note.getparent()
+        if note is None or mark is None or note is next(link.iterancestors(*BLOCKS), None):
+            continue
+        above = note.getparent()
+        if above is not None and re.search(r"\bfootnote\b", above.get("class", "")) and note.tag == "p":
+            note = above
+        begins = _NOTE_MARK.match(note.text_content())
+        if (begins and begins[1] == mark[1]) or re.match(r"fn\W?\w*\d|footnote-?\d|_ftn\d", name):
+            found[name] = note
     return found
+
+
+def note_target(element: Any) -> str:
+    """The id that a footnote's number in the text points to; "" for what is no such number."""
+    if not _NOTE_MARK.fullmatch(element.text_content()):
+        return ""
+    link = element if element.tag == "a" else next(element.iter("a"), None)
+    return "" if link is None else link.get("href", "").removeprefix("#")
 
 
 def main_part(body: Any) -> Any:

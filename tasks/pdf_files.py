@@ -147,11 +147,12 @@ class _Reader:
         self.text, self.held = "", list[Line]()
         self.mark: tuple[str, int] | None = None
         self.noted: list[tuple[int, str]] = []
+        self.heads: Line | None = None  # of the table that was read last
 
     # ----------------------------------------------------------------------------------- footnotes
 
     def _without_notes(self, lines: Sequence[Line]) -> tuple[list[Line], dict[tuple[int, str], str]]:
-        """(lines of the text, footnotes by page and number): small letters at a page's foot, a raised number first."""
+        """(lines of the text, footnotes by page and number): small letters at a page's foot, a number first."""
         pages: dict[int, list[Line]] = defaultdict(list)
         for line in lines:
             pages[line.page].append(line)
@@ -345,18 +346,33 @@ class _Reader:
         return ended and last.x1 < last.right - 0.25 * (last.right - last.left)
 
     def _table(self, n: int) -> int:
-        """Lines of several cells in a row as table rows; returns where the text goes on."""
+        """Lines of several cells as table rows, with heads where the first is bold; returns where the text goes on."""
+        rows: list[tuple[Line, list[str]]] = []
         end = n
-        while (
-            end < len(self.lines) and len(self.lines[end].cells) > 1 and self.lines[end].page == self.lines[n].page
-        ):
+        while end < len(self.lines) and self.lines[end].page == self.lines[n].page:
+            line = self.lines[end]
+            if len(line.cells) > 1:
+                rows.append((line, list(line.cells)))
+            else:  # a cell's second line stands below its first
+                below = [at for at, x in enumerate(rows[-1][0].edges) if at and abs(x - line.x0) < 3]
+                if not below or self._is_apart(self.lines[end - 1], line):
+                    break
+                rows[-1][1][below[0]] = joined(rows[-1][1][below[0]], line.text, self.known)
             end += 1
-        rows = self.lines[n:end]
-        if len(rows) == 1:
+        if len(rows) == 1 and end == n + 1 and not self._same_columns(rows[0][0]):
             self._add(n)
             return end
         self.flush()
-        even = len(rows) > 2 and len({len(row.cells) for row in rows}) == 1
-        for row in rows[1:] if even else rows:
-            self.built.row(rows[0].cells if even else (), row.cells, row.page)
+        if rows[0][0].bold and len(rows) > 1:
+            self.heads = rows.pop(0)[0]
+        elif not self._same_columns(rows[0][0]):
+            self.heads = None
+        for line, cells in rows:
+            heads = self.heads.cells if self.heads is not None and len(self.heads.cells) == len(cells) else ()
+            self.built.row(heads, cells, line.page)
         return end
+
+    def _same_columns(self, line: Line) -> bool:
+        """Whether a row stands in the columns of the last table that had heads."""
+        heads = () if self.heads is None else self.heads.edges
+        return bool(heads) and all(any(abs(x - head) < 3 for head in heads) for x in line.edges)

@@ -38,6 +38,7 @@ class Line:
     left: float = 0.0  # edges of its column
     right: float = 0.0
     cells: tuple[str, ...] = ()  # its pieces, where wide blanks part them
+    edges: tuple[float, ...] = ()  # their left edges
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _in_order(pieces: Sequence[Line], first_column: int) -> list[Line]:
     for part in _parts(sorted(pieces, key=lambda piece: (-piece.y, piece.x0))):
         left, right = min(piece.x0 for piece in part), max(piece.x1 for piece in part)
         for row in _rows(part):
-            cells = tuple(piece.text for piece in row if not NOTE.fullmatch(piece.text))
+            cells = [piece for piece in row if not NOTE.fullmatch(piece.text)]
             found.append(
                 Line(
                     text=" ".join(piece.text for piece in row),
@@ -206,7 +207,8 @@ def _in_order(pieces: Sequence[Line], first_column: int) -> list[Line]:
                     column=column,
                     left=left,
                     right=right,
-                    cells=cells,
+                    cells=tuple(piece.text for piece in cells),
+                    edges=tuple(piece.x0 for piece in cells),
                 )
             )
         column += 1

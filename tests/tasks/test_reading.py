@@ -382,7 +382,7 @@ def test_a_workbook(tmp_path: Path) -> None:
 
 
 def test_text_that_a_reader_drops_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.html_files._UNSEEN", frozenset(["script", "b"]))
+    monkeypatch.setattr("tasks.html_files.UNSEEN", frozenset(["script", "b"]))
     (tmp_path / "a.html").write_text("<p>The loan lasts <b>twentyone</b> days for every member of the house.</p>")
     (account,) = Reading(tmp_path / "a.html").accounts
     assert account.lost == len("twentyone")
