@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.docx_numbers import Numbers, Styles, W, is_on
-from tasks.sections import ENDS, Builder, Document, Unreadable, clean, reason_of
+from tasks.sections import ENDS, Builder, Document, Unreadable, clean, raised, reason_of
 from tasks.tables import Cell, grid_rows, is_layout
 from tasks.text_files import MAX_TEXT_BYTES
 
@@ -89,6 +89,7 @@ class _Reader:
         self.num_notes = {"footnote": 0, "endnote": 0}
         self.hidden: list[str] = []
         self.bold: list[bool] = []  # of each run with words in this paragraph
+        self.last = ""  # the words of the run before
 
     def read(self) -> None:
         self.blocks(self.document.element.body)
@@ -130,7 +131,7 @@ class _Reader:
 
     def _paragraph_text(self, element: Any) -> str | None:
         """Its words; None where its end is deleted, so that they belong to the next one."""
-        self.bold = []
+        self.bold, self.last = [], ""
         text = "".join(self._text(element))
         properties = element.find(f"{W}pPr")
         mark = None if properties is None else properties.find(f"{W}rPr")
@@ -289,6 +290,9 @@ class _Reader:
 
     def _run(self, run: Any) -> Iterator[str]:
         words = "".join(self._text(run))
+        if self.styles.run_is(run, "vertAlign", "superscript"):
+            words = raised(self.last, words)
+        self.last = words or self.last
         if self.styles.run_is(run, "vanish") and words.strip():
             self.built.leave("hidden text", words)
             return

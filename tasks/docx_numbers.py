@@ -74,11 +74,15 @@ class Styles:
             return int(_value(outline) or 0) + 1
         return 1 if re.match(r"(?i)heading\b|überschrift\b", style.name) else 0
 
-    def run_is(self, run: Any, name: str) -> bool:
+    def run_is(self, run: Any, name: str, value: str = "") -> bool:
         """Whether a run has a property of letters (`b`, `vanish`): its own, its style's or its paragraph's."""
+
+        def holds(found: Any) -> bool:
+            return _value(found) == value if value else is_on(found)
+
         own = run.find(f"{W}rPr/{W}{name}")
         if own is not None:
-            return is_on(own)
+            return holds(own)
         paragraph = next(run.iterancestors(f"{W}p"), None)
         chains = [self.style(_value(run.find(f"{W}rPr/{W}rStyle"))).chain]
         if paragraph is not None:
@@ -87,7 +91,7 @@ class Styles:
             for element in chain:
                 found = element.find(f"{W}rPr/{W}{name}")
                 if found is not None:
-                    return is_on(found)
+                    return holds(found)
         return False
 
 

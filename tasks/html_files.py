@@ -36,7 +36,7 @@ from tasks.html_parts import (
     texts,
     whole_number,
 )
-from tasks.sections import ENDS, Builder, Document, clean
+from tasks.sections import ENDS, Builder, Document, clean, raised
 from tasks.tables import Cell, grid_rows, is_layout
 from tasks.text_files import read_lines, read_whole
 
@@ -181,6 +181,8 @@ class _Page:
             self.children(element)
             self.flush()
         else:
+            if name == "sup" and raised("".join(self.text[-1:]), element.text or "") != (element.text or ""):
+                self.add("^", element)
             self.children(element)
 
     def children(self, element: Any) -> None:

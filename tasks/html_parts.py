@@ -60,7 +60,7 @@ _NOTE_MARK = re.compile(r"\s*[\[(]?\s*([\d*†‡]{1,3})\s*[\])]?\s*")
 
 
 def footnotes(tree: Any) -> dict[str, Any]:
-    """Footnotes by the ids that numbers in the text point to: blocks that begin with the same number, or are named so."""
+    """Footnotes by the ids that numbers in the text point to: blocks with that number, or that are named so."""
     targets = {name: one for one in tree.iter() for name in (one.get("id"), one.get("name")) if name}
     found = {}
     for link in tree.iter("a"):

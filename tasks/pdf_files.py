@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.line_joining import joined, vocabulary
 from tasks.pdf_lines import NOTE, Line, page_lines
-from tasks.sections import ENDS, Builder, Document, Unreadable, clean, reason_of
+from tasks.sections import ENDS, Builder, Document, Unreadable, clean, raised, reason_of
 from tasks.text_files import BULLET, NUMBERED, heading_level, list_starts
 
 _NUMBER = re.compile(r"(?:page\s*)?[-–]?\s*(?:\d+|[ivxl]+)\s*(?:(?:of|/)\s*\d+)?\s*[-–]?", re.IGNORECASE)
@@ -178,7 +178,9 @@ class _Reader:
 
     def _with_marks(self, line: Line, notes: dict[tuple[int, str], str]) -> Line:
         """Raised digits that no footnote of the page belongs to are digits again."""
-        text = NOTE.sub(lambda m: m.group() if (line.page, m[1]) in notes else m[1], line.text)
+        text = NOTE.sub(
+            lambda m: m.group() if (line.page, m[1]) in notes else raised(line.text[: m.start()], m[1]), line.text
+        )
         return replace(line, text=text, cells=tuple(NOTE.sub(r"\1", cell) for cell in line.cells))
 
     # ------------------------------------------------------------------------------------ putting together

@@ -129,7 +129,7 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
         raise Unreadable(
             f"has the columns {columns} and none called {needed[0]!r}; name it in the first line", place
         )
-    if len(set(header)) != len(header):
+    if len(set(filter(None, header))) != len(list(filter(None, header))):
         raise Unreadable(f"names a column twice: {', '.join(header)}; give each its own name", place)
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
     while True:
@@ -153,7 +153,7 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
             said = f"has {len(cells)} cells and the first line names {len(header)}"
             _refuse(found, file, number, f"{said}; quote cells that hold {delimiter!r}")
             continue
-        yield Row(number, dict(zip(header, cells, strict=True)))
+        yield Row(number, {name: cell for name, cell in zip(header, cells, strict=True) if name or cell})
 
 
 def _sheet_rows(sheets: Sequence[Sheet], found: Rows, needed: Sequence[str]) -> Iterator[Row]:

@@ -142,7 +142,7 @@ class Builder:
         self.left.append(Left(kind, clean(text)))
 
     def heading(self, level: int, text: str, place: int = 0, mark: str = "", sure: bool = True) -> None:
-        self._add("heading", clean(text).rstrip(":. "), place, level, mark, sure)
+        self._add("heading", clean(text).rstrip(":. ¶"), place, level, mark, sure)
 
     def paragraph(self, text: str, place: int) -> None:
         self._add("paragraph", text, place)
@@ -179,6 +179,11 @@ class Builder:
             raw="\n".join(self.raw),
             left=tuple(self.left),
         )
+
+
+def raised(before: str, text: str) -> str:
+    """Raised letters as they can be typed: `10^6` behind a number, `m2` behind anything else."""
+    return f"^{text}" if before[-1:].isdigit() and text[:1].isdigit() else text
 
 
 def names(text: str) -> frozenset[str]:

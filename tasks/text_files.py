@@ -31,6 +31,8 @@ def encoding_of(path: Path) -> str:
         head = handle.read(HEAD_BYTES)
         if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return "utf-16"
+        if len(head) > 3 and head[1::2].count(0) > 0.7 * len(head[1::2]) and 0 not in head[::2]:
+            return "utf-16-le"
         if b"\0" in head:  # before a line of it is taken for text in another encoding
             raise Unreadable(BINARY, 1 + head[: head.index(0)].count(b"\n"))
         decoder, lines, chunk = codecs.getincrementaldecoder("utf-8")(), 0, head
@@ -174,6 +176,11 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
     for n in range(len(lines)):
         numbers.append((numbers[-1] if numbers else 0) + (n in breaks))
     marks = {n: mark for n, line in enumerate(lines) if (mark := _mark(line))}
+    for n, mark in marks.items():  # "i)" before "ii)" is a number, before "j)" a letter
+        if mark.text.strip("().") in ("i", "I"):
+            roman = mark.shape.replace("a", "i").replace("A", "i")
+            if any(marks[m].shape == roman and marks[m].value == 2 for m in marks if n < m < n + 40):
+                marks[n] = _Mark(roman, 1, mark.text, mark.end)
     bullets = {n: match for n, line in enumerate(lines) if (match := BULLET.match(line))}
     found: dict[int, tuple[str, int]] = {}
     by_shape: dict[str, list[int]] = {}
