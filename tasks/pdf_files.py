@@ -348,7 +348,7 @@ class _Reader:
         return ended and last.x1 < last.right - 0.25 * (last.right - last.left)
 
     def _table(self, n: int) -> int:
-        """Lines of several cells as table rows, with heads where the first is bold; returns where the text goes on."""
+        """Lines of several cells as table rows, heads where the first is bold; returns where the text goes on."""
         rows: list[tuple[Line, list[str]]] = []
         end = n
         while end < len(self.lines) and self.lines[end].page == self.lines[n].page:
