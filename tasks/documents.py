@@ -26,6 +26,7 @@ from tasks.sheet_files import read_sheet_file
 from tasks.text_files import read_text
 
 QUESTION_FILES = ("questions.jsonl", "questions.csv", "questions.xlsx")  # in any case
+_DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError)  # a part that is not as its kind has it
 # What programs leave beside documents while they are open, and what file managers write.
 _NO_DOCUMENTS = re.compile(r"~\$.*|\.~lock\..*#|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
@@ -163,5 +164,7 @@ def _read_file(path: Path, file: str) -> Document:
         raise Unreadable(
             f"cannot be read ({error.strerror or reason_of(error)}); check its permissions"
         ) from error
+    except _DAMAGED as error:
+        raise Unreadable(f"is damaged inside ({reason_of(error)}); save it again in its own program") from error
     except RecursionError as error:
         raise Unreadable("is nested too deeply to be read; simplify it") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +180,11 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
     for n, mark in marks.items():  # "i)" before "ii)" is a number, before "j)" a letter
         if mark.text.strip("().") in ("i", "I"):
             roman = mark.shape.replace("a", "i").replace("A", "i")
-            if any(marks[m].shape == roman and marks[m].value == 2 for m in marks if n < m < n + 40):
+            near = (marks[m] for m in range(n + 1, n + 40) if m in marks)
+            if any(mark.shape == roman and mark.value == 2 for mark in near):
                 marks[n] = _Mark(roman, 1, mark.text, mark.end)
     bullets = {n: match for n, line in enumerate(lines) if (match := BULLET.match(line))}
+    num_bullets = Counter(numbers[n] for n in bullets)
     found: dict[int, tuple[str, int]] = {}
     by_shape: dict[str, list[int]] = {}
     for n, mark in marks.items():
@@ -198,7 +201,7 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
             if any(numbers[m] == numbers[n] or (free(n) and free(m)) for m in near):
                 found[n] = (marks[n].text, marks[n].end)
     for n, match in bullets.items():
-        same = [m for m in bullets if m != n and numbers[m] == numbers[n]]
+        same = num_bullets[numbers[n]] > 1
         is_sign = match.group().strip() in "-+*–·"  # which may be a minus or a dash as well
         alone = is_sign and lines[n][match.end() : match.end() + 1].isdigit() and not same
         if not alone and (free(n) or same):

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
+from document_files import write_pdf, write_placed_pdf
 from docx_parts import cell, numbered, paragraph, run, table, write_docx_parts
 
 from tasks.accounting import IN_CLAUSES, Account, accounts
@@ -262,6 +263,12 @@ def test_merged_and_nested_cells_carry_their_heads(tmp_path: Path) -> None:
     assert "Spain, 2021, city: 38 euros" in found.text and "village: 29 euros" in found.text
 
 
+def test_a_damaged_document_is_named(tmp_path: Path) -> None:
+    write_docx_parts(tmp_path / "a.docx", table(cell("Site", '<w:gridSpan w:val="many"/>') + cell("Rate")))
+    (problem,) = read_folder(tmp_path).skipped
+    assert str(problem).startswith("a.docx: is damaged inside (")
+
+
 def test_a_table_that_lays_out_a_page_is_read_as_text(tmp_path: Path) -> None:
     heading = paragraph("Duties", properties='<w:pStyle w:val="Heading1"/>')
     found = docx(
@@ -312,6 +319,66 @@ def test_the_encoding_that_a_page_names_or_has(tmp_path: Path) -> None:
     assert (
         "Sch\u00e4fer" in reading(tmp_path, "d.html", "<p>Frau Sch\u00e4fer zahlt das.</p>".encode("cp1252")).text
     )
+
+
+# -------------------------------------------------------------------------------------------- pdf
+
+
+def lines_at(x: int, y: int, *lines: str) -> list[tuple[str, float, int, int, str]]:
+    return [("F1", 11, x, y - 14 * n, line) for n, line in enumerate(lines)]
+
+
+def test_columns_tables_wrapped_cells_and_powers_of_a_pdf(tmp_path: Path) -> None:
+    left = lines_at(
+        60, 730, "The porter opens the gate at six", "and closes it at nine when the",
+        "last van has left the yard. A lost", "key costs 18 euros, which the hold-", "er pays at desk 4 within two weeks.",
+    )  # fmt: skip
+    right = lines_at(
+        320, 723, "Visitors sign the green book at", "the desk and wear a badge while",
+        "they are inside. A visit of more", "than 3 hours needs the signature", "of the host before it begins.",
+    )  # fmt: skip
+    heads = [("F2", 11, x, 740, text) for x, text in ((60, "Site"), (200, "Summer"), (320, "Winter"))]
+    rows = [
+        *lines_at(60, 724, "Cork"), *lines_at(200, 724, "31 euros"), *lines_at(320, 724, "27 euros"),
+        *lines_at(60, 708, "Lisbon"), *lines_at(200, 708, "35 euros, but", "40 on Sundays"),
+        *lines_at(320, 708, "29 euros"),
+    ]  # fmt: skip
+    load = [
+        *lines_at(60, 740, "The load is at most", "12. It is checked daily at the gate."),
+        *lines_at(60, 690, "Area: 25 m"),
+        ("F1", 7, 115, 695, "2"),
+    ]
+    running = [("F1", 9, 60, 810, "Club rules 2024"), ("F1", 9, 290, 30, "3")]
+    first = [("F2", 16, 60, 770, "House and yard"), *left, *right]
+    write_placed_pdf(tmp_path / "a.pdf", [[*part, *running] for part in (first, [*heads, *rows], load)])
+    found = Reading(tmp_path / "a.pdf")
+    found.check()
+    for said in (
+        "The porter opens the gate at six and closes it at nine when the last van has left the yard. A lost "
+        "key costs 18 euros, which the holder pays at desk 4 within two weeks.",
+        "A visit of more than 3 hours needs the signature of the host before it begins.",
+        "Site: Cork, Summer: 31 euros, Winter: 27 euros.",
+        "Site: Lisbon, Summer: 35 euros, but 40 on Sundays, Winter: 29 euros.",
+        "The load is at most 12. It is checked daily at the gate. Area: 25 m2.",
+    ):
+        assert said in found.text
+    assert set(found.left()) == {"running heads and feet"}
+
+
+def test_one_text_in_two_formats_gives_the_same_clauses(tmp_path: Path) -> None:
+    page = (
+        "<h1>Tools</h1><p>Drills are returned by 16:30 on the same day. A drill that is lost costs 85 euros.</p>"
+    )
+    pages = [
+        [
+            (18, "Tools"),
+            (11, "Drills are returned by 16:30 on the same"),
+            (11, "day. A drill that is lost costs 85 euros."),
+        ]
+    ]
+    (tmp_path / "a.html").write_text(page)
+    write_pdf(tmp_path / "a.pdf", pages)
+    assert Reading(tmp_path / "a.html").clauses == Reading(tmp_path / "a.pdf").clauses
 
 
 # ------------------------------------------------------------------------------- text and tables
