@@ -21,7 +21,7 @@ UNSEEN = names("script style template head title")
 CONTROLS = names("select option button textarea input datalist")
 ROLES = names("navigation search banner contentinfo menu menubar complementary toolbar")
 NAVIGATION = re.compile(
-    r"(?:site|page|main|top|global|primary|secondary)?[-_]?(?:nav|navbar|navigation|menu|sidebar|sphinxsidebar|"
+    r"(?:site|page|main|top|global|primary|secondary)?[-_]?(?:nav|navbar|navheader|navfooter|navigation|menu|sidebar|sphinxsidebar|"
     r"footer|breadcrumbs?|pagination|pager|searchbox|skip-?links?|related|toc|table-of-contents|toctree-wrapper)",
     re.IGNORECASE,
 )

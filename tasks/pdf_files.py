@@ -100,7 +100,11 @@ def _without_running_lines(built: Builder, lines: Sequence[Line], num_pages: int
     edges = list(_edges(lines))
     pages: dict[tuple[str, int], set[int]] = defaultdict(set)
     for line in edges:
-        pages[re.sub(r"\d+", "#", line.text), round(line.y)].add(line.page)
+        for part in {
+            line.text,
+            *line.cells,
+        }:  # of a head that names the chapter and the section, the chapter returns
+            pages[re.sub(r"\d+", "#", part), round(line.y)].add(line.page)
     least = 3 if num_pages > 4 else 2
     heights = {
         y + n for (_, y), held in pages.items() if len(held) >= max(least, 0.08 * num_pages) for n in (-1, 0, 1)
@@ -204,7 +208,7 @@ class _Reader:
                 self.flush()
                 n += num_lines
                 continue
-            if len(line.cells) > 1:
+            if len(line.cells) > 1 and not line.fixed:
                 n = self._table(n)
                 continue
             self._add(n)
@@ -315,7 +319,8 @@ class _Reader:
             self.flush()
         elif self.held and self._begins(line):
             self.flush()
-        self.text = joined(self.text, line.text, self.known)
+        code = line.fixed and bool(self.held) and self.held[-1].fixed  # whose lines end where they end
+        self.text = f"{self.text} {line.text}" if code else joined(self.text, line.text, self.known)
         self.held.append(line)
 
     def _is_term(self, line: Line) -> bool:

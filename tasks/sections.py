@@ -198,7 +198,7 @@ def name_of(file: str) -> str:
 def row_text(heads: Sequence[str], cells: Sequence[str]) -> str:
     """A table row as text: `Site: Cork, Amount: 31 euros`; of two columns `Country, Rate – Norway: 52 euros`."""
     cells = [clean(cell) for cell in cells]
-    names = [clean(name) for name in heads] + [""] * len(cells)
+    names = [clean(name).rstrip(": ") for name in heads] + [""] * len(cells)
     if len(heads) == len(cells) == 2 and all(cells) and all(names[:2]):
         return f"{names[0]}, {names[1]} – {cells[0]}: {cells[1]}"
     if len(cells) == 2 and all(cells) and not any(names):

@@ -41,6 +41,10 @@ def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[
     if num_heads == len(grid):
         num_heads = 0  # heads alone: a table with a head in each row and nothing else
     heads = [_head([row[n] if n < len(row) else None for row in grid[:num_heads]]) for n in range(width)]
+    empty = [head for n, head in enumerate(heads) if not any(n < len(row) and row[n] for row in grid[num_heads:])]
+    unused = dict.fromkeys(head for head in empty if head and heads.count(head) == empty.count(head))
+    if unused:
+        yield [], list(unused), 0
     for row in grid[num_heads:]:
         filled = [cell.text if cell else "" for cell in row]
         place = next((cell.place for cell in row if cell), 0)

@@ -180,8 +180,8 @@ def list_starts(lines: Sequence[str], breaks: frozenset[int]) -> dict[int, tuple
     for n, mark in marks.items():  # "i)" before "ii)" is a number, before "j)" a letter
         if mark.text.strip("().") in ("i", "I"):
             roman = mark.shape.replace("a", "i").replace("A", "i")
-            near = (marks[m] for m in range(n + 1, n + 40) if m in marks)
-            if any(mark.shape == roman and mark.value == 2 for mark in near):
+            below = [marks[m] for m in range(n + 1, n + 40) if m in marks]
+            if any(other.shape == roman and other.value == 2 for other in below):
                 marks[n] = _Mark(roman, 1, mark.text, mark.end)
     bullets = {n: match for n, line in enumerate(lines) if (match := BULLET.match(line))}
     num_bullets = Counter(numbers[n] for n in bullets)

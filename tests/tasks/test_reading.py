@@ -331,11 +331,13 @@ def lines_at(x: int, y: int, *lines: str) -> list[tuple[str, float, int, int, st
 def test_columns_tables_wrapped_cells_and_powers_of_a_pdf(tmp_path: Path) -> None:
     left = lines_at(
         60, 730, "The porter opens the gate at six", "and closes it at nine when the",
-        "last van has left the yard. A lost", "key costs 18 euros, which the hold-", "er pays at desk 4 within two weeks.",
+        "last van has left the yard. A lost", "key costs 18 euros, which the hold-",
+        "er pays at desk 4 within two weeks.",
     )  # fmt: skip
     right = lines_at(
         320, 723, "Visitors sign the green book at", "the desk and wear a badge while",
-        "they are inside. A visit of more", "than 3 hours needs the signature", "of the host before it begins.",
+        "they are inside. A visit of more", "than 3 hours needs the signature",
+        "of the host before it begins.",
     )  # fmt: skip
     heads = [("F2", 11, x, 740, text) for x, text in ((60, "Site"), (200, "Summer"), (320, "Winter"))]
     rows = [
