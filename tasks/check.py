@@ -62,7 +62,7 @@ def grouped(listed: Iterable[Problem]) -> Iterator[str]:
     """A line a problem; what says the same of more than three places of a file is one line with their count."""
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in listed:
-        groups.setdefault((problem.file, re.sub(r"\d+", "#", problem.said)), []).append(problem)
+        groups.setdefault((problem.file, re.sub(r"('[^']*')|\d+", r"\1", problem.said)), []).append(problem)
     for members in groups.values():
         if len(members) <= MOST_ALIKE:
             yield from map(str, members)
