@@ -7,13 +7,14 @@ with its id, `show=questions` every question with its answer, `show=all` both an
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tasks import local
+from tasks import accounting, local
 from tasks.base import TaskData, TaskError
 from tasks.cutting import CLAUSE_WORDS, num_words
 from tasks.registry import TASKS, load_task
@@ -28,10 +29,11 @@ TURNS = frozenset(
     map(chr, [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 )  # of direction
 SHOWN = 12  # items of a list, unless show=all
+MOST_ALIKE = 3  # lines that say the same of one file before they become one
 USAGE = """usage: python -m tasks.check path=<folder> | task=<name> [option=value ...] [show=clauses|questions|all]
 
-  path=...   a folder with your documents: Markdown, text, HTML, DOCX, PDF, JSONL, CSV, and if you have
-             them questions.jsonl or questions.csv
+  path=...   a folder with your documents: Markdown, text, HTML, DOCX, PDF, XLSX, JSONL, CSV, and if you
+             have them questions.jsonl, questions.csv or questions.xlsx
   task=...   one of: {tasks}
 """
 
@@ -54,6 +56,34 @@ def _some(items: Iterable[str], everything: bool, indent: str = "  ") -> Iterato
     yield from (f"{indent}{item}" for item in shown)
     if len(listed) > len(shown):
         yield f"{indent}... and {len(listed) - len(shown)} more (show=all)"
+
+
+def grouped(listed: Iterable[Problem]) -> Iterator[str]:
+    """A line a problem; what says the same of more than three places of a file is one line with their count."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for problem in listed:
+        groups.setdefault((problem.file, re.sub(r"('[^']*')|\d+", r"\1", problem.said)), []).append(problem)
+    for members in groups.values():
+        if len(members) <= MOST_ALIKE:
+            yield from map(str, members)
+            continue
+        places = [str(problem.place) for problem in members[1:]]
+        more = f"{', '.join(places[:6])}, ..." if len(places) > 6 else ", ".join(places)
+        yield f"{members[0]} (and {len(places)} more like it: {members[0].unit}s {more})"
+
+
+def account_lines(listed: Sequence[accounting.Account], everything: bool) -> Iterator[str]:
+    """Where the characters of each file went; files of which all stands in clauses come last and may be summed."""
+    whole = [one for one in listed if len(one.parts) == 1 and not one.lost and not one.num_pictures]
+    others = [one for one in listed if one not in whole]
+    shown_whole = whole if everything or len(listed) <= SHOWN else []
+    if listed:
+        yield ""
+        yield f"Characters of each file, letters and digits ({len(listed)}):"
+        yield from (f"  {one}" for one in (*others, *shown_whole))
+        if len(shown_whole) < len(whole):
+            total = sum(one.visible for one in whole)
+            yield f"  {len(whole)} more files: {total:,} characters, all in clauses (show=all names them)"
 
 
 def _kinds(files: Iterable[str]) -> str:
@@ -123,7 +153,7 @@ def question_lines(task: TaskData, found: local.Local | None) -> Iterator[str]:
     yield f"Coverage   {len(tested)} of {total} clauses have a test question{share}, {cued} have training ones"
 
 
-def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
+def problem_lines(found: local.Local, accounts: Sequence[accounting.Account], everything: bool) -> Iterator[str]:
     """Everything that was skipped, left out or refused, then notes; each with its file and line."""
     folder, pieces, drawn = found.folder, found.cut, found.questions
     reports: list[tuple[str, list[Problem]]] = [
@@ -133,6 +163,7 @@ def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
             "Inside files that were read",
             [*(p for document in folder.documents for p in document.problems), *pieces.notes],
         ),
+        ("Text that was lost", accounting.problems(accounts)),
         (
             "Exact duplicates, left out",
             [
@@ -163,7 +194,8 @@ def problem_lines(found: local.Local, everything: bool) -> Iterator[str]:
             yield f"{heading} ({len(listed)}):"
             # A person's own files are listed in full: nothing is skipped silently.
             yield from _some(
-                map(str, listed), everything or not (heading == "Questions refused" and not drawn.file)
+                map(str, listed) if everything else grouped(listed),
+                everything or not (heading == "Questions refused" and not drawn.file),
             )
 
 
@@ -180,7 +212,9 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
     lines.append(f"Licence    {task.licence}")
     lines.append(f"Source     {task.source} (version {task.version})")
     if found is not None:
-        lines += problem_lines(found, everything)
+        accounts = list(accounting.accounts(found.folder.documents, found.cut))
+        lines += account_lines(accounts, everything)
+        lines += problem_lines(found, accounts, everything)
     unsound, remarked = problems(task), remarks(task)
     if found is not None:  # documents say much that nobody asks for
         untested = [remark for remark in remarked if remark.endswith("it has no test question; write one")]

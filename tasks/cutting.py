@@ -1,11 +1,11 @@
 """Cuts sections into clauses of about 25 to 80 words that end where a sentence ends.
 
-The cutting is semantic-text-splitter's: it packs whole paragraphs, then whole sentences, into a range of
-lengths, counts in a unit that the caller defines, gives back positions in the text, is written in Rust, kept
-up, and needs nothing else. (langchain-text-splitters cuts by separators without a least length and draws in
-langchain-core; chonkie wants a tokenizer; syntok and pysbd find sentences and leave the packing to the
-caller.) Its sentences are Unicode's, which end after "Dr." as well, so pieces that were parted inside a
-sentence are joined again here; a single sentence that is longer than the range stays whole.
+Whole passages are packed into that range; one that is longer is parted between sentences by
+semantic-text-splitter, which counts in a unit that the caller defines, gives back positions in the text, is
+written in Rust, kept up, and needs nothing else. (langchain-text-splitters cuts by separators without a least
+length and draws in langchain-core; chonkie wants a tokenizer; syntok and pysbd find sentences and leave the
+packing to the caller.) Its sentences are Unicode's, which end after "Dr." as well, so pieces that were parted
+inside a sentence are joined again here; a single sentence that is longer than the range stays whole.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tasks.chinese import split_characters
+from tasks.passages import LEAST_WORDS, ends_sentence, num_words
 from tasks.sections import Problem, Section, Unit
 from tasks.similarity import candidate_pairs, components
 
 CLAUSE_WORDS = (25, 80)
-LEAST_WORDS = 4  # shorter leftovers of a section say nothing by themselves
 MOST_WORDS = 240  # one sentence of more is a list or a table without stops, and no clause
 NEAR_DUPLICATE = 0.6  # clauses with this share of common words (numbers aside) are siblings ...
 MAX_FAMILY = 8  # ... unless so many are that it is a form, and not a choice
-_ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:[A-Za-z]|e\.g|i\.e|cf|vs|approx|ca|Dr|Mr|Mrs|Ms|Prof|St|No|Nos|Nr|Art|Sec|Fig|Inc|Ltd|Co|etc)\.$"
-)
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_MARK = re.compile(
+    r"(?:^|[:;,.]\s)[(\[]?(?:\d{1,3}(?:\.\d{1,3})*|[A-Za-z]|[ivx]{2,4})[.)\]]$"
+)  # "2." or "(a)" that a piece ends with
 
 
 @dataclass(frozen=True)
@@ -60,40 +60,44 @@ class Cut:
     notes: tuple[Problem, ...] = ()  # row ids that could not be kept
 
 
-def num_words(text: str) -> int:
-    """Words; of Chinese, Japanese and Korean, which have no blanks, two letters count as one."""
-    letters = len(_CJK.findall(text))
-    return len(_CJK.sub(" ", text).split()) + (letters + 1) // 2
-
-
-def ends_sentence(text: str) -> bool:
-    """Whether the text stops where a sentence does."""
-    bare = text.rstrip().rstrip("\"'”’»)]*_")
-    if bare.endswith((".", "…")):
-        return not _ABBREVIATION.search(bare)
-    return bare.endswith(tuple("!?:;。！？：；"))
-
-
 def pieces(text: str, starts: Sequence[int] = (0,)) -> list[tuple[int, str]]:
     """(offset, piece) of a text, pieces within CLAUSE_WORDS where sentences allow it.
 
-    starts: offsets at which a paragraph begins; before these a piece may end however it reads.
+    starts: offsets at which a passage begins; one of at most CLAUSE_WORDS[1] words is never parted.
     """
-    from semantic_text_splitter import TextSplitter
-
     least, most = CLAUSE_WORDS
     spans: list[tuple[int, int]] = []  # start, end
-    for start, chunk in TextSplitter.from_callback(num_words, CLAUSE_WORDS).chunk_indices(text):
+    for first, behind in pairwise([*starts, len(text)]):
+        whole = text[first:behind].rstrip()
+        if not whole.strip():
+            continue
+        small = num_words(whole) <= most
+        for start, end in [(first, first + len(whole))] if small else _sentences(text, first, first + len(whole)):
+            if spans:
+                held, added = num_words(text[slice(*spans[-1])]), num_words(text[start:end])
+                fits = num_words(text[spans[-1][0] : end]) <= most
+                if fits and (held < least or added < least // 2):
+                    spans[-1] = (spans[-1][0], end)
+                    continue
+            spans.append((start, end))
+    return [(start, text[start:end]) for start, end in spans]
+
+
+def _sentences(text: str, begin: int, behind: int) -> list[tuple[int, int]]:
+    """(start, end) of the pieces of a long passage; each ends with a sentence, and none with a list mark."""
+    from semantic_text_splitter import TextSplitter
+
+    spans: list[tuple[int, int]] = []
+    for start, chunk in TextSplitter.from_callback(num_words, CLAUSE_WORDS).chunk_indices(text[begin:behind]):
+        start += begin
         end = start + len(chunk)
         if spans:
             first, last = spans[-1]
-            parted = start not in starts and not ends_sentence(text[first:last])
-            small = min(num_words(chunk), num_words(text[first:last])) < least // 2
-            if parted or (small and num_words(text[first:end]) <= most):
+            if not ends_sentence(text[first:last]) or _MARK.search(text[begin:last]):
                 spans[-1] = (first, end)
                 continue
         spans.append((start, end))
-    return [(start, text[start:end]) for start, end in spans]
+    return spans
 
 
 def slug(text: str) -> str:
@@ -143,7 +147,7 @@ def cut(sections: Iterable[Section]) -> Cut:
             key = " ".join(re.findall(r"[^\W_]+", text.lower()))
             if key in seen:
                 duplicates.append((clause, seen[key]))
-            elif num_words(text) < LEAST_WORDS:
+            elif num_words(f"{section.title} {text}") < LEAST_WORDS:
                 too_short.append(clause)
             elif num_words(text) > MOST_WORDS:
                 too_long.append(clause)

@@ -1,13 +1,14 @@
-"""Reads a folder of a person's own documents: Markdown, text, HTML, DOCX, PDF, JSONL and CSV.
+"""Reads a folder of a person's own documents: Markdown, text, HTML, DOCX, PDF, XLSX, JSONL and CSV.
 
 Whatever cannot be read is named with its file and line (or page) and the fix, and the rest is read all the
-same: files found = files read + files skipped. Markdown is parsed by markdown-it-py, HTML by Beautiful Soup,
-DOCX by python-docx and PDF by pypdf.
+same: files found = files read + files skipped. Markdown is parsed by markdown-it-py, HTML by lxml, DOCX is opened
+by python-docx, PDF by pypdfium2 and XLSX by openpyxl.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -15,11 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import TaskError
-from tasks.page_files import read_docx, read_html, read_markdown, read_pdf, read_text
+from tasks.docx_files import read_docx
+from tasks.html_files import read_html
+from tasks.markdown_files import read_markdown
+from tasks.pdf_files import read_pdf
 from tasks.row_files import read_table
 from tasks.sections import Document, Problem, Section, Unit, Unreadable, reason_of
+from tasks.sheet_files import read_sheet_file
+from tasks.text_files import read_text
 
-QUESTION_FILES = ("questions.jsonl", "questions.csv")
+QUESTION_FILES = ("questions.jsonl", "questions.csv", "questions.xlsx")  # in any case
+_DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError)  # a part that is not as its kind has it
+# What programs leave beside documents while they are open, and what file managers write.
+_NO_DOCUMENTS = re.compile(r"~\$.*|\.~lock\..*#|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ READERS: dict[str, Callable[[Path, str], Document]] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".docx": read_docx,
     ".pdf": read_pdf,
+    ".xlsx": read_sheet_file,
     **dict.fromkeys((".jsonl", ".csv"), read_table),
 }
 _ADVICE = {
@@ -51,8 +61,9 @@ _ADVICE = {
     ".odt": "save it as .docx",
     ".rtf": "save it as .docx",
     ".pages": "save it as .docx",
-    ".xls": "save its sheet as .csv",
-    ".xlsx": "save its sheet as .csv",
+    ".xls": "save it as .xlsx",
+    ".xlsm": "save it as .xlsx",
+    ".ods": "save it as .xlsx",
     ".json": "write one object a line and name it .jsonl",
     ".pptx": "save it as .pdf",
     ".zip": "unpack it",
@@ -71,7 +82,9 @@ def read_folder(path: Path) -> Folder:
         root, found = path.parent, [path.name]
     else:
         root, found = path, sorted(_walk(path, not_entered))
-    questions = [name for name in QUESTION_FILES if name in found] if path.is_dir() else []
+    wanted = {name: n for n, name in enumerate(QUESTION_FILES)}
+    questions = sorted((f for f in found if f.lower() in wanted), key=lambda f: (wanted[f.lower()], f))
+    questions = questions if path.is_dir() else []
     documents: list[Document] = []
     skipped: list[Problem] = []
     for file in found:
@@ -117,7 +130,7 @@ def _walk(folder: Path, not_entered: list[Problem]) -> Iterator[str]:
             elif entry.is_symlink() and Path(entry.path).is_dir():
                 said = "is a link to a folder and is not followed; copy the folder here if it belongs"
                 not_entered.append(Problem(file, 0, "line", said))
-            else:
+            elif not _NO_DOCUMENTS.fullmatch(entry.name):
                 yield file
 
 
@@ -151,5 +164,7 @@ def _read_file(path: Path, file: str) -> Document:
         raise Unreadable(
             f"cannot be read ({error.strerror or reason_of(error)}); check its permissions"
         ) from error
+    except _DAMAGED as error:
+        raise Unreadable(f"is damaged inside ({reason_of(error)}); save it again in its own program") from error
     except RecursionError as error:
         raise Unreadable("is nested too deeply to be read; simplify it") from error

@@ -1,9 +1,13 @@
-"""Readers of files with one thing a row: JSONL and CSV, of texts or of questions."""
+"""Readers of files with one thing a row: JSONL, CSV and XLSX, of texts or of questions.
+
+Names of columns are read in any case; a spreadsheet's `sep=` line and blank first lines are no rows.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +16,18 @@ from typing import Any
 from tasks.sections import (
     Builder,
     Document,
+    Left,
     Problem,
     Section,
     Unreadable,
     clean,
     nothing_left,
-    read_lines,
     reason_of,
 )
+from tasks.sheet_files import Sheet, read_sheets
+from tasks.text_files import MAX_TEXT_BYTES, read_lines
+
+csv.field_size_limit(MAX_TEXT_BYTES)  # of one cell; the module's own limit is 131,072 characters
 
 
 @dataclass(frozen=True)
@@ -45,18 +53,22 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)  # about single rows, and notes
     num_refused: int = 0
+    refused: list[str] = field(default_factory=list)  # the texts of rows that were refused
+    raw: list[str] = field(default_factory=list)
 
 
 def read_rows(path: Path, file: str, needed: Sequence[str], known: Sequence[str]) -> Rows:
-    """The rows of a .jsonl or .csv file with the column `needed[0]` (or its other names after it).
+    """The rows of a .jsonl, .csv or .xlsx file with the column `needed[0]` (or its other names after it).
 
     A broken row is refused and named. Raises Unreadable where the file as a whole cannot be used.
     """
     found = Rows()
-    lines = read_lines(path, file, found.problems)
-    rows = (
-        _csv_rows(lines, found, file, needed) if path.suffix.lower() == ".csv" else _jsonl_rows(lines, found, file)
-    )
+    kind = path.suffix.lower()
+    if kind == ".xlsx":
+        rows = _sheet_rows(read_sheets(path), found, needed)
+    else:
+        lines = read_lines(path, file, found.problems)
+        rows = _csv_rows(lines, found, file, needed) if kind == ".csv" else _jsonl_rows(lines, found, file)
     unread: dict[str, int] = {}
     for row in rows:
         for name in row.values:
@@ -66,6 +78,7 @@ def read_rows(path: Path, file: str, needed: Sequence[str], known: Sequence[str]
             found.rows.append(row)
         else:
             _refuse(found, file, row.line, f"has no {needed[0]!r}; write it or remove the row")
+            found.refused.append(" ".join(map(str, row.values.values())))
     if unread:
         first = min(unread.values())
         named = ", ".join(map(repr, list(unread)[:6]))
@@ -90,7 +103,7 @@ def _jsonl_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str) -> Ite
             _refuse(found, file, number, f"broken JSON ({reason_of(error)}); write one whole JSON object a line")
             continue
         if isinstance(body, dict):
-            yield Row(number, body)
+            yield Row(number, {clean(name).lower(): value for name, value in body.items()})
         else:
             _refuse(found, file, number, f"holds {type(body).__name__}; write one JSON object, in curly braces")
 
@@ -104,14 +117,20 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
             yield f"{line}\n"
 
     stream = source()
-    first = next(stream, "")
-    delimiter = max(",;\t", key=first.count)
+    first = next((line for line in stream if line.strip()), "")
+    named = re.fullmatch(r"\W?sep=(.)\s*", first, re.IGNORECASE)
+    if named:
+        first = next((line for line in stream if line.strip()), "")
+    delimiter = named[1] if named else max(",;\t|", key=first.count)
     header = [clean(name).lower() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    place = places[-1] if places else 1
     if not set(header) & set(needed):
         columns = ", ".join(map(repr, header)) or "none"
-        raise Unreadable(f"has the columns {columns} and none called {needed[0]!r}; name it in the first line", 1)
-    if len(set(header)) != len(header):
-        raise Unreadable(f"names a column twice: {', '.join(header)}; give each its own name", 1)
+        raise Unreadable(
+            f"has the columns {columns} and none called {needed[0]!r}; name it in the first line", place
+        )
+    if len(set(filter(None, header))) != len(list(filter(None, header))):
+        raise Unreadable(f"names a column twice: {', '.join(header)}; give each its own name", place)
     reader = csv.reader(stream, delimiter=delimiter, strict=True)
     while True:
         start = len(places)
@@ -127,33 +146,74 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
         number = places[min(start, len(places) - 1)]
         if not any(cell.strip() for cell in cells):
             continue
+        if len(cells) > len(header) and not any(cell.strip() for cell in cells[len(header) :]):
+            cells = cells[: len(header)]  # empty cells that a spreadsheet has written behind the last column
         if len(cells) != len(header):
+            found.refused.append(" ".join(cells))
             said = f"has {len(cells)} cells and the first line names {len(header)}"
             _refuse(found, file, number, f"{said}; quote cells that hold {delimiter!r}")
             continue
-        yield Row(number, dict(zip(header, cells, strict=True)))
+        yield Row(number, {name: cell for name, cell in zip(header, cells, strict=True) if name or cell})
+
+
+def _sheet_rows(sheets: Sequence[Sheet], found: Rows, needed: Sequence[str]) -> Iterator[Row]:
+    """The rows below the first row that names the needed column, of each sheet that has one."""
+    header_seen = False
+    for sheet in sheets:
+        header: list[str] = []
+        for number, cells in sheet.rows:
+            names = [clean(cell).lower() for cell in cells]
+            if not header:
+                header = names if set(names) & set(needed) else []
+                header_seen = header_seen or bool(header)
+            elif any(cells):
+                values = {name: cell for name, cell in zip(header, cells, strict=False) if name}
+                yield Row(number, values)
+    if not header_seen:
+        first = next((cells for sheet in sheets for _, cells in sheet.rows if any(cells)), [])
+        columns = ", ".join(repr(cell) for cell in first if cell) or "none"
+        raise Unreadable(f"has the columns {columns} and none called {needed[0]!r}; name it in the first row", 1)
 
 
 def read_table(path: Path, file: str) -> Document:
     """A JSONL or CSV file of texts: `text`, and where wanted `id` and `title`; a row is a section."""
-    found = read_rows(path, file, ("text", "content"), ("id", "title", "heading", "text", "content"))
+    known = ("id", "title", "heading", "text", "content")
+    return as_document(read_rows(path, file, ("text", "content"), known), file, known)
+
+
+def as_document(found: Rows, file: str, known: Sequence[str]) -> Document:
+    """Rows of texts as a document. Raises Unreadable where no row is left."""
     places: dict[str, int] = {}
     sections = []
+    left = [Left("refused rows", text) for text in found.refused]
+    raw = list(found.refused)
     for row in found.rows:
+        values = {name: _words_of(value) for name, value in row.values.items()}
+        raw += values.values()
+        left += [Left("columns that are not read", text) for name, text in values.items() if name not in known]
         row_id = row.text("id")
+        left.append(Left("ids of rows", row_id))
         if row_id and row_id in places:
             said = f"repeats the id {row_id!r} of line {places[row_id]} and was left out; give each row its own"
             _refuse(found, file, row.line, said)
+            left.append(Left("refused rows", " ".join(values.values())))
             continue
         if row_id:
             places[row_id] = row.line
         built = Builder(file)
-        built.passage(row.text("text", "content"), row.line)
+        for paragraph in str(row.values.get("text") or row.values.get("content") or "").split("\n\n"):
+            built.paragraph(paragraph, row.line)
         found.problems += built.problems
+        left += built.left
         if not built.problems:
-            (section,) = built.document().sections
             title = row.text("title", "heading")
-            sections.append(Section(file, title, section.passages, "line", row_id))
+            passages = tuple(p for section in built.document().sections for p in section.passages)
+            sections.append(Section(file, title, passages, "line", row_id))
     if not sections:
         raise nothing_left(found.problems, "row")
-    return Document(file, tuple(sections), tuple(sorted(found.problems, key=lambda problem: problem.place)))
+    problems = tuple(sorted(found.problems, key=lambda problem: problem.place))
+    return Document(file, tuple(sections), problems, raw="\n".join(raw), left=tuple(left))
+
+
+def _words_of(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)

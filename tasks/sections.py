@@ -1,21 +1,22 @@
-"""What a document becomes: sections of passages; and plain text read in bounded memory, cleaned and checked."""
+"""The one form that every kind of file becomes: headings, paragraphs, list items and table rows, in order.
+
+A reader hands each of these to a Builder, names what it leaves out, and gives the file's whole text, read by
+another way, as `raw`: tasks.accounting compares the two, so that nothing is lost in silence.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-MAX_LINE_BYTES = 1_000_000  # a longer line is left out; it is never held in memory
-MAX_TEXT_BYTES = 64_000_000  # of one file; more is no document that a person wrote
-HEAD_BYTES = 8192  # where a binary file gives itself away
-BINARY = "holds a NUL byte: it is binary, no text; save it as text"
-ENDS = ".!?:;,…。！？：；，"  # a passage that ends otherwise gets a full stop, so that clauses read as sentences
+ENDS = ".!?:;,…。！？：；，"  # what ends otherwise gets a full stop, so that clauses read as sentences
 
-Unit = Literal["line", "page", "paragraph"]
+Unit = Literal["line", "page", "paragraph", "row"]
+Kind = Literal["heading", "paragraph", "item", "row"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Problem:
     """Something about a file that a person should know."""
 
     file: str  # relative to the folder
-    place: int  # line, page or paragraph; 0: the file as a whole
+    place: int  # line, page, paragraph or row; 0: the file as a whole
     unit: Unit
     said: str  # what it is and the fix, without the place
 
@@ -35,8 +36,32 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Block:
+    """One thing on a page, on one line."""
+
+    kind: Kind
+    text: str
+    place: int  # line, page or paragraph of the file, from 1
+    level: int = 1  # of a heading, from 1; depth of a list item, from 1
+    mark: str = ""  # the number that stands before it, or that Word or a browser counts: "2.1", "(a)"
+    sure: bool = True  # heading: the file says so; otherwise it only looks like one
+
+    @property
+    def whole(self) -> str:
+        return f"{self.mark} {self.text}".strip()
+
+
+@dataclass(frozen=True)
+class Left:
+    """A part of a file that is not read as text, on purpose."""
+
+    kind: str  # "navigation", "hidden text", ...
+    text: str  # its words; "" for a picture
+
+
+@dataclass(frozen=True)
 class Passage:
-    """A paragraph, a list item or a table row, on one line."""
+    """What is never parted but between its sentences: a paragraph, a row, a list with its opening words."""
 
     text: str
     place: int  # line, page or paragraph of the file, from 1
@@ -55,10 +80,14 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
+    """A file as it was read."""
+
     file: str
     sections: tuple[Section, ...]
     problems: tuple[Problem, ...] = ()
     num_pages: int = 0  # PDF only
+    raw: str = ""  # its whole text, read by another way than the sections
+    left: tuple[Left, ...] = ()
 
 
 class Unreadable(Exception):
@@ -85,133 +114,97 @@ def reason_of(error: BaseException) -> str:
 # Soft hyphen, zero widths, and what turns the direction of the text behind it.
 _BLANK = dict.fromkeys([*map(ord, "\u00ad\u061c\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")])
 _BLANK |= dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+_BLANK |= {0xFB00 + n: letters for n, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))}
 
 
 def clean(text: str) -> str:
-    """One line of NFC text: white space collapsed, invisible, control and private-use characters dropped."""
+    """One line of NFC text: white space collapsed, ligatures parted, invisible and control characters dropped."""
     text = unicodedata.normalize("NFC", text.translate(_BLANK))
     text = "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Zl", "Zp", "Zs") else c for c in text)
     return " ".join(text.split())
 
 
-def read_lines(path: Path, file: str, problems: list[Problem]) -> Iterator[tuple[int, str]]:
-    """(line number, text) of a UTF-8 file, or a UTF-16 one with its mark, in bounded memory a line.
-
-    A line over MAX_LINE_BYTES is left out and named. Raises Unreadable at a NUL byte or a wrong encoding.
-    """
-    size = 0
-    with path.open("rb") as handle:
-        head = handle.read(HEAD_BYTES)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            yield from _utf16_lines(path)
-            return
-        if b"\0" in head:  # before a line of it is taken for text in another encoding
-            raise Unreadable(BINARY, 1 + head[: head.index(0)].count(b"\n"))
-        handle.seek(0)
-        number = 0
-        while line := handle.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
-                length = len(line)
-                while line and not line.endswith(b"\n"):
-                    line = handle.readline(MAX_LINE_BYTES)
-                    length += len(line)
-                said = f"a line of {length / 1e6:.1f} MB was left out; break it into lines below 1 MB"
-                problems.append(Problem(file, number, "line", said))
-                continue
-            size += len(line)
-            if size > MAX_TEXT_BYTES:
-                raise Unreadable(f"holds more than {MAX_TEXT_BYTES // 10**6} MB of text; split it", number)
-            if b"\0" in line:
-                raise Unreadable(BINARY, number)
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte 0x{line[error.start]:02x}"
-                raise Unreadable(f"is not UTF-8 ({byte}); save the file as UTF-8", number) from error
-            for part in re.split(r"\r(?!$)", text.rstrip("\r\n")):
-                yield number, part
-
-
-def _utf16_lines(path: Path) -> Iterator[tuple[int, str]]:
-    if path.stat().st_size > MAX_TEXT_BYTES:
-        raise Unreadable(f"is larger than {MAX_TEXT_BYTES // 10**6} MB; split it and save it as UTF-8")
-    try:
-        text = path.read_bytes().decode("utf-16")
-    except UnicodeDecodeError as error:
-        raise Unreadable("is not whole UTF-16; save the file as UTF-8") from error
-    yield from enumerate(text.replace("\r\n", "\n").split("\n"), start=1)
-
-
 class Builder:
-    """Collects headings and passages of one file in reading order."""
+    """Collects the blocks of one file in reading order."""
 
     def __init__(self, file: str, unit: Unit = "line") -> None:
         self.file, self.unit = file, unit
         self.problems: list[Problem] = []
-        self._path: list[tuple[int, str]] = []  # open headings: (level, text)
-        self._parts: list[tuple[tuple[tuple[int, str], ...], list[Passage]]] = [((), [])]
+        self.blocks: list[Block] = []
+        self.left: list[Left] = []
+        self.raw: list[str] = []
 
     def problem(self, place: int, said: str) -> None:
         self.problems.append(Problem(self.file, place, self.unit, said))
 
-    def heading(self, level: int, text: str) -> None:
-        text = clean(text).rstrip(":. ").replace("\ufffd", "")
-        if text:
-            self._path = [entry for entry in self._path if entry[0] < level] + [(level, text)]
-            self._parts.append((tuple(self._path), []))
+    def leave(self, kind: str, text: str) -> None:
+        """A part that is left out on purpose."""
+        self.left.append(Left(kind, clean(text)))
 
-    def passage(self, text: str, place: int) -> None:
+    def heading(self, level: int, text: str, place: int = 0, mark: str = "", sure: bool = True) -> None:
+        self._add("heading", clean(text).rstrip(":. ¶"), place, level, mark, sure)
+
+    def paragraph(self, text: str, place: int) -> None:
+        self._add("paragraph", text, place)
+
+    def item(self, text: str, place: int, mark: str = "", depth: int = 1) -> None:
+        self._add("item", text, place, depth, mark)
+
+    def row(self, heads: Sequence[str], cells: Sequence[str], place: int) -> None:
+        self._add("row", row_text(heads, cells), place)
+
+    def _add(self, kind: Kind, text: str, place: int, level: int = 1, mark: str = "", sure: bool = True) -> None:
         text = clean(text)
         if "\ufffd" in text or any(unicodedata.category(c) == "Cs" for c in text):
             said = "holds the mark of a failed decoding and was left out; mend the text and save it as UTF-8"
             self.problem(place, said)
+            self.leave("text that was decoded wrongly", text)
         elif text:
-            self._parts[-1][1].append(Passage(text if text[-1] in ENDS else f"{text}.", place))
+            self.blocks.append(Block(kind, text, place, level, clean(mark), sure))
 
     def document(self, num_pages: int = 0) -> Document:
         """The file's sections. Raises Unreadable where nothing is left to read."""
-        paths = {path for path, passages in self._parts if passages}
-        # A single heading above all others is the document's name, and no news in each title.
-        name = next(iter(paths))[:1] if paths and len(paths) > 1 else ()
-        shared = name if name and all(path[:1] == name for path in paths) else ()
-        sections = []
-        for path, passages in self._parts:
-            if passages:
-                own = path[len(shared) :] or path
-                title = ", ".join(text for _, text in own[-2:]) or name_of(self.file)
-                sections.append(Section(self.file, title, tuple(passages), self.unit))
+        from tasks.passages import sections_of
+
+        sections, unused = sections_of(self.file, self.unit, self.blocks)
+        for block in unused:
+            self.leave("headings that no clause has in its title", block.whole)
         if not sections:
             raise nothing_left(self.problems, "text")
-        return Document(self.file, tuple(sections), tuple(self.problems), num_pages)
+        return Document(
+            file=self.file,
+            sections=tuple(sections),
+            problems=tuple(self.problems),
+            num_pages=num_pages,
+            raw="\n".join(self.raw),
+            left=tuple(self.left),
+        )
+
+
+def raised(before: str, text: str) -> str:
+    """Raised letters as they can be typed: `10^6` behind a number, `m2` behind anything else."""
+    return f"^{text}" if before[-1:].isdigit() and text[:1].isdigit() else text
+
+
+def names(text: str) -> frozenset[str]:
+    """The words of a listing."""
+    return frozenset(text.split())
 
 
 def name_of(file: str) -> str:
     return clean(re.sub(r"[-_.]+", " ", Path(file).stem)) or file
 
 
-def row_text(header: Sequence[str], cells: Sequence[str]) -> str:
-    """A table row as text: `Site: Cork, Amount: 31 euros`."""
+def row_text(heads: Sequence[str], cells: Sequence[str]) -> str:
+    """A table row as text: `Site: Cork, Amount: 31 euros`; of two columns `Country, Rate – Norway: 52 euros`."""
     cells = [clean(cell) for cell in cells]
-    names = [clean(name) for name in header] + [""] * len(cells)
-    parts = [
-        f"{name}: {cell}" if name and name != cell else cell for name, cell in zip(names, cells, strict=False)
-    ]
-    return ", ".join(part for part, cell in zip(parts, cells, strict=True) if cell)
-
-
-NUMBERED = re.compile(r"(?:§\s*)?(\d{1,2}(?:\.\d{1,2})*)\.?\s+[^\W\d_]")
-
-
-def heading_level(line: str) -> int:
-    """Level of a plain-text line that looks like a heading, 0 for one that does not."""
-    words = line.split()
-    if not words or len(words) > 10 or len(line) > 70 or line[-1] in ENDS:
-        return 0
-    numbered = NUMBERED.match(line)
-    if numbered:
-        return 1 + numbered[1].count(".")
-    return 1 if line[0].isupper() and (line.isupper() or len(words) <= 8) else 0
-
-
-BULLET = re.compile(r"\s*(?:[-*•‣·–]|\(?[a-z\d]{1,2}[.)])\s+")
+    names = [clean(name).rstrip(": ") for name in heads] + [""] * len(cells)
+    if len(heads) == len(cells) == 2 and all(cells) and all(names[:2]):
+        return f"{names[0]}, {names[1]} – {cells[0]}: {cells[1]}"
+    if len(cells) == 2 and all(cells) and not any(names):
+        return f"{cells[0]}: {cells[1]}"
+    parts: list[str] = []
+    for n, (name, cell) in enumerate(zip(names, cells, strict=False)):
+        if cell and not (n and cell == cells[n - 1] and name == names[n - 1]):  # one cell over two columns
+            parts.append(f"{name}: {cell}" if name and name != cell else cell)
+    return ", ".join(parts)

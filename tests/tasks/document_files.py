@@ -49,25 +49,32 @@ HTML = """<!doctype html><html><head><title>Heating</title><script>var x = 1;</s
 
 def write_pdf(path: Path, pages: Sequence[Sequence[tuple[int, str]]]) -> Path:
     """A PDF of lines of (letter size, text) in Helvetica, from the top of each page."""
-    objects = [
-        "",
-        "<< /Type /Catalog /Pages 2 0 R >>",
-        "",
-        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
-    ]
-    kids = []
+    placed = []
     for lines in pages:
-        drawn, y = [], 780
+        y, page = 780, []
         for size, text in lines:
-            escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
-            drawn.append(f"BT /F1 {size} Tf 60 {y} Td ({escaped}) Tj ET")
+            page.append(("F1", float(size), 60, y, text))
             y -= int(size * 1.5)
+        placed.append(page)
+    return write_placed_pdf(path, placed)
+
+
+def write_placed_pdf(path: Path, pages: Sequence[Sequence[tuple[str, float, int, int, str]]]) -> Path:
+    """A PDF of (font, letter size, x, y, text); F1 is Helvetica, F2 bold."""
+    fonts = [f"<< /Type /Font /Subtype /Type1 /BaseFont /{name} >>" for name in ("Helvetica", "Helvetica-Bold")]
+    objects = ["", "<< /Type /Catalog /Pages 2 0 R >>", "", *fonts]
+    kids = []
+    for placed in pages:
+        drawn = []
+        for font, size, x, y, text in placed:
+            escaped = text.replace("\\", "\\\\").replace("(", "\\(").replace(")", "\\)")
+            drawn.append(f"BT /{font} {size:g} Tf {x} {y} Td ({escaped}) Tj ET")
         stream = "\n".join(drawn)
         objects.append(f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream")
         contents = len(objects) - 1
         objects.append(
             "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] "
-            f"/Resources << /Font << /F1 3 0 R >> >> /Contents {contents} 0 R >>"
+            f"/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >> /Contents {contents} 0 R >>"
         )
         kids.append(f"{len(objects) - 1} 0 R")
     objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"

@@ -84,6 +84,25 @@ def test_every_problem_is_named_and_the_counts_add_up(tmp_path: Path, capsys: py
     assert asked == 2
 
 
+def test_lines_that_say_the_same_are_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.md").write_text("# Flag\n\nThe flag is blue on Mondays at 9:15 in front of the house.\n")
+    rows = ["When is it shown?,9:15"] * 60
+    (tmp_path / "questions.csv").write_text("\n".join(["question,answer", *rows]))
+    _, out, _ = run(capsys, f"path={tmp_path}")
+    assert "Questions refused (59):" in out
+    assert "(and 58 more like it: lines 4, 5, 6, 7, 8, 9, ...)" in out
+    assert len(out.splitlines()) < 40
+    _, out, _ = run(capsys, f"path={tmp_path}", "show=all")
+    assert out.count("is nearly the test question of line 2") == 59
+
+
+def test_characters_of_each_file_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = "<nav>Home</nav><main><h1>Flag</h1><p>The flag is blue at 9:15 on Mondays.</p></main>"
+    (tmp_path / "a.html").write_text(page)
+    _, out, _ = run(capsys, f"path={tmp_path}")
+    assert "  a.html: 35 characters = 31 in clauses + 4 outside the main part" in out
+
+
 def test_a_folder_that_cannot_be_used_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\x00\xff")
     status, out, err = run(capsys, f"path={tmp_path}")

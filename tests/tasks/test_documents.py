@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pypdf
 import pytest
 from document_files import PDF_PAGES, write_all, write_docx, write_pdf
 from hypothesis import given
@@ -14,7 +13,10 @@ from hypothesis import strategies as st
 from tasks.base import TaskError
 from tasks.documents import Folder, read_folder
 from tasks.row_files import read_rows
-from tasks.sections import MAX_LINE_BYTES, Document, Section, Unreadable, clean
+from tasks.sections import Document, Section, Unreadable, clean
+from tasks.text_files import MAX_LINE_BYTES
+
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,7 @@ def test_text(folder: Folder) -> None:
 def test_html(folder: Folder) -> None:
     assert texts(sections_of(folder, "more/heating.html")["Heating"]) == [
         "The boiler is serviced every 14 months by Thermo Nord.",
-        "Room: Archive, Degrees: 17.",
+        "Room, Degrees – Archive: 17.",
         "Loose words about radiators in the hall.",
         "Valves are bled in October.",
         "and after it.",
@@ -100,7 +102,7 @@ def test_pdf_joins_lines_words_and_pages_and_drops_running_heads(folder: Folder)
 def test_docx(folder: Folder) -> None:
     sections = sections_of(folder, "travel.docx")
     assert list(sections) == ["Travel", "Rental cars"]
-    assert texts(sections["Travel"])[-1] == "City: Bremen, Hotel limit: 95 euros."
+    assert texts(sections["Travel"])[-1] == "City, Hotel limit – Bremen: 95 euros."
 
 
 def test_rows(folder: Folder) -> None:
@@ -139,11 +141,14 @@ def test_front_matter_is_noted_and_not_read(tmp_path: Path) -> None:
     ]
 
 
-def test_other_encodings_with_a_mark(tmp_path: Path) -> None:
+def test_other_encodings(tmp_path: Path) -> None:
     assert passages(one(tmp_path / "a", "a.txt", "Füße.\n".encode("utf-16")))[0][1] == "Füße."
     assert passages(one(tmp_path / "b", "b.txt", "\ufeffFüße.\n"))[0][1] == "Füße."
     page = '<meta charset="windows-1252"><p>Füße.</p>'.encode("cp1252")
     assert passages(one(tmp_path / "c", "c.html", page))[0][1] == "Füße."
+    western = one(tmp_path / "e", "e.txt", "Die Brücke öffnet, sagt Frau Schäfer, um 6 Uhr.\n".encode("cp1252"))
+    assert passages(western)[0][1] == "Die Brücke öffnet, sagt Frau Schäfer, um 6 Uhr."
+    assert "was read in the encoding cp1252" in str(western.problems[0])
     assert passages(one(tmp_path / "d", "d.txt", "One line.\rOther line."))[0][1] == "One line. Other line."
 
 
@@ -160,16 +165,6 @@ def test_semicolon_csv_and_quoted_line_breaks(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------- bad input
-
-
-def encrypted_pdf(path: Path) -> bytes:
-    writer = pypdf.PdfWriter(clone_from=write_pdf(path / "plain.pdf", PDF_PAGES))
-    writer.encrypt("secret", algorithm="RC4-128")
-    writer.write(path / "locked.pdf")
-    body = (path / "locked.pdf").read_bytes()
-    (path / "plain.pdf").unlink()
-    (path / "locked.pdf").unlink()
-    return body
 
 
 WRONG: list[tuple[str, bytes, str]] = [
@@ -220,7 +215,7 @@ def test_a_binary_file_is_named_as_one_even_where_its_first_line_is_no_text(tmp_
 
 def test_a_password(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=r"locked\.pdf: is password-protected; save a copy without"):
-        one(tmp_path, "locked.pdf", encrypted_pdf(tmp_path))
+        one(tmp_path, "locked.pdf", (DATA / "locked.pdf").read_bytes())
 
 
 def test_a_page_without_text_is_named(tmp_path: Path) -> None:
@@ -314,7 +309,7 @@ def test_deep_nesting_ends(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_docx(tmp_path / "a.docx")
-    monkeypatch.setattr("tasks.page_files.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("tasks.docx_files.MAX_TEXT_BYTES", 1000)
     (skipped,) = read_folder(tmp_path).skipped
     assert "unpacks to more than" in str(skipped)
 

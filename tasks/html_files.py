@@ -1,0 +1,377 @@
+"""HTML, parsed by lxml: the main part of a page as headings, paragraphs, list items and table rows.
+
+All text is taken but for an explicit list: navigation and what stands outside the main part, hidden and deleted
+text, controls of forms, pictures, permalinks. Each of these is counted under its name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.counting import formed
+from tasks.html_parts import (
+    BLOCKS,
+    CONTROLS,
+    COOKIES,
+    HEADINGS,
+    HIDING,
+    NAVIGATION,
+    PERMALINK,
+    ROLES,
+    UNSEEN,
+    UNSEEN_CLASS,
+    RawText,
+    cells_of,
+    footnotes,
+    hidden_selectors,
+    is_most,
+    line_of,
+    main_part,
+    note_target,
+    rows_of,
+    seen_text,
+    texts,
+    whole_number,
+)
+from tasks.sections import ENDS, Builder, Document, clean, raised
+from tasks.tables import Cell, grid_rows, is_layout
+from tasks.text_files import read_lines, read_whole
+
+_FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}  # of an attribute `type`
+_STYLES = re.compile(r"\b(lower|upper)-?(alpha|latin|roman)\b")  # of a style or a class
+
+
+def read_html(path: Path, file: str) -> Document:
+    """An HTML page; places are its lines."""
+    built = Builder(file)
+    with path.open("rb") as handle:
+        head = handle.read(4096)
+    declared = re.search(rb"<meta[^>]+charset\s*=\s*[\"']?([\w-]+)", head, re.IGNORECASE)
+    declared = declared or re.match(rb"\s*<\?xml[^>]+encoding\s*=\s*[\"']([\w-]+)", head)
+    charset = declared[1].decode("ascii").lower() if declared else "utf-8"
+    marked = head.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"))
+    if marked or charset in ("utf-8", "utf8", "utf-16"):
+        page = "\n".join(line for _, line in read_lines(path, file, built.problems))
+    else:
+        page = read_whole(path, charset)
+    raw = RawText()
+    raw.feed(page)
+    built.raw.append("".join(raw.parts))
+    read_page(page, built)
+    return built.document()
+
+
+def read_page(page: str, built: Builder) -> None:
+    """Hands the blocks of a page to the builder."""
+    from lxml import etree, html
+
+    page = re.sub(r"^\s*<\?xml[^>]*\?>", "", page).replace("\0", "")
+    if not page.strip():
+        return
+    try:
+        tree = html.document_fromstring(page, parser=html.HTMLParser(huge_tree=True, remove_pis=True))
+    except etree.ParserError:
+        return  # nothing but comments
+    _Page(built, tree).read()
+
+
+class _Page:
+    """The walk over one page."""
+
+    def __init__(self, built: Builder, tree: Any) -> None:
+        self.built, self.tree = built, tree
+        self.hidden = hidden_selectors(tree)
+        self.text: list[str] = []  # of the block that is being read
+        self.place = 0
+        self.mark: tuple[str, int] | None = None  # of the list item that begins here
+        self.depth = 0
+        self.in_pre = False
+        self.notes = footnotes(tree)  # id -> its element; read behind the paragraph that points to it
+        self.noted: list[Any] = []
+        self.done: set[Any] = set()  # elements of footnotes that were read
+        self.main: Any = None
+        self.around_main: frozenset[Any] = frozenset()
+        self.inside = True  # the main part, where the page has one
+
+    def read(self) -> None:
+        body = self.tree.find("body")
+        body = self.tree if body is None else body
+        self.main = main_part(body)
+        if self.main is not None:
+            self.around_main, self.inside = frozenset(self.main.iterancestors()), False
+        title = self.tree.find(".//title")
+        if title is not None and not any(True for _ in self.tree.iter(*HEADINGS)):
+            self.built.heading(1, title.text_content())
+        self.visit(body)
+        self.flush()
+
+    # ------------------------------------------------------------------------------------- inline
+
+    def flush(self) -> None:
+        """Ends the block: what was gathered becomes a paragraph or a list item."""
+        whole = clean("".join(self.text))
+        self.text = []
+        if whole:
+            if self.mark is not None:
+                self.built.item(whole, self.place, *self.mark)
+                self.mark = None
+            else:
+                self.built.paragraph(whole, self.place)
+        self.place = 0
+        notes, self.noted = self.noted, []
+        for note in notes:
+            self._note(note)
+
+    def add(self, text: str | None, element: Any) -> None:
+        if not text:
+            return
+        if not self.inside:
+            if text.strip():
+                self.built.leave("outside the main part", text)
+            return
+        if not self.place and text.strip():
+            self.place = line_of(element)
+        self.text.append(text)
+
+    # -------------------------------------------------------------------------------------- blocks
+
+    def visit(self, element: Any) -> None:
+        """An element with what stands in it, without what follows it."""
+        name = element.tag
+        if not isinstance(name, str):
+            return  # a comment
+        name = name.rpartition("}")[2].lower()
+        if name in UNSEEN or element in self.done:
+            return
+        if element is self.main:
+            self.inside = True
+            self.flush()
+            self.children(element)
+            self.flush()
+            self.inside = False
+            return
+        reason = self._reason(element, name)
+        if reason:
+            self.built.leave(reason, seen_text(element))
+        elif name in HEADINGS:
+            self.flush()
+            self.built.heading(int(name[1]), self._heading(element), line_of(element))
+        elif name == "table":
+            self.flush()
+            self._table(element)
+        elif name in ("ol", "ul", "menu", "dir"):
+            self._list(element, name)
+        elif name == "br":
+            self._break(element)
+        elif name in ("img", "svg", "canvas", "video", "audio", "picture"):
+            self.built.leave("pictures", seen_text(element))
+            self.add(" ", element)
+        elif name == "dt":
+            self.flush()
+            self.children(element)
+            term = clean("".join(self.text))
+            if term and term[-1] not in ENDS:
+                self.text.append(":")
+            self.flush()
+        elif name in BLOCKS:
+            self.flush()
+            self.children(element)
+            self.flush()
+        else:
+            if name == "sup" and raised("".join(self.text[-1:]), element.text or "") != (element.text or ""):
+                self.add("^", element)
+            self.children(element)
+
+    def children(self, element: Any) -> None:
+        self.add(element.text, element)
+        for child in element:
+            self.visit(child)
+            self.add(child.tail, child)
+
+    def _break(self, element: Any) -> None:
+        """A line break ends the paragraph where a sentence ends, and is a blank elsewhere."""
+        if re.search(r"[.!?。！？]\s*$", "".join(self.text[-3:])) and self.mark is None:
+            self.flush()
+        else:
+            self.add(" ", element)
+
+    def _heading(self, element: Any) -> str:
+        """A heading's words without the link to itself."""
+        return "".join(texts(element, self._is_permalink))
+
+    def _is_permalink(self, element: Any) -> bool:
+        if element.tag != "a":
+            return False
+        text = element.text_content()
+        if "headerlink" in element.get("class", "") or (text.strip() and PERMALINK.fullmatch(text)):
+            self.built.leave("permalinks", text)
+            return True
+        return False
+
+    def _list(self, element: Any, name: str) -> None:
+        self.flush()
+        self.depth += 1
+        step = -1 if element.get("reversed") is not None else 1
+        items = [child for child in element if child.tag == "li"]
+        number = whole_number(element.get("start"), len(items) if step < 0 else 1)
+        styled = _STYLES.search(f"{element.get('style', '')} {element.get('class', '')}")
+        form = _FORMS.get(element.get("type", ""), "decimal")
+        if styled:
+            form = styled[1] + ("Roman" if styled[2] == "roman" else "Letter")
+        self.add(element.text, element)
+        for child in element:
+            if child.tag == "li":
+                self.flush()
+                number = whole_number(child.get("value"), number)
+                self.mark = (f"{formed(number, form)}." if name == "ol" else "", self.depth)
+                number += step
+                self.visit(child)
+                self.flush()
+                self.mark = None
+            else:
+                self.visit(child)
+            self.add(child.tail, child)
+        self.flush()
+        self.depth -= 1
+
+    # -------------------------------------------------------------------------------------- tables
+
+    def _table(self, table: Any) -> None:
+        rows = [(row, list(cells_of(row))) for row in rows_of(table)]
+        for part in table:
+            if part.tag == "caption":
+                self.visit(part)
+                self.flush()
+        if is_layout([[self._is_laid_out(cell) for cell in cells] for _, cells in rows]):
+            for _, cells in rows:
+                for cell in cells:
+                    self.children(cell)
+                    self.flush()
+            return
+        plain: list[list[Cell]] = []
+        for row, cells in rows:
+            if self._reason(row, "tr"):
+                self.built.leave(self._reason(row, "tr"), seen_text(row))
+                continue
+            plain.append([
+                Cell(
+                    text=self._cell(cell),
+                    rows=tuple(self._nested(cell)),
+                    columns=whole_number(cell.get("colspan"), 1),
+                    lines=whole_number(cell.get("rowspan"), 1),
+                    head=cell.tag == "th" or row.getparent().tag == "thead",
+                    place=line_of(cell),
+                )
+                for cell in cells
+            ])  # fmt: skip
+        for heads, held, place in grid_rows(plain):
+            self.built.row(heads, held, place)
+
+    def _is_laid_out(self, cell: Any) -> bool:
+        """Whether a cell holds blocks of its own, as the cells of a page's layout do."""
+        if any(True for _ in cell.iter(*HEADINGS, "section", "article", "form")):
+            return True
+        blocks = sum(1 for _ in cell.iter("p", "ul", "ol", "pre", "blockquote"))
+        return blocks > 2 and len(cell.text_content().split()) > 40
+
+    def _cell(self, cell: Any) -> str:
+        return clean("".join(texts(cell, self._left_in_cell)))
+
+    def _left_in_cell(self, element: Any) -> bool:
+        if element.tag == "table":
+            return True
+        if element.tag in UNSEEN:
+            return True
+        reason = self._reason(element, str(element.tag))
+        if reason:
+            self.built.leave(reason, seen_text(element))
+        return bool(reason)
+
+    def _nested(self, cell: Any) -> Iterator[tuple[str, ...]]:
+        """The rows of the tables inside a cell."""
+        for table in cell.iter("table"):
+            if next(table.iterancestors("td", "th"), None) is cell:
+                for row in rows_of(table):
+                    texts = tuple(self._cell(one) for one in cells_of(row))
+                    deeper = [inner for one in cells_of(row) for inner in self._nested(one)]
+                    yield texts
+                    yield from deeper
+
+    # ------------------------------------------------------------------------------- what is left out
+
+    def _reason(self, element: Any, name: str) -> str:
+        """Why an element is left out; "" for one that is read."""
+        classes = (element.get("class", "") + " " + element.get("id", "")).split()
+        if not self.inside:
+            return "" if element in self.around_main else "outside the main part"
+        if name in ("noscript", "object", "iframe") or self._is_hidden(element, classes, name):
+            return "hidden text"
+        if name == "del":
+            return "deleted text"
+        if name in ("s", "strike") or "line-through" in element.get("style", ""):
+            return "struck-through text"
+        if name in CONTROLS:
+            return "controls of forms"
+        if name in ("rt", "rp"):
+            return "reading aids"
+        if name in ("a", "sup", "span") and self._is_note_mark(element):
+            return "footnote marks"
+        role = element.get("role", "").lower()
+        if name == "nav" or role in ROLES:
+            return "navigation"
+        if name == "footer" and not any(
+            one.tag in ("article", "blockquote", "main") for one in element.iterancestors()
+        ):
+            return "navigation"
+        if name in BLOCKS and any(COOKIES.fullmatch(one) for one in classes):
+            return "cookie notices"
+        if name in BLOCKS and any(NAVIGATION.fullmatch(one) for one in classes) and not is_most(element):
+            return "navigation"
+        if name == "a" and self._is_permalink_alone(element, classes):
+            return "permalinks"
+        return ""
+
+    def _is_hidden(self, element: Any, classes: Sequence[str], name: str) -> bool:
+        return (
+            element.get("hidden") is not None
+            or bool(HIDING.search(element.get("style", "")))
+            or any(UNSEEN_CLASS.fullmatch(one) for one in classes)
+            or bool(self.hidden & {f".{one}" for one in classes})
+            or f"#{element.get('id', '')}" in self.hidden
+            or (name == "dialog" and element.get("open") is None)
+        )
+
+    def _is_permalink_alone(self, element: Any, classes: Sequence[str]) -> bool:
+        return "headerlink" in classes or bool(re.fullmatch(r"\s*[¶🔗]\s*", element.text_content()))
+
+    # ----------------------------------------------------------------------------------- footnotes
+
+    def _is_note_mark(self, element: Any) -> bool:
+        """Whether a link is the number of a footnote; that is read behind the paragraph."""
+        target = note_target(element)
+        if target not in self.notes:
+            return False
+        if self.notes[target] not in self.noted:
+            self.noted.append(self.notes[target])
+        return True
+
+    def _note(self, note: Any) -> None:
+        """A footnote as a paragraph of its own behind the one that points to it."""
+        if note in self.done:
+            return
+        if note.tag == "dt":
+            parts = []
+            for one in note.itersiblings():
+                if one.tag == "dt":
+                    break
+                parts.append(one)
+        else:
+            parts = [note]
+        number = re.search(r"\d{1,3}", (note.get("data-number") or "") + note.text_content())
+        label = f"[{number[0]}]" if number and note.tag != "li" else ""
+        whole = " ".join("".join(texts(part, self._left_in_cell)) for part in parts)
+        self.built.item(re.sub(r"^\s*[\[(]?\s*\d{1,3}\s*[\])]?\s+", "", whole), line_of(note), label, 9)
+        self.done |= {note, *parts}

@@ -1,0 +1,159 @@
+"""What the elements of a page are: blocks, navigation, hidden parts, the main part, footnotes; and their words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+from tasks.sections import clean, names
+
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+BLOCKS = names(
+    """
+    h1 h2 h3 h4 h5 h6 address article aside blockquote body caption center dd details dialog div dl dt
+    fieldset figcaption figure footer form header hgroup hr html legend li main menu nav ol p pre section
+    summary table tbody td tfoot th thead tr ul
+    """
+)
+UNSEEN = names("script style template head title")
+CONTROLS = names("select option button textarea input datalist")
+ROLES = names("navigation search banner contentinfo menu menubar complementary toolbar")
+NAVIGATION = re.compile(
+    r"(?:site|page|main|top|global|primary|secondary)?[-_]?(?:nav|navbar|navheader|navfooter|navigation|menu|sidebar|sphinxsidebar|"
+    r"footer|breadcrumbs?|pagination|pager|searchbox|skip-?links?|related|toc|table-of-contents|toctree-wrapper)",
+    re.IGNORECASE,
+)
+COOKIES = re.compile(
+    r"(?:cookies?|consent|gdpr)(?:[-_]?(?:banner|bar|notice|consent|popup|law|info|box))?", re.IGNORECASE
+)
+UNSEEN_CLASS = re.compile(r"sr-only|screen-reader-text|visually-?hidden|d-none|hidden", re.IGNORECASE)
+PERMALINK = re.compile(r"[¶#§🔗⚓\uf0c1\s]+")
+HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+
+
+class RawText(HTMLParser):
+    """All text of a page but scripts and styles, by the standard library's own parser."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._unseen = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._unseen += tag in ("script", "style", "title", "template")
+        if tag in BLOCKS or tag == "br":
+            self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._unseen -= tag in ("script", "style", "title", "template") and self._unseen > 0
+        if tag in BLOCKS:
+            self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self._unseen:
+            self.parts.append(data)
+
+
+_NOTE_MARK = re.compile(r"\s*[\[(]?\s*([\d*†‡]{1,3})\s*[\])]?\s*")
+
+
+def footnotes(tree: Any) -> dict[str, Any]:
+    """Footnotes by the ids that numbers in the text point to: blocks with that number, or that are named so."""
+    targets = {name: one for one in tree.iter() for name in (one.get("id"), one.get("name")) if name}
+    found = {}
+    for link in tree.iter("a"):
+        name = link.get("href", "").removeprefix("#")
+        mark = _NOTE_MARK.fullmatch(link.text_content())
+        note = targets.get(name) if mark and link.get("href", "").startswith("#") else None
+        while note is not None and note.tag not in BLOCKS:
+            note = note.getparent()
+        if note is None or mark is None or note is next(link.iterancestors(*BLOCKS), None):
+            continue
+        above = note.getparent()
+        if above is not None and re.search(r"\bfootnote\b", above.get("class", "")) and note.tag == "p":
+            note = above
+        begins = _NOTE_MARK.match(note.text_content())
+        if (begins and begins[1] == mark[1]) or re.match(r"fn\W?\w*\d|footnote-?\d|_ftn\d", name):
+            found[name] = note
+    return found
+
+
+def note_target(element: Any) -> str:
+    """The id that a footnote's number in the text points to; "" for what is no such number."""
+    if not _NOTE_MARK.fullmatch(element.text_content()):
+        return ""
+    link = element if element.tag == "a" else next(element.iter("a"), None)
+    return "" if link is None else link.get("href", "").removeprefix("#")
+
+
+def main_part(body: Any) -> Any:
+    """The element that holds what the page is about; None where nothing says so."""
+    mains = [one for one in body.iter() if one.tag == "main" or one.get("role") == "main"]
+    if not mains:
+        articles = list(body.iter("article"))
+        mains = articles if len(articles) == 1 and is_most(articles[0]) else []
+    mains = [one for one in mains if one.get("hidden") is None and one.text_content().strip()]
+    return mains[0] if len(mains) == 1 else None
+
+
+def is_most(element: Any) -> bool:
+    """Whether an element holds more than half of its page's words."""
+    root = element.getroottree().getroot()
+    body = root.find("body")
+    return 2 * len(seen_text(element)) > len(seen_text(root if body is None else body))
+
+
+def hidden_selectors(tree: Any) -> set[str]:
+    """Classes and ids that a style sheet in the page hides: `.draft`, `#old`."""
+    found: set[str] = set()
+    for style in tree.iter("style"):
+        for selectors, rules in re.findall(r"([^{}]+)\{([^{}]*)\}", style.text or ""):
+            if HIDING.search(rules) and "@" not in selectors:
+                found |= {
+                    one for one in re.split(r"\s*,\s*", selectors.strip()) if re.fullmatch(r"[.#][\w-]+", one)
+                }
+    return found
+
+
+def texts(element: Any, left: Any) -> Iterator[str]:
+    """The texts inside an element, without the elements for which left(element) holds."""
+    yield element.text or ""
+    for child in element:
+        if isinstance(child.tag, str) and not left(child):
+            if child.tag in BLOCKS or child.tag == "br":
+                yield " "
+            yield "".join(texts(child, left))
+            if child.tag in BLOCKS:
+                yield " "
+        yield child.tail or ""
+
+
+def seen_text(element: Any) -> str:
+    return clean("".join(texts(element, lambda one: one.tag in UNSEEN)))
+
+
+def line_of(element: Any) -> int:
+    """The line of an element; of Markdown the one that its parser has noted."""
+    line = int(element.sourceline or 1)
+    while element is not None:
+        noted = element.get("data-line") if isinstance(element.tag, str) else None
+        if noted:
+            return int(noted)
+        element = element.getparent()
+    return line
+
+
+def rows_of(table: Any) -> Iterator[Any]:
+    for row in table.iter("tr"):
+        if next(row.iterancestors("table"), None) is table:
+            yield row
+
+
+def cells_of(row: Any) -> Iterable[Any]:
+    return (cell for cell in row if cell.tag in ("td", "th"))
+
+
+def whole_number(value: str | None, otherwise: int) -> int:
+    return int(value) if value and re.fullmatch(r"-?\d{1,6}", value.strip()) else otherwise
