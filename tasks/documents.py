@@ -22,7 +22,6 @@ from tasks.markdown_files import read_markdown
 from tasks.pdf_files import read_pdf
 from tasks.row_files import read_table
 from tasks.sections import Document, Problem, Section, Unit, Unreadable, reason_of
-from tasks.sheet_files import read_sheet_file
 from tasks.text_files import read_text
 
 QUESTION_FILES = ("questions.jsonl", "questions.csv", "questions.xlsx")  # in any case
@@ -53,7 +52,7 @@ READERS: dict[str, Callable[[Path, str], Document]] = {
     **dict.fromkeys((".html", ".htm", ".xhtml"), read_html),
     ".docx": read_docx,
     ".pdf": read_pdf,
-    ".xlsx": read_sheet_file,
+    ".xlsx": read_table,
     **dict.fromkeys((".jsonl", ".csv"), read_table),
 }
 _ADVICE = {

@@ -24,7 +24,7 @@ from tasks.sections import (
     nothing_left,
     reason_of,
 )
-from tasks.sheet_files import Sheet, read_sheets
+from tasks.sheet_files import Sheet, as_tables, names_of, read_sheets
 from tasks.text_files import MAX_TEXT_BYTES, read_lines
 
 csv.field_size_limit(MAX_TEXT_BYTES)  # of one cell; the module's own limit is 131,072 characters
@@ -176,8 +176,10 @@ def _sheet_rows(sheets: Sequence[Sheet], found: Rows, needed: Sequence[str]) -> 
 
 
 def read_table(path: Path, file: str) -> Document:
-    """A JSONL or CSV file of texts: `text`, and where wanted `id` and `title`; a row is a section."""
+    """Rows of texts, one a clause; a workbook without a column `text` is read as tables with their heads."""
     known = ("id", "title", "heading", "text", "content")
+    if path.suffix.lower() == ".xlsx" and not names_of(sheets := read_sheets(path)) & {"text", "content"}:
+        return as_tables(sheets, file)
     return as_document(read_rows(path, file, ("text", "content"), known), file, known)
 
 

@@ -98,15 +98,13 @@ def shown(value: Any, form: str) -> str:
     return clean(str(value))
 
 
-def read_sheet_file(path: Path, file: str) -> Document:
-    """A workbook: rows of texts where a column is called `text`, otherwise tables with their heads."""
-    from tasks.row_files import as_document, read_rows
+def names_of(sheets: Sequence[Sheet]) -> set[str]:
+    """What stands in the first rows, where columns are named."""
+    return {clean(cell).lower() for sheet in sheets for _, cells in sheet.rows[:10] for cell in cells}
 
-    sheets = read_sheets(path)
-    names = {clean(cell).lower() for sheet in sheets for _, cells in sheet.rows[:10] for cell in cells}
-    if names & {"text", "content"}:
-        known = ("id", "title", "heading", "text", "content")
-        return as_document(read_rows(path, file, ("text", "content"), known), file, known)
+
+def as_tables(sheets: Sequence[Sheet], file: str) -> Document:
+    """A workbook as tables with their heads."""
     built = Builder(file, "row")
     for sheet in sheets:
         built.raw += [cell for _, cells in _without_merged(sheet) for cell in cells]

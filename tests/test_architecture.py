@@ -82,6 +82,7 @@ def test_models_are_loaded_in_one_place() -> None:
     assert calls_of("from_pretrained") == {
         ("methods/backbone.py", "AutoModelForCausalLM"),
         ("methods/backbone.py", "AutoTokenizer"),
+        ("methods/backbone.py", "PeftModel"),
         ("methods/train.py", "PeftModel"),
     }
 
