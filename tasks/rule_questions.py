@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from tasks import rule_questions_zh as zh
 from tasks.chinese import is_chinese
-from tasks.cutting import Clause, ends_sentence
+from tasks.conflicts import sentences
+from tasks.cutting import Clause
 from tasks.validate import words
 from tasks.values import stands_in
 
@@ -85,22 +86,12 @@ class Fact:
         return self.start + len(self.answer)
 
 
-def sentences(text: str) -> list[str]:
-    found: list[str] = []
-    for part in re.split(r"(?<=[.!?])\s+", text):
-        if found and not ends_sentence(found[-1]):
-            found[-1] = f"{found[-1]} {part}"
-        else:
-            found.append(part)
-    return found
-
-
 def facts(clause: Clause) -> list[Fact]:
     """The facts that stand once in the clause and not in its title, in order."""
     found: list[Fact] = []
     counts: Counter[str] = Counter()
     chinese = is_chinese(clause.text)
-    for sentence in zh.sentences(clause.text) if chinese else sentences(clause.text):
+    for sentence in sentences(clause.text):
         for name, answer, asked, start in zh.facts_in(sentence) if chinese else _facts_in(sentence):
             counts[name] += 1
             slot = name if counts[name] == 1 else f"{name}{counts[name]}"
