@@ -36,7 +36,7 @@ from tasks.documents import Folder, read_folder
 from tasks.handbook import abstention, rivals_of
 from tasks.keys import key_problems
 from tasks.row_files import Row, read_rows
-from tasks.rule_questions import facts, make
+from tasks.rule_questions import RuleQuestions, facts
 from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
@@ -205,12 +205,12 @@ def _facts(
 def _by_rule(clauses: Sequence[Clause]) -> Questions:
     """Held-out questions from the text; drafts that are too alike are dropped and counted."""
     found = Questions()
-    siblings = _siblings(clauses)
+    siblings, by_rule = _siblings(clauses), RuleQuestions(clauses)
     drafts: list[tuple[QA, Clause]] = []
     for clause in clauses:
         near = siblings.get(clause.id, [])
         values = {other.id: {fact.slot: (fact.answer,) for fact in facts(other)} for other in near}
-        for number, (split, question, fact) in enumerate(make(clause, near), start=1):
+        for number, (split, question, fact) in enumerate(by_rule.make(clause, near), start=1):
             others = [forms[fact.slot] for forms in values.values() if fact.slot in forms]
             rivals = [r for r in rivals_of((fact.answer,), others) if not stands_in(r, clause.text)]
             qa = QA(
@@ -390,9 +390,14 @@ class QuestionReader:
         )
         return f"the nearest one is {best.id!r}" if best else "no clause was read"
 
+    def quoted(self, quote: str) -> list[str]:
+        """Ids of the clauses that hold the quote's words in a row."""
+        wanted = f" {' '.join(words(quote))} "
+        return [memory_id for memory_id, plain in self._plain.items() if wanted in plain]
+
     def _by_quote(self, row: Row) -> str:
-        wanted = f" {' '.join(words(row.text('quote')))} "
-        holders = [clause.id for clause in self._candidates(row) if wanted in self._plain[clause.id]]
+        quoted = set(self.quoted(row.text("quote")))
+        holders = [clause.id for clause in self._candidates(row) if clause.id in quoted]
         if len(holders) == 1:
             return holders[0]
         if holders:

@@ -196,7 +196,9 @@ def _raw_items(tokens: list[str], articles: bool) -> Iterator[Item]:
                 rest += 1
         elif token == "fortnight" and (before is None or before.text != "per"):
             add(_quantity("1", 1, UNITS["fortnight"]))
-        elif (token in ("a", "an", "the") and articles and token not in tokens[max(0, i - 1) : i] + tokens[rest:][:1]) or (
+        elif (
+            token in ("a", "an", "the") and articles and token not in tokens[max(0, i - 1) : i] + tokens[rest:][:1]
+        ) or (
             token == "number" and before is not None and before.kind == "word" and _is_number([*tokens, "."][rest])
         ):
             pass
