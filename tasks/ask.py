@@ -189,6 +189,9 @@ def ask(options: Options, say: Callable[[str], None]) -> str:
     if len(works) < total:
         return f"{len(works)} of {total} clauses are done ({_spent(works)}); the same command goes on."
     progress.file.unlink()
+    if not any(work.kept for work in works):
+        (folder / QUESTIONS).unlink()
+        raise TaskError(f"{progress.model} wrote no question that can be used; take a larger model")
     return _summary(works, progress, folder / QUESTIONS)
 
 

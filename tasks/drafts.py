@@ -30,8 +30,8 @@ ASK = """Text, under the heading "{title}":
 
 Write {number} different questions that people would ask and that this text answers, in the language of the text.
 Each question says what it is about, so that it is understood without the text, and asks for one short fact: a
-number, a time, a name, a place or a thing. Use other words than the text where you can. The answer is at most six words,
-copied from the text; it must not stand in the question.
+number, a time, a name, a place or a thing. Use other words than the text where you can. The answer is at most six
+words, copied from the text; it must not stand in the question.
 Write one JSON object a line and nothing else: {{"question": "...", "answer": "..."}}"""
 NEAR = """Text, under the heading "{title}":
 

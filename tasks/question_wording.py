@@ -164,21 +164,7 @@ def _without_brackets(sentence: str, start: int, end: int) -> tuple[str, int, in
 def _lowered(subject: str) -> str:
     """With a small letter first, unless the word is a name or an abbreviation."""
     first = subject.split(" ")[0]
-    known = first.lower() in (
-        "the",
-        "a",
-        "an",
-        "each",
-        "every",
-        "all",
-        "any",
-        "no",
-        "in",
-        "on",
-        "if",
-        "for",
-        "when",
-    )
+    known = first.lower() in words("the a an each every all any no in on if for when staff people")
     return subject[:1].lower() + subject[1:] if known or re.fullmatch(r"[A-Z][a-z]+s", first) else subject
 
 

@@ -165,24 +165,24 @@ class RuleQuestions:
             for fact in facts(other):
                 rivals[fact.slot].append(fact.answer)
         trained = self_made_questions(Memory(clause.id, clause.text, clause.title), limit=10**6)
-        kept: list[Draft] = []
+        test: list[Draft] = []
+        dev: list[Draft] = []
         for draft in self._drafts(clause):
-            if len(kept) == TEST_PER_CLAUSE + 1:
-                break
             asked, fact = draft.question, draft.fact
             if any(stands_in(value, asked) for value in (fact.answer, *rivals[fact.slot])):
                 continue
-            if any(nearly_equal(asked, other) for other in (*trained, *(d.question for d in kept))):
+            if any(nearly_equal(asked, other) for other in (*trained, *(d.question for d in test + dev))):
                 continue
-            if len(kept) < TEST_PER_CLAUSE and any(fact == other.fact for other in kept):
-                continue  # the dev question alone may ask for a fact again, in other words
-            if stands_in(fact.answer, clause.text) and not key_problems(QA("", asked, fact.answer, (clause.id,))):
-                kept.append(draft)
-        test, dev = kept[:TEST_PER_CLAUSE], kept[TEST_PER_CLAUSE:]
-        if len(kept) > 1 and not kept[1].natural:
-            test, dev = kept[:1], kept[1:2]
-        made = [("test", draft.question, draft.fact) for draft in test]
-        return made + [("dev", draft.question, draft.fact) for draft in dev]
+            if not stands_in(fact.answer, clause.text) or key_problems(QA("", asked, fact.answer, (clause.id,))):
+                continue
+            new = all(fact != other.fact for other in test)
+            if len(test) < TEST_PER_CLAUSE and new and (draft.natural or not test):
+                test.append(draft)
+            elif not dev:
+                dev.append(draft)
+            if len(test) == TEST_PER_CLAUSE and dev:
+                break
+        return [(split, d.question, d.fact) for split, drafts in (("test", test), ("dev", dev)) for d in drafts]
 
     def _drafts(self, clause: Clause) -> Iterator[Draft]:
         """Questions in order of preference; drawn by the clause's id alone within one kind."""

@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -62,14 +62,7 @@ def writer_for(model: str, name: str = "") -> Writer:
 class Server:
     """A server that speaks OpenAI's protocol, e.g. llama.cpp's, vLLM's, Ollama's, or a company's."""
 
-    def __init__(
-        self,
-        address: str,
-        name: str = "",
-        *,
-        timeout_s: float = TIMEOUT_S,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, address: str, name: str = "") -> None:
         """address: with /v1 where the server has it. name: of the model; "": the one that the server lists.
 
         Raises TaskError for an address that is none, Away for a server that does not answer.
@@ -89,11 +82,10 @@ class Server:
             raise TaskError(f"{KEY_VARIABLE} holds something that is no key; set it again")
         self._key_kept_back = bool(key) and not safe
         path = parts.path.rstrip("/").removesuffix("/chat/completions")
-        self._sleep = sleep
         self._client = httpx.Client(
             base_url=f"{parts.scheme}://{parts.netloc}{path}/",
             headers={"Authorization": f"Bearer {key}"} if key and safe else {},
-            timeout=timeout_s,
+            timeout=TIMEOUT_S,
             trust_env=parts.hostname not in _LOOPBACK,
         )
         self.name = name or self._only_model()
@@ -144,7 +136,7 @@ class Server:
                 asked = response.headers.get("retry-after", "")
                 wait = max(wait, float(asked)) if asked.isdigit() else wait
             except httpx.TimeoutException:
-                said = f"did not answer within {self._client.timeout.read:g} s"
+                said = f"did not answer within {TIMEOUT_S:g} s"
             except httpx.InvalidURL:
                 raise TaskError("model=: this is no address; write http(s)://host:port/v1") from None
             except httpx.HTTPError as error:
@@ -152,7 +144,7 @@ class Server:
             except ValueError:
                 said = "answered with something that is no JSON"
             if attempt + 1 < TRIES:
-                self._sleep(min(wait, MOST_WAIT_S))
+                time.sleep(min(wait, MOST_WAIT_S))
         hints = {
             "401": f"; set {KEY_VARIABLE}",
             "403": f"; set {KEY_VARIABLE}",
