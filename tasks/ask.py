@@ -158,7 +158,7 @@ def _spent(works: Sequence[Work]) -> str:
     return f"{_count(read, 'token')} read, {written:,} written"
 
 
-def ask(options: Options, say: Callable[[str], None]) -> str:
+def ask(options: Options, say: Callable[[str], object]) -> str:
     """Works through the clauses that are left; returns what was done. say: takes a line of progress.
 
     Raises TaskError, with everything kept that was done before.
@@ -201,7 +201,7 @@ def _go_on(
     left: Sequence[Clause],
     progress: Progress,
     writer: Writer,
-    say: Callable[[str], None],
+    say: Callable[[str], object],
 ) -> None:
     if progress.model and progress.model != writer.name:
         raise TaskError(

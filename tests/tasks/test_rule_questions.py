@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tasks.cutting import Clause
 from tasks.question_wording import ask_for_fact, ask_for_object, ask_for_subject
 from tasks.rule_questions import RuleQuestions, facts
+from tasks.spelling import words
 from tasks.values import stands_in
 
 
@@ -90,48 +91,10 @@ def test_a_gap_has_one_right_filling() -> None:
 
 
 WORDS = st.sampled_from(
-    [
-        "the",
-        "The",
-        "a",
-        "gate",
-        "gates",
-        "must",
-        "is",
-        "are",
-        "opens",
-        "closes",
-        "at",
-        "within",
-        "9:15",
-        "3",
-        "days",
-        "40",
-        "euros",
-        "and",
-        "or",
-        "if",
-        ",",
-        ".",
-        ";",
-        "(",
-        ")",
-        "Ida",
-        "Lund",
-        "of",
-        "in",
-        "yard",
-        "staff",
-        "KH-204",
-        "never",
-        "it",
-        "which",
-        "receive",
-        '"',
-        "'",
-        "5%",
-        "by",
-    ]
+    words(
+        "the The a gate gates must is are opens closes at within 9:15 3 days 40 euros and or if , . ; ( ) Ida Lund of "
+        "in yard staff KH-204 never it which receive \" ' 5% by"
+    )
 )
 
 
