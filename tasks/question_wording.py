@@ -21,7 +21,7 @@ _LINKS = (
     "not|no|nor|does|do|did|has|have|had|been|be|" + _PRONOUNS
 )
 _NO_SUBJECT = re.compile(
-    rf"\b(?:{_LINKS}|{_MODALS}|{_BE})\b|^(?:unlike|note|see|by|also|then|now|for|in|on|at|with|to|use|new|thus|only|"
+    rf"\b(?:{_LINKS}|{_MODALS}|{_BE})\b|^(?:and|or|unlike|note|see|by|also|then|now|for|in|on|at|with|to|use|new|thus|only|"
     r"however|therefore|e\.g\.)\b|\b(?:following|previous|latter|former|same|above|next|various|available|"
     r"different|certain|similar|exact|first|second|last|example)\b|(?:^| )\d|\b\w+(?<!tw)ing$",
     re.IGNORECASE,
@@ -210,13 +210,17 @@ def ask_for_fact(sentence: str, start: int, end: int, asked: str) -> str | None:
     if _UNCLEAR.search(middle.lower()) or middle.startswith("not"):
         return None
     if asked == "who":
-        if not preposition or re.match(r" [a-z]+s? (?:of|for)\b", tail):
+        if (
+            not preposition
+            or preposition[0] not in ("by", "to", "from", "with", "for")
+            or re.match(r" [a-z]+s? (?:of|for)\b", tail)
+        ):
             return None  # a name may be a person's, or a thing's
         asked = "whom"
     ends = r"(?= (?:a|an|the|in|on|at|for|to|by|per|if|when|after|before)\b|$)"
     if of := re.match(rf" (?:of(?: (?!the\b|a\b)[a-z-]+){{1,2}}|in advance){ends}", tail):
         asked, tail = asked + of[0], tail[of.end() :]
-    tail = re.split(r"[,;:]", tail)[0]
+    tail = re.split(r"[,;:]| and ", tail)[0]
     subject = _lowered(parsed.subject)
     if parsed.aux in _BE.split("|") and not middle and not bound and asked.startswith("how much"):
         return _finished(f"how much {parsed.aux} {subject}{tail}{parsed.ending}")

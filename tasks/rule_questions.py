@@ -248,6 +248,8 @@ class RuleQuestions:
                     continue
                 technical = not word.isalpha() or not word[1:].islower() or word[0].isupper()
                 holders = max((self._text[part] for part in words(word)), default=0)
+                if word[0].isupper() and re.match(r"\s[A-Z]", sentence[match.end() :]):
+                    continue  # a part of a name
                 if not technical and (_NO_NOUN.match(word) or not _is_noun(sentence, match.start(), len(word))):
                     continue
                 entry = (not technical, holders, Fact(f"word{number}", word, "", sentence, match.start()))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tasks.cutting import Clause
 from tasks.question_wording import ask_for_fact, ask_for_object, ask_for_subject
+from tasks.registry import load_task
 from tasks.rule_questions import RuleQuestions, facts
 from tasks.spelling import words
 from tasks.values import stands_in
@@ -90,10 +91,19 @@ def test_a_gap_has_one_right_filling() -> None:
     assert text.replace(fact.answer, "___").rstrip(".") in question
 
 
+def test_most_clauses_of_a_handbook_are_asked_about() -> None:
+    clauses = [clause(memory.text, memory.title, memory.id) for memory in load_task("regs").memories]
+    made = RuleQuestions(clauses)
+    asked = [[question for split, question, _ in made.make(one, ()) if split == "test"] for one in clauses]
+    whole = [questions for questions in asked if questions and "___" not in questions[0]]
+    assert sum(map(bool, asked)) >= 0.6 * len(clauses)
+    assert len(whole) >= 0.3 * len(clauses), len(whole) / len(clauses)
+
+
 WORDS = st.sampled_from(
     words(
-        "the The a gate gates must is are opens closes at within 9:15 3 days 40 euros and or if , . ; ( ) Ida Lund of "
-        "in yard staff KH-204 never it which receive \" ' 5% by"
+        "the The a gate gates must is are opens closes at within 9:15 3 days 40 euros and or if , . ; ( ) Ida "
+        "Lund of in yard staff KH-204 never it which \" ' 5% by"
     )
 )
 
