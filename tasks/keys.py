@@ -91,7 +91,7 @@ def _sides(final: str, qa: QA) -> _Sides:
     items, forms = read(final), _forms(qa.answer, qa.aliases)
     if len(items) == 1 and items[0].kind == "number":
         forms = (*forms, *_counted(forms[0], qa.question))
-    any_unit = len(forms[0]) == 1 and forms[0][0].kind == "number"
+    any_unit = len(forms[0]) == 1
     found = [(span, denied(items, *span)) for form in forms for span in matches(form, items, True, any_unit)]
     refused = [span for span, no in found if no]
     spans = [span for span, no in found if not no and not any(s <= span[0] and span[1] <= e for s, e in refused)]

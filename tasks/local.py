@@ -30,12 +30,13 @@ from pathlib import Path
 
 from tasks.base import QA, Conversation, Language, Memory, Split, TaskData, TaskError
 from tasks.chinese import is_chinese
+from tasks.conflicts import Conflicts, same_answer
 from tasks.cutting import Clause, Cut, cut
 from tasks.documents import Folder, read_folder
 from tasks.handbook import abstention, rivals_of
 from tasks.keys import key_problems
 from tasks.row_files import Row, read_rows
-from tasks.rule_questions import facts, make
+from tasks.rule_questions import RuleQuestions, facts
 from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
@@ -53,7 +54,7 @@ from tasks.values import stands_in
 
 STOCK: dict[Language, Path] = {"en": DATA / "uncovered.jsonl", "zh": DATA / "uncovered_zh.jsonl"}
 FOLLOW_UPS: dict[Language, str] = {"en": "And what about this: {variant}?", "zh": "那么，{variant}呢？"}
-COLUMNS = ("question", "answer", "aliases", "clause", "clause_id", "quote", "split", "id")
+COLUMNS = ("question", "answer", "aliases", "clause", "clause_id", "quote", "document", "split", "id")
 DEV_EVERY = 4
 ENOUGH_UNANSWERABLE = 8  # a person's own in the test split; below, the packaged stock joins them
 MACHINE_MADE = "The held-out questions were made by rule from the text; no person has written or checked them."
@@ -111,7 +112,7 @@ def read(path: str, num_train: int = 600, num_heldout: int = 120) -> Local:
     clauses = {clause.id: clause for clause in pieces.clauses}
     language: Language = "zh" if is_chinese(" ".join(clause.text for clause in pieces.clauses)) else "en"
     if folder.questions is not None:
-        questions = _from_file(folder.questions, clauses)
+        questions = _from_file(folder.questions, QuestionReader(folder.questions.name, pieces))
     else:
         questions = _by_rule(list(clauses.values()))
     abstentions = _add_stock(questions, list(clauses.values()), language)
@@ -204,12 +205,12 @@ def _facts(
 def _by_rule(clauses: Sequence[Clause]) -> Questions:
     """Held-out questions from the text; drafts that are too alike are dropped and counted."""
     found = Questions()
-    siblings = _siblings(clauses)
+    siblings, by_rule = _siblings(clauses), RuleQuestions(clauses)
     drafts: list[tuple[QA, Clause]] = []
     for clause in clauses:
         near = siblings.get(clause.id, [])
         values = {other.id: {fact.slot: (fact.answer,) for fact in facts(other)} for other in near}
-        for number, (split, question, fact) in enumerate(make(clause, near), start=1):
+        for number, (split, question, fact) in enumerate(by_rule.make(clause, near), start=1):
             others = [forms[fact.slot] for forms in values.values() if fact.slot in forms]
             rivals = [r for r in rivals_of((fact.answer,), others) if not stands_in(r, clause.text)]
             qa = QA(
@@ -257,7 +258,7 @@ def _clashes(questions: Sequence[QA]) -> dict[int, int]:
 # ----------------------------------------------------------------------------- questions by a person
 
 
-def _from_file(path: Path, clauses: dict[str, Clause]) -> Questions:
+def _from_file(path: Path, reader: QuestionReader) -> Questions:
     """The rows of the questions file; each that cannot be used is refused with its line and the reason."""
     found = Questions(file=path.name)
     try:
@@ -271,14 +272,13 @@ def _from_file(path: Path, clauses: dict[str, Clause]) -> Questions:
     found.num_found = len(rows.rows) + rows.num_refused
     found.num_refused = rows.num_refused
     found.notes = rows.problems
-    reader = _QuestionReader(path.name, clauses)
     accepted: list[tuple[Row, QA, bool]] = []
     for row in rows.rows:
         try:
             accepted.append((row, *reader.question(row)))
         except Unreadable as error:
             _refuse(found, row.line, str(error))
-    _settle_splits(found, accepted)
+    _settle_splits(found, _without_conflicts(found, accepted))
     return found
 
 
@@ -287,12 +287,36 @@ def _refuse(found: Questions, line: int, said: str) -> None:
     found.num_refused += 1
 
 
-class _QuestionReader:
+def _without_conflicts(found: Questions, rows: Sequence[tuple[Row, QA, bool]]) -> list[tuple[Row, QA, bool]]:
+    """The rows but for those of one question with two answers: each of these is refused and names another."""
+    asked: dict[str, list[tuple[Row, QA]]] = defaultdict(list)
+    for row, qa, _ in rows:
+        asked[" ".join(words(qa.question))].append((row, qa))
+    kept = []
+    for row, qa, named in rows:
+        for other_row, other in asked[" ".join(words(qa.question))]:
+            one, two = (qa.answer, *qa.aliases), (other.answer, *other.aliases)
+            if other is qa or (bool(qa.answer) == bool(other.answer) and same_answer(one, two)):
+                continue
+            said = f"asks {qa.question!r} and answers {qa.answer!r}, line {other_row.line} {other.answer!r}"
+            _refuse(found, row.line, f"{said}; say in each question what sets them apart, or strike one")
+            break
+        else:
+            kept.append((row, qa, named))
+    return kept
+
+
+class QuestionReader:
     """Turns rows into questions against the clauses."""
 
-    def __init__(self, file: str, clauses: dict[str, Clause]) -> None:
+    def __init__(self, file: str, pieces: Cut) -> None:
+        clauses = {clause.id: clause for clause in pieces.clauses}
         self.file = file
         self.clauses = clauses
+        self.conflicts = Conflicts(pieces.clauses)
+        self._of_file: dict[str, set[str]] = defaultdict(set)
+        for clause, kept in (*((c, c) for c in pieces.clauses), *pieces.duplicates):
+            self._of_file[clause.file.lower()].add(kept.id)
         self.siblings = _siblings(clauses.values())
         self.facts = {clause.id: facts(clause) for clause in clauses.values()}
         self._ids: dict[str, int] = {}
@@ -327,6 +351,11 @@ class _QuestionReader:
         if qa.kind == "two_clause" and split == "train":
             raise Unreadable("is a training question on two clauses; train on one clause at a time")
         qa = self._with_slot(qa) if qa.kind == "single" else qa
+        if qa.kind == "single" and (
+            clash := self.conflicts.against(self.clauses[memory_ids[0]], question, (answer, *aliases))
+        ):
+            said = f"is answered {answer!r} by {memory_ids[0]} and otherwise by {clash[0].id} ({clash[1]!r})"
+            raise Unreadable(f"{said}; say in the question what sets them apart, or strike one of the two texts")
         if unscored := key_problems(qa):
             raise Unreadable(f"cannot be scored: {unscored[0]}")
         return qa, bool(split)
@@ -344,7 +373,7 @@ class _QuestionReader:
         if len(ids) > 2:
             raise Unreadable(f"names {len(ids)} clauses; name one or two")
         if not ids:
-            ids = (self._by_quote(row) if row.text("quote") else self._by_answer(answer, aliases),)
+            ids = (self._by_quote(row) if row.text("quote") else self._by_answer(row, (answer, *aliases)),)
         if len(ids) == 1 and not any(stands_in(form, self.clauses[ids[0]].text) for form in (answer, *aliases)):
             raise Unreadable(
                 f"has the answer {answer!r}, which does not stand in {ids[0]}; mend it or add an alias"
@@ -361,9 +390,14 @@ class _QuestionReader:
         )
         return f"the nearest one is {best.id!r}" if best else "no clause was read"
 
+    def quoted(self, quote: str) -> list[str]:
+        """Ids of the clauses that hold the quote's words in a row."""
+        wanted = f" {' '.join(words(quote))} "
+        return [memory_id for memory_id, plain in self._plain.items() if wanted in plain]
+
     def _by_quote(self, row: Row) -> str:
-        wanted = f" {' '.join(words(row.text('quote')))} "
-        holders = [memory_id for memory_id, plain in self._plain.items() if wanted in plain]
+        quoted = set(self.quoted(row.text("quote")))
+        holders = [clause.id for clause in self._candidates(row) if clause.id in quoted]
         if len(holders) == 1:
             return holders[0]
         if holders:
@@ -374,13 +408,21 @@ class _QuestionReader:
             f"quotes words that stand in no one clause; quote part of a sentence ({self._nearest(row)})"
         )
 
-    def _by_answer(self, answer: str, aliases: Sequence[str]) -> str:
-        forms = (answer, *aliases)
-        holders = [c.id for c in self.clauses.values() if any(stands_in(form, c.text) for form in forms)]
+    def _candidates(self, row: Row) -> list[Clause]:
+        """All clauses, or those of the document that the row names."""
+        name = row.text("document")
+        if not name:
+            return list(self.clauses.values())
+        if name.lower() not in self._of_file:
+            raise Unreadable(f"names the document {name!r}, of which nothing was read; {self._nearest(row)}")
+        return [self.clauses[memory_id] for memory_id in self._of_file[name.lower()]]
+
+    def _by_answer(self, row: Row, forms: Sequence[str]) -> str:
+        holders = [c.id for c in self._candidates(row) if any(stands_in(form, c.text) for form in forms)]
         if len(holders) == 1:
             return holders[0]
         said = f"{len(holders)} clauses hold" if holders else "no clause holds"
-        raise Unreadable(f"has no clause and no quote, and {said} its answer {answer!r}; add a quote")
+        raise Unreadable(f"has no clause and no quote, and {said} its answer {forms[0]!r}; add a quote")
 
     def _check_uncovered(self, row: Row, qa: QA) -> None:
         if row.text("quote") or self._list(row, "clause"):

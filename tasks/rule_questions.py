@@ -1,26 +1,39 @@
 """Questions made by rule from a clause's own text, for documents that come without any.
 
-A number with its unit, an amount, a date, a time, a code or a name is asked for by the words around it, under
-the clause's title. No person has seen these questions: whoever shows a figure that rests on them says so.
+A number with its unit, an amount, a date, a time, a code, a name, or who a rule is about is asked for in a
+question of its own (tasks.question_wording); where no rule fits, a gap in the sentence that one word fills. No
+question may be answered by another clause too, nor hold its answer. No person has seen these questions: whoever
+shows a figure that rests on them says so.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tasks import rule_questions_zh as zh
+from tasks.base import QA, Memory
 from tasks.chinese import is_chinese
-from tasks.cutting import Clause, ends_sentence
-from tasks.validate import words
+from tasks.conflicts import sentences
+from tasks.cutting import Clause
+from tasks.keys import key_problems
+from tasks.question_wording import ask_for_definition, ask_for_fact, ask_for_object, ask_for_subject
+from tasks.self_cues import self_made_questions
+from tasks.validate import content_words, nearly_equal, words
 from tasks.values import stands_in
 
 TEST_PER_CLAUSE = 2
-MAX_PHRASES = 3  # of the words around a fact, the nearest runs
 GAP = "___"
+GAP_WORDS = (8, 7)  # of the sentence, before and behind a gap
+ALSO_COVERS = (
+    0.8  # a clause answers a question too from this share of the words that the question's own clause has
+)
+LEAST_ASKED = 3  # content words of a question that goes without the clause's title
+MOST_HOLDERS = 3  # clauses with a word that fills a gap: one that many hold can be guessed
 
 _FUNCTION_WORDS = frozenset(
     words(
@@ -43,7 +56,8 @@ _COUNT = (
     "(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|ninety)"
 )
 _NO_UNIT = (
-    r"(?!(?:and|or|on|by|to|of|at|in|for|from|per|before|after|until|with|is|are|a|an|the|as|if|than|that)\b)"
+    r"(?!(?:and|or|on|by|to|of|at|in|for|from|per|before|after|until|with|is|are|a|an|the|as|if|than|that|has|does|goes|this|"
+    r"its|unless|less|thus|always|perhaps|towards|across|plus|versus|us|says|means|applies|contains|includes)\b)"
 )
 _SYMBOL = (
     "(?:km/h|[mcdk]?m[²³]?|[mk]?g|[mc]?l|[mk]?W|kWh|[mk]?V|m?A|[kMG]?Hz|m?bar|Nm|rpm|[kMGT]B|°C|°F|dB|h|min"
@@ -59,14 +73,21 @@ _KINDS = (
     ("unit", rf"\b(?:{_NUMBER}|{_COUNT})\s+{_NO_UNIT}(?P<unit>{_SYMBOL}|[a-z][a-z-]+s)(?![\w/-])"),
     ("name", r"\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"),
 )
+_TO_FILL = re.compile(r"(?<![\w/.-])[\w/.+~-]{3,}\w(?![\w/-])")
+_NOUN_BEFORE = re.compile(r"\b(?:an?|the|each|every|of|no|its|their|any|all)\s(?:[a-z-]+\s)?$", re.IGNORECASE)
+_NOUN_BEHIND = re.compile(
+    r"(?: (?:of|in|to|for|is|are|must|may|should|can|was|on|by|with|from|that|which|as|at|and|or|has|will|if)\b"
+    r"|[.,;:)]|$)"
+)
+_NO_NOUN = re.compile(r"(?:\w+(?:ly|ed|ing|ive|ous|able|ible|ful|less|self|selves|thing|one|body))$")
 _FACT = re.compile("|".join(f"(?P<{kind}{n}>{pattern})" for n, (kind, pattern) in enumerate(_KINDS)))
 _ASKED = {
     "percentage": "What percentage",
-    "amount": "What amount",
-    "date": "Which date",
+    "amount": "How much",
+    "date": "What date",
     "time": "What time",
     "code": "Which code",
-    "name": "Which name",
+    "name": "Who",
 }
 
 
@@ -85,22 +106,12 @@ class Fact:
         return self.start + len(self.answer)
 
 
-def sentences(text: str) -> list[str]:
-    found: list[str] = []
-    for part in re.split(r"(?<=[.!?])\s+", text):
-        if found and not ends_sentence(found[-1]):
-            found[-1] = f"{found[-1]} {part}"
-        else:
-            found.append(part)
-    return found
-
-
 def facts(clause: Clause) -> list[Fact]:
     """The facts that stand once in the clause and not in its title, in order."""
     found: list[Fact] = []
     counts: Counter[str] = Counter()
     chinese = is_chinese(clause.text)
-    for sentence in zh.sentences(clause.text) if chinese else sentences(clause.text):
+    for sentence in sentences(clause.text):
         for name, answer, asked, start in zh.facts_in(sentence) if chinese else _facts_in(sentence):
             counts[name] += 1
             slot = name if counts[name] == 1 else f"{name}{counts[name]}"
@@ -121,72 +132,161 @@ def _facts_in(sentence: str) -> Iterator[tuple[str, str, str, int]]:
         yield name, match.group(), f"How many {unit}" if unit else _ASKED[kind], match.start()
 
 
-def phrases(fact: Fact) -> list[str]:
-    """Runs of content words around the fact: the nearest MAX_PHRASES, in the text's order."""
-    if is_chinese(fact.sentence):
-        return zh.phrases(fact.sentence, fact.start, fact.end)
-    runs: list[tuple[int, int, str]] = []  # distance to the fact, place, the run
-    for offset, part in ((0, fact.sentence[: fact.start]), (fact.end, fact.sentence[fact.end :])):
-        run: list[str] = []
-        begin = 0
-        for match in re.finditer(r"[\w'’-]+|[^\w\s'’-]", f"{part} ."):
-            word = match.group()
-            plain = re.fullmatch(r"[^\W\d_][^\W\d_'’-]*(?:['’-][^\W\d_]+)*", word)
-            if plain and len(word) > 1 and word.lower() not in _FUNCTION_WORDS and len(run) < 4:
-                begin = begin if run else offset + match.start()
-                run.append(word)
-            elif run:
-                distance = fact.start - begin if begin < fact.start else begin - fact.end
-                runs.append((distance, begin, " ".join(run)))
-                run = []
-    nearest = sorted(runs)[:MAX_PHRASES]
-    return [run for _, _, run in sorted(nearest, key=lambda entry: entry[1])]
+def title_of(clause: Clause) -> str:
+    """The clause's title without its number and the marks that pages put behind it."""
+    return re.sub(r"^(?:(?:\d+|[A-Z])(?:\.\d+)*\.?\s+)|[\s¶§#]+$", "", clause.title)
 
 
-def by_keywords(fact: Fact, title: str) -> str:
-    """`How many days does "Annual holiday" state for employees receive, paid holiday and calendar year?`"""
-    if is_chinese(fact.sentence):
-        return zh.by_keywords(fact.asked, phrases(fact), title)
-    *first, last = phrases(fact) or ["this"]
-    listed = f"{', '.join(first)} and {last}" if first else last
-    where = f'"{title}"' if title else "the text"
-    return f"{fact.asked} does {where} state for {listed}?"
+class Draft(NamedTuple):
+    """A question that a rule made."""
+
+    question: str
+    fact: Fact
+    natural: bool  # no gap
 
 
-def by_gap(fact: Fact, title: str) -> str:
-    """`From "Annual holiday", what belongs in the gap: permanent employees receive ___ of paid holiday`"""
-    if is_chinese(fact.sentence):
-        return zh.by_gap(fact.sentence, fact.start, fact.end, GAP, title)
-    left = fact.sentence[: fact.start].split()[-7:]
-    right = fact.sentence[fact.end :].split()[:7]
-    where = f'From "{title}", what' if title else "What"
-    return f"{where} belongs in the gap: {' '.join([*left, GAP, *right]).rstrip(' .!?;,').replace(' ,', ',')}?"
+class RuleQuestions:
+    """Makes the questions of each clause, all clauses in view."""
+
+    def __init__(self, clauses: Sequence[Clause]) -> None:
+        self._clauses = list(clauses)
+        self._words = [content_words(f"{title_of(clause)} {clause.text}") for clause in clauses]
+        self._place = {clause.id: n for n, clause in enumerate(clauses)}
+        self._holders: dict[str, list[int]] = defaultdict(list)  # content word -> clauses
+        for n, held in enumerate(self._words):
+            for word in held:
+                self._holders[word].append(n)
+        self._text = Counter(word for clause in clauses for word in set(words(clause.text)))
+
+    def make(self, clause: Clause, siblings: Sequence[Clause]) -> list[tuple[str, str, Fact]]:
+        """(split, question, fact) of a clause; no question holds its own answer or a sibling's."""
+        rivals: dict[str, list[str]] = defaultdict(list)
+        for other in siblings:
+            for fact in facts(other):
+                rivals[fact.slot].append(fact.answer)
+        trained = self_made_questions(Memory(clause.id, clause.text, clause.title), limit=10**6)
+        test: list[Draft] = []
+        dev: list[Draft] = []
+        for draft in self._drafts(clause):
+            asked, fact = draft.question, draft.fact
+            if any(stands_in(value, asked) for value in (fact.answer, *rivals[fact.slot])):
+                continue
+            if any(nearly_equal(asked, other) for other in (*trained, *(d.question for d in test + dev))):
+                continue
+            if not stands_in(fact.answer, clause.text) or key_problems(QA("", asked, fact.answer, (clause.id,))):
+                continue
+            new = all(fact != other.fact for other in test)
+            if len(test) < TEST_PER_CLAUSE and new and (draft.natural or not test):
+                test.append(draft)
+            elif not dev:
+                dev.append(draft)
+            if len(test) == TEST_PER_CLAUSE and dev:
+                break
+        return [(split, d.question, d.fact) for split, drafts in (("test", test), ("dev", dev)) for d in drafts]
+
+    def _drafts(self, clause: Clause) -> Iterator[Draft]:
+        """Questions in order of preference; drawn by the clause's id alone within one kind."""
+        found = facts(clause)
+        random.Random(f"facts/{clause.id}").shuffle(found)
+        if is_chinese(clause.text):
+            yield from self._chinese(clause, found)
+            return
+        for fact in found:
+            question = ask_for_fact(fact.sentence, fact.start, fact.end, fact.asked)
+            if question and (asked := self._placed(clause, question)):
+                yield Draft(asked, fact, True)
+        said = sentences(clause.text)
+        for kind, ask in (
+            ("definition", ask_for_definition),
+            ("object", ask_for_object),
+            ("subject", ask_for_subject),
+        ):
+            yield from self._by_sentence(clause, said, kind, ask)
+        found += self._words_to_fill(clause, said)
+        for fact in found:
+            question = by_gap(fact)
+            if asked := self._placed(clause, question):
+                yield Draft(asked, fact, False)
+
+    def _chinese(self, clause: Clause, found: Sequence[Fact]) -> Iterator[Draft]:
+        usable = [fact for fact in found if zh.phrases(fact.sentence, fact.start, fact.end)]
+        asked = [zh.by_keywords(f.asked, zh.phrases(f.sentence, f.start, f.end), clause.title) for f in usable]
+        for fact, question in zip(usable, asked, strict=True):
+            if asked.count(question) == 1:
+                yield Draft(question, fact, True)
+        for fact in usable:
+            yield Draft(zh.by_gap(fact.sentence, fact.start, fact.end, GAP, clause.title), fact, False)
+
+    def _by_sentence(
+        self, clause: Clause, said: Sequence[str], kind: str, ask: Callable[[str], tuple[str, str] | None]
+    ) -> Iterator[Draft]:
+        for number, sentence in enumerate(said, start=1):
+            asked = ask(sentence)
+            if asked is None or clause.text.count(asked[1]) > 1 or self._is_common(asked[1]):
+                continue
+            place = sentence.find(asked[1])
+            question = self._placed(clause, asked[0])
+            if question and place >= 0 and not stands_in(asked[1], title_of(clause)):
+                yield Draft(question, Fact(f"{kind}{number}", asked[1], "", sentence, place), True)
+
+    def _is_common(self, answer: str) -> bool:
+        """Does each content word of the answer stand in so many clauses that it can be guessed?"""
+        most = max(MOST_HOLDERS, len(self._clauses) // 20)
+        return all(len(self._holders[word]) > most for word in content_words(answer))
+
+    def _words_to_fill(self, clause: Clause, said: Sequence[str]) -> list[Fact]:
+        """The rarest words of a clause, one a sentence: technical names before plain nouns."""
+        found: list[tuple[int, int, Fact]] = []
+        for number, sentence in enumerate(said, start=1):
+            best: tuple[int, int, Fact] | None = None
+            for match in _TO_FILL.finditer(sentence):
+                word = match.group().rstrip(".,;:")
+                plain = word.lower()
+                if len(word) < 4 or plain in _FUNCTION_WORDS or clause.text.lower().count(plain) > 1:
+                    continue
+                if stands_in(word, clause.title) or (match.start() == 0 and word.isalpha()):
+                    continue
+                technical = not word.isalpha() or not word[1:].islower() or word[0].isupper()
+                holders = max((self._text[part] for part in words(word)), default=0)
+                if word[0].isupper() and re.match(r"\s[A-Z]", sentence[match.end() :]):
+                    continue  # a part of a name
+                if not technical and (_NO_NOUN.match(word) or not _is_noun(sentence, match.start(), len(word))):
+                    continue
+                entry = (not technical, holders, Fact(f"word{number}", word, "", sentence, match.start()))
+                if best is None or entry[:2] < best[:2]:
+                    best = entry
+            if best:
+                found.append(best)
+        return [fact for *_, fact in sorted(found, key=lambda entry: entry[:2])]
+
+    def _placed(self, clause: Clause, question: str) -> str | None:
+        """The question, with the clause's title where it needs one; None where another clause answers it too."""
+        title = title_of(clause)
+        named = f'{question[:-1]}, according to "{title}"?' if title and '"' not in title else ""
+        for asked in (question, named):
+            enough = len(content_words(asked)) >= LEAST_ASKED or (asked == named and content_words(asked))
+            if asked and enough and not self._answered_elsewhere(clause, asked):
+                return asked
+        return None
+
+    def _answered_elsewhere(self, clause: Clause, question: str) -> bool:
+        own = self._place[clause.id]
+        asked = content_words(question) & self._words[own]
+        met: Counter[int] = Counter(n for word in asked for n in self._holders[word])
+        del met[own]
+        return bool(met) and met.most_common(1)[0][1] >= ALSO_COVERS * len(asked)
 
 
-def draw(clause: Clause) -> tuple[list[Fact], list[Fact]]:
-    """(facts asked for in test, facts asked for in dev), drawn by the clause's id alone."""
-    usable = [fact for fact in facts(clause) if phrases(fact)]
-    asked = Counter(by_keywords(fact, clause.title).lower() for fact in usable)
-    usable = [fact for fact in usable if asked[by_keywords(fact, clause.title).lower()] == 1]  # else ambiguous
-    unique = list({fact.answer.lower(): fact for fact in reversed(usable)}.values())
-    random.Random(f"facts/{clause.id}").shuffle(unique)
-    firsts = {fact.sentence: fact for fact in reversed(unique)}  # another sentence asks in other words
-    unique.sort(key=lambda fact: firsts[fact.sentence] is not fact)
-    test, rest = unique[:TEST_PER_CLAUSE], unique[TEST_PER_CLAUSE:]
-    return test, (rest or test)[:1]
+def _is_noun(sentence: str, start: int, length: int) -> bool:
+    behind = _NOUN_BEHIND.match(sentence, start + length)
+    return length > 4 and bool(behind and _NOUN_BEFORE.search(sentence[:start]))
 
 
-def make(clause: Clause, siblings: Sequence[Clause]) -> list[tuple[str, str, Fact]]:
-    """(split, question, fact) of a clause; no question holds its own answer or a sibling's."""
-    test, dev = draw(clause)
-    made = [("test", by_keywords(fact, clause.title), fact) for fact in test]
-    made += [("dev", by_gap(fact, clause.title), fact) for fact in dev]
-    values = {
-        fact.slot: [f.answer for other in siblings for f in facts(other) if f.slot == fact.slot]
-        for fact in test + dev
-    }
-    return [
-        (split, question, fact)
-        for split, question, fact in made
-        if not any(stands_in(value, question) for value in (fact.answer, *values[fact.slot]))
-    ]
+def by_gap(fact: Fact) -> str:
+    """`What is missing here: "permanent employees receive ___ of paid holiday"?`"""
+    left = fact.sentence[: fact.start].split(" ")
+    right = fact.sentence[fact.end :].split(" ")
+    window = f"{' '.join(left[-GAP_WORDS[0] - 1 :])}{GAP}{' '.join(right[: GAP_WORDS[1] + 1])}"
+    said = re.sub(r"[\"“”]", "", window).strip(" .!?;,:").replace(" ,", ",")
+    what = "Which word is missing" if fact.slot.startswith("word") else "What is missing"
+    return f'{what} in "{said}"?'

@@ -39,10 +39,6 @@ _STOP_WORDS = """
 _STOPS = re.compile("|".join(_STOP_WORDS.split()))
 
 
-def sentences(text: str) -> list[str]:
-    return [part for part in re.split(r"(?<=[。！？；])\s*", text) if part]
-
-
 def facts_in(sentence: str) -> Iterator[tuple[str, str, str, int]]:
     """(kind or unit, answer, what asks for it, where it begins) of each fact."""
     for match in FACT.finditer(sentence):

@@ -149,6 +149,7 @@ Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
 # Here capitals still count.
 _CASED: list[Rule] = [
     (rf"\b({_LABEL}) ([IVXLC]+|[ivx]{{2,}})\b", _roman),
+    (r"()(?<![\w-])(?=[IVX]{2})(X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])", _roman),
     (r"\bmay(?= +[a-z])", "can"),  # no month
     (r"\b([A-F])-(?=\W*$|[.,;)])", r"\1minus"),
     (rf"\b(?!(?:{_NO_CODE})\b)([B-HJ-Z][A-Z]{{0,2}}|(?<=[a-z] )A) (\d{{2,}})\b(?![.,:%]\d)", r"\1\2"),  # K 32

@@ -196,7 +196,9 @@ def _raw_items(tokens: list[str], articles: bool) -> Iterator[Item]:
                 rest += 1
         elif token == "fortnight" and (before is None or before.text != "per"):
             add(_quantity("1", 1, UNITS["fortnight"]))
-        elif (token in ("a", "an", "the") and articles) or (
+        elif (
+            token in ("a", "an", "the") and articles and token not in tokens[max(0, i - 1) : i] + tokens[rest:][:1]
+        ) or (
             token == "number" and before is not None and before.kind == "word" and _is_number([*tokens, "."][rest])
         ):
             pass
@@ -350,14 +352,16 @@ def same(key: Item, item: Item, bounds: bool = True, any_unit: bool = False) -> 
     """Is the item's value the key's? The key decides among the item's readings.
 
     bounds: "at most 7 days" is neither "7 days" nor "at least 7 days"; the plain value may stand for a bound that
-    includes it. any_unit: a key that is a bare number is met by the number with any unit.
+    includes it. any_unit: a key that is a bare number or range is met by the same with any unit.
     """
     if bounds and item.bound not in _MEETS.get(key.bound, (key.bound,)):
         return False
     if key.kind == "time" and item.kind == "number" and (clock := re.fullmatch(r"(\d{1,2})\.(\d{2})", item.text)):
         return 60 * int(clock[1]) + int(clock[2]) == key.readings[0]
+    if any_unit and not key.unit and item.unit and key.kind in ("number", "range"):
+        return key.text == " to ".join(part.partition(" ")[0] for part in item.text.split(" to "))
     if key.kind != item.kind:
-        return any_unit and key.kind == "number" and item.kind == "quantity" and item.amount == key.text
+        return False
     if key.unit != item.unit and {key.unit, item.unit} != {"degree", "celsius"}:
         return False
     if key.kind == "date":
@@ -391,10 +395,10 @@ def matches(
 def stands_in(value: str, text: str) -> bool:
     """Does the value stand in the text, as a value: "9 days" not in "19 days", "90 minutes" in "1.5 hours"?
 
-    A bound before it or its place in a range does not matter.
+    A bound before it or its place in a range does not matter, and a bare number stands there with any unit.
     """
     key, items = read(value), read(text)
-    if matches(key, items, bounds=False):
+    if matches(key, items, bounds=False, any_unit=len(key) == 1):
         return True
     ends = (end for item in items if item.kind == "range" for end in item.readings[0])
     return len(key) == 1 and key[0].kind in _VALUES and key[0].readings[0] in ends

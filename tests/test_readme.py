@@ -12,6 +12,7 @@ import pytest
 from pipelines import chat, export, report
 from pipelines.cli import compose_config, options_of
 from pipelines.config import resolve
+from tasks import ask
 from tasks.local import read
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,8 @@ def test_a_command_is_understood(command: str) -> None:
         options_of(chat.Options, words)
     elif module == "pipelines.export":
         assert options_of(export.Options, words).to
+    elif module == "tasks.ask":
+        assert ask.options_of(words).model
     else:
         assert (module, [word.partition("=")[0] for word in words]) == ("tasks.check", ["path"])
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tasks.base import QA, TaskError
 from tasks.cutting import Clause, cut, ends_sentence, num_words, pieces
 from tasks.local import Local, load, read
-from tasks.rule_questions import by_gap, by_keywords, facts, make
+from tasks.rule_questions import facts
 from tasks.sections import Passage, Section
 from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems, remarks
@@ -180,19 +180,6 @@ def test_facts_of_every_kind_are_found() -> None:
 def test_what_is_no_fact_is_not_asked_for(text: str, answers: list[str]) -> None:
     clause = Clause("x", text, "", "f", 1)
     assert [fact.answer for fact in facts(clause)] == answers
-
-
-def test_questions_are_worded_by_what_stands_around() -> None:
-    fact = facts(CLAUSE)[0]
-    assert by_keywords(fact, "Leave") == (
-        'How many days does "Leave" state for Permanent staff receive, paid holiday and year?'
-    )
-    assert by_gap(fact, "") == "What belongs in the gap: Permanent staff receive ___ of paid holiday per year?"
-
-
-def test_what_two_facts_share_is_not_asked() -> None:
-    twins = Clause("x", "The gate closes at 9:15 today. The gate closes at 8:30 today.", "Gate", "f", 1)
-    assert make(twins, ()) == []
 
 
 def test_a_folder_without_questions_gives_machine_made_ones(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tasks.dialogues import build_dialogues
 from tasks.handbook import stands_in
 from tasks.local import read
 from tasks.registry import load_task
-from tasks.rule_questions import facts, make
+from tasks.rule_questions import RuleQuestions, facts
 from tasks.sections import Passage, Section
 from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems
@@ -119,7 +119,7 @@ def test_facts_of_chinese_text(text: str, answers: list[str]) -> None:
 
 def test_questions_are_worded_by_what_stands_around_and_hold_no_answer() -> None:
     clause = Clause("x", "代币每枚3欧元，在艾达·伦德的服务台购买。", "洗衣房", "a", 1)
-    made = make(clause, [])
+    made = RuleQuestions([clause]).make(clause, [])
     assert [(split, question) for split, question, _ in made] == [
         ("test", "请查“洗衣房”这一条：关于代币、艾达，写明的是多少欧元？"),
         ("dev", "“洗衣房”一条里，空白处应填什么：代币每枚___，在艾达·伦德的？"),
