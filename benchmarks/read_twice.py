@@ -12,9 +12,9 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from tasks.accounting import accounts
-from tasks.cutting import cut
-from tasks.documents import read_folder
+from tasks.documents.accounting import accounts
+from tasks.documents.cutting import cut
+from tasks.documents.folder import read_folder
 
 ALIKE = 0.9
 

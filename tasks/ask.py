@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import TaskError
-from tasks.cutting import Clause, Cut, cut
-from tasks.documents import read_folder
+from tasks.documents.cutting import Clause, Cut, cut
+from tasks.documents.folder import read_folder
 from tasks.drafts import Drafting, Kept, Work, can_answer, tokens_expected
 from tasks.writers import Away, Writer, writer_for
 

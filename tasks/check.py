@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tasks import accounting, local
+from tasks import local
 from tasks.base import TaskData, TaskError
-from tasks.cutting import CLAUSE_WORDS, num_words
+from tasks.documents import accounting
+from tasks.documents.cutting import CLAUSE_WORDS, num_words
+from tasks.documents.form import Problem
 from tasks.registry import TASKS, load_task
-from tasks.sections import Problem
 from tasks.similarity import candidate_pairs
 from tasks.validate import NEAR_JACCARD, first_of_all, problems, remarks, words
 

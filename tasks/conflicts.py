@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from tasks.chinese import is_chinese
-from tasks.cutting import Clause, ends_sentence
+from tasks.documents.cutting import Clause, ends_sentence
 from tasks.similarity import candidate_pairs
 from tasks.spelling import NUMBERS
 from tasks.validate import content_words

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 
 from tasks.base import QA, Message, Split
 from tasks.conflicts import sentences
-from tasks.cutting import Clause, Cut
+from tasks.documents.cutting import Clause, Cut
+from tasks.documents.form import Unreadable, clean
+from tasks.documents.row_files import Row
 from tasks.keys import is_correct
 from tasks.local import QuestionReader
-from tasks.row_files import Row
-from tasks.sections import Unreadable, clean
 from tasks.validate import content_words, nearly_equal, words
 from tasks.values import stands_in
 from tasks.writers import Reply, Writer

@@ -25,7 +25,7 @@ from tasks.base import (
     TaskData,
     assistant_content,
 )
-from tasks.cutting import pieces
+from tasks.documents.cutting import pieces
 from tasks.handbook import rivals_of
 from tasks.hub_cards import Card
 from tasks.similarity import candidate_pairs

@@ -1,6 +1,6 @@
 """A person's own documents as a task: `task=local path=<folder>`.
 
-The folder's documents are cut into clauses (tasks.cutting). Questions come from `questions.jsonl` or
+The folder's documents are cut into clauses (tasks.documents.cutting). Questions come from `questions.jsonl` or
 `questions.csv` in the folder; without it they are made by rule from the text, and the task says so. Clauses
 have no training questions unless the file marks rows with the split `train`. Questions that the documents
 certainly do not answer come from a packaged stock: at least half of a question's content words stand nowhere
@@ -31,13 +31,13 @@ from pathlib import Path
 from tasks.base import QA, Conversation, Language, Memory, Split, TaskData, TaskError
 from tasks.chinese import is_chinese
 from tasks.conflicts import Conflicts, same_answer
-from tasks.cutting import Clause, Cut, cut
-from tasks.documents import Folder, read_folder
+from tasks.documents.cutting import Clause, Cut, cut
+from tasks.documents.folder import Folder, read_folder
+from tasks.documents.form import Problem, Unreadable, clean
+from tasks.documents.row_files import Row, read_rows
 from tasks.handbook import abstention, rivals_of
 from tasks.keys import key_problems
-from tasks.row_files import Row, read_rows
 from tasks.rule_questions import RuleQuestions, facts
-from tasks.sections import Problem, Unreadable, clean
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
 from tasks.think_problems import DATA

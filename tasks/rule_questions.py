@@ -19,7 +19,7 @@ from tasks import rule_questions_zh as zh
 from tasks.base import QA, Memory
 from tasks.chinese import is_chinese
 from tasks.conflicts import sentences
-from tasks.cutting import Clause
+from tasks.documents.cutting import Clause
 from tasks.keys import key_problems
 from tasks.question_wording import ask_for_definition, ask_for_fact, ask_for_object, ask_for_subject
 from tasks.self_cues import self_made_questions

@@ -9,7 +9,7 @@ import pytest
 from tasks.base import QA
 from tasks.check import main
 from tasks.conflicts import Conflicts
-from tasks.cutting import Clause
+from tasks.documents.cutting import Clause
 from tasks.keys import is_correct
 from tasks.local import read
 from tasks.values import stands_in

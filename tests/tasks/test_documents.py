@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base import TaskError
-from tasks.documents import Folder, read_folder
-from tasks.row_files import read_rows
-from tasks.sections import Document, Section, Unreadable, clean
-from tasks.text_files import MAX_LINE_BYTES
+from tasks.documents.folder import Folder, read_folder
+from tasks.documents.form import Document, Section, Unreadable, clean
+from tasks.documents.row_files import read_rows
+from tasks.documents.text_files import MAX_LINE_BYTES
 
 DATA = Path(__file__).parent / "data"
 
@@ -309,7 +309,7 @@ def test_deep_nesting_ends(tmp_path: Path) -> None:
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_docx(tmp_path / "a.docx")
-    monkeypatch.setattr("tasks.docx_files.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("tasks.documents.docx_files.MAX_TEXT_BYTES", 1000)
     (skipped,) = read_folder(tmp_path).skipped
     assert "unpacks to more than" in str(skipped)
 

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base import QA, TaskError
-from tasks.cutting import Clause, cut, ends_sentence, num_words, pieces
+from tasks.documents.cutting import Clause, cut, ends_sentence, num_words, pieces
+from tasks.documents.form import Passage, Section
 from tasks.local import Local, load, read
 from tasks.rule_questions import facts
-from tasks.sections import Passage, Section
 from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems, remarks
 

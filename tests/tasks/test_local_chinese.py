@@ -8,13 +8,13 @@ import pytest
 
 from tasks.base import NO_CLAUSE
 from tasks.chinese import has_chinese, is_chinese
-from tasks.cutting import Clause, cut
 from tasks.dialogues import build_dialogues
+from tasks.documents.cutting import Clause, cut
+from tasks.documents.form import Passage, Section
 from tasks.handbook import stands_in
 from tasks.local import read
 from tasks.registry import load_task
 from tasks.rule_questions import RuleQuestions, facts
-from tasks.sections import Passage, Section
 from tasks.self_cues import self_made_questions
 from tasks.validate import nearly_equal, problems
 

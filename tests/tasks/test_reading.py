@@ -9,9 +9,9 @@ import pytest
 from document_files import write_pdf, write_placed_pdf
 from docx_parts import cell, numbered, paragraph, run, table, write_docx_parts
 
-from tasks.accounting import IN_CLAUSES, Account, accounts
-from tasks.cutting import Cut, cut
-from tasks.documents import Folder, read_folder
+from tasks.documents.accounting import IN_CLAUSES, Account, accounts
+from tasks.documents.cutting import Cut, cut
+from tasks.documents.folder import Folder, read_folder
 from tasks.local import read
 
 CASES = Path(__file__).parent / "data" / "documents"
@@ -451,7 +451,7 @@ def test_a_workbook(tmp_path: Path) -> None:
 
 
 def test_text_that_a_reader_drops_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.html_files.UNSEEN", frozenset(["script", "b"]))
+    monkeypatch.setattr("tasks.documents.html_files.UNSEEN", frozenset(["script", "b"]))
     (tmp_path / "a.html").write_text("<p>The loan lasts <b>twentyone</b> days for every member of the house.</p>")
     (account,) = Reading(tmp_path / "a.html").accounts
     assert account.lost == len("twentyone")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.cutting import Clause
+from tasks.documents.cutting import Clause
 from tasks.question_wording import ask_for_fact, ask_for_object, ask_for_subject
 from tasks.registry import load_task
 from tasks.rule_questions import RuleQuestions, facts

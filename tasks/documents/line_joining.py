@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tasks.sections import names
+from tasks.documents.form import names
 
 _HYPHENS = "-\u2010\u2011\u00ad\u0002\ufffe"
 _END = re.compile(rf"([^\W\d_]+)[{_HYPHENS}]$")

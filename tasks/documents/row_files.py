@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.sections import (
-    Builder,
+from tasks.documents.builder import Builder
+from tasks.documents.form import (
     Document,
     Left,
     Problem,
@@ -24,8 +24,8 @@ from tasks.sections import (
     nothing_left,
     reason_of,
 )
-from tasks.sheet_files import Sheet, as_tables, names_of, read_sheets
-from tasks.text_files import MAX_TEXT_BYTES, read_lines
+from tasks.documents.sheet_files import Sheet, as_tables, names_of, read_sheets
+from tasks.documents.text_files import MAX_TEXT_BYTES, read_lines
 
 csv.field_size_limit(MAX_TEXT_BYTES)  # of one cell; the module's own limit is 131,072 characters
 

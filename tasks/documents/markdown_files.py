@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.html_files import read_page
-from tasks.sections import Builder, Document, names
-from tasks.text_files import read_lines
+from tasks.documents.builder import Builder
+from tasks.documents.form import Document, names
+from tasks.documents.html_files import read_page
+from tasks.documents.text_files import read_lines
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w:-]*)((?:\s[^<>]*)?)(/?)>")
 _OPEN = names("br hr img wbr input p li td th tr dt dd option")  # need no end

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from tasks.sections import ENDS, Block, Passage, Section, Unit, name_of
+from tasks.documents.form import ENDS, Block, Passage, Section, Unit, name_of
 
 MOST_WORDS = 80  # a list is kept together up to this length, and then parted between its items
 MOST_OPENING = 30  # words of an opening that are said again where its list was parted

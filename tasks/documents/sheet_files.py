@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.sections import Builder, Document, Unreadable, clean, reason_of
-from tasks.text_files import MAX_TEXT_BYTES
+from tasks.documents.builder import Builder
+from tasks.documents.form import Document, Unreadable, clean, reason_of
+from tasks.documents.text_files import MAX_TEXT_BYTES
 
 _CURRENCY = re.compile(r"[€$£¥]|\b(?:EUR|USD|GBP|CHF)\b")
 

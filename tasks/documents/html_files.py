@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.counting import formed
-from tasks.html_parts import (
+from tasks.documents.builder import Builder
+from tasks.documents.counting import formed
+from tasks.documents.form import ENDS, Document, clean, raised
+from tasks.documents.html_parts import (
     BLOCKS,
     CONTROLS,
     COOKIES,
@@ -36,9 +38,8 @@ from tasks.html_parts import (
     texts,
     whole_number,
 )
-from tasks.sections import ENDS, Builder, Document, clean, raised
-from tasks.tables import Cell, grid_rows, is_layout
-from tasks.text_files import read_lines, read_whole
+from tasks.documents.tables import Cell, grid_rows, is_layout
+from tasks.documents.text_files import read_lines, read_whole
 
 _FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}  # of an attribute `type`
 _STYLES = re.compile(r"\b(lower|upper)-?(alpha|latin|roman)\b")  # of a style or a class

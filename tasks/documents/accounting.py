@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tasks.chinese import split_characters
-from tasks.cutting import Clause, Cut
-from tasks.sections import Document, Problem
+from tasks.documents.cutting import Clause, Cut
+from tasks.documents.form import Document, Problem
 
 MOST_LOST = 0.001  # share of a file's characters that may be missing without a line that says so
 IN_CLAUSES = "in clauses"

@@ -1,4 +1,4 @@
-"""PDF, read by pypdfium2: the lines of a page (tasks.pdf_lines) put together to headings, paragraphs and lists."""
+"""PDF, read by pypdfium2: the lines of a page (`pdf_lines`) put together to headings, paragraphs and lists."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.line_joining import joined, vocabulary
-from tasks.pdf_lines import NOTE, Line, page_lines
-from tasks.sections import ENDS, Builder, Document, Unreadable, clean, raised, reason_of
-from tasks.text_files import BULLET, NUMBERED, heading_level, list_starts
+from tasks.documents.builder import Builder
+from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
+from tasks.documents.line_joining import joined, vocabulary
+from tasks.documents.pdf_lines import NOTE, Line, page_lines
+from tasks.documents.text_files import BULLET, NUMBERED, heading_level, list_starts
 
 _NUMBER = re.compile(r"(?:page\s*)?[-–]?\s*(?:\d+|[ivxl]+)\s*(?:(?:of|/)\s*\d+)?\s*[-–]?", re.IGNORECASE)
 _LEADERS = re.compile(r"(?:\s?\.){4,}\s*(?:\d+|[ivxl]+)$")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.counting import formed
+from tasks.documents.counting import formed
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tasks.chinese import split_characters
-from tasks.passages import LEAST_WORDS, ends_sentence, num_words
-from tasks.sections import Problem, Section, Unit
+from tasks.documents.form import Problem, Section, Unit
+from tasks.documents.passages import LEAST_WORDS, ends_sentence, num_words
 from tasks.similarity import candidate_pairs, components
 
 CLAUSE_WORDS = (25, 80)

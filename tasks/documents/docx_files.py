@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tasks.docx_numbers import Numbers, Styles, W, is_on
-from tasks.sections import ENDS, Builder, Document, Unreadable, clean, raised, reason_of
-from tasks.tables import Cell, grid_rows, is_layout
-from tasks.text_files import MAX_TEXT_BYTES
+from tasks.documents.builder import Builder
+from tasks.documents.docx_numbers import Numbers, Styles, W, is_on
+from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
+from tasks.documents.tables import Cell, grid_rows, is_layout
+from tasks.documents.text_files import MAX_TEXT_BYTES
 
 M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.line_joining import joined, vocabulary
-from tasks.sections import ENDS, Builder, Document, Problem, Unreadable
+from tasks.documents.builder import Builder
+from tasks.documents.form import ENDS, Document, Problem, Unreadable
+from tasks.documents.line_joining import joined, vocabulary
 
 MAX_LINE_BYTES = 1_000_000  # a longer line is left out; it is never held in memory
 MAX_TEXT_BYTES = 64_000_000  # of one file; more is no document that a person wrote

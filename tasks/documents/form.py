@@ -1,7 +1,8 @@
 """The one form that every kind of file becomes: headings, paragraphs, list items and table rows, in order.
 
-A reader hands each of these to a Builder, names what it leaves out, and gives the file's whole text, read by
-another way, as `raw`: tasks.accounting compares the two, so that nothing is lost in silence.
+A reader hands each of these to a Builder (tasks.documents.builder), names what it leaves out, and gives the file's
+whole text, read by another way, as `raw`: tasks.documents.accounting compares the two, so that nothing is lost in
+silence.
 """
 
 from __future__ import annotations
@@ -124,63 +125,6 @@ def clean(text: str) -> str:
     return " ".join(text.split())
 
 
-class Builder:
-    """Collects the blocks of one file in reading order."""
-
-    def __init__(self, file: str, unit: Unit = "line") -> None:
-        self.file, self.unit = file, unit
-        self.problems: list[Problem] = []
-        self.blocks: list[Block] = []
-        self.left: list[Left] = []
-        self.raw: list[str] = []
-
-    def problem(self, place: int, said: str) -> None:
-        self.problems.append(Problem(self.file, place, self.unit, said))
-
-    def leave(self, kind: str, text: str) -> None:
-        """A part that is left out on purpose."""
-        self.left.append(Left(kind, clean(text)))
-
-    def heading(self, level: int, text: str, place: int = 0, mark: str = "", sure: bool = True) -> None:
-        self._add("heading", clean(text).rstrip(":. ¶"), place, level, mark, sure)
-
-    def paragraph(self, text: str, place: int) -> None:
-        self._add("paragraph", text, place)
-
-    def item(self, text: str, place: int, mark: str = "", depth: int = 1) -> None:
-        self._add("item", text, place, depth, mark)
-
-    def row(self, heads: Sequence[str], cells: Sequence[str], place: int) -> None:
-        self._add("row", row_text(heads, cells), place)
-
-    def _add(self, kind: Kind, text: str, place: int, level: int = 1, mark: str = "", sure: bool = True) -> None:
-        text = clean(text)
-        if "\ufffd" in text or any(unicodedata.category(c) == "Cs" for c in text):
-            said = "holds the mark of a failed decoding and was left out; mend the text and save it as UTF-8"
-            self.problem(place, said)
-            self.leave("text that was decoded wrongly", text)
-        elif text:
-            self.blocks.append(Block(kind, text, place, level, clean(mark), sure))
-
-    def document(self, num_pages: int = 0) -> Document:
-        """The file's sections. Raises Unreadable where nothing is left to read."""
-        from tasks.passages import sections_of
-
-        sections, unused = sections_of(self.file, self.unit, self.blocks)
-        for block in unused:
-            self.leave("headings that no clause has in its title", block.whole)
-        if not sections:
-            raise nothing_left(self.problems, "text")
-        return Document(
-            file=self.file,
-            sections=tuple(sections),
-            problems=tuple(self.problems),
-            num_pages=num_pages,
-            raw="\n".join(self.raw),
-            left=tuple(self.left),
-        )
-
-
 def raised(before: str, text: str) -> str:
     """Raised letters as they can be typed: `10^6` behind a number, `m2` behind anything else."""
     return f"^{text}" if before[-1:].isdigit() and text[:1].isdigit() else text
@@ -193,18 +137,3 @@ def names(text: str) -> frozenset[str]:
 
 def name_of(file: str) -> str:
     return clean(re.sub(r"[-_.]+", " ", Path(file).stem)) or file
-
-
-def row_text(heads: Sequence[str], cells: Sequence[str]) -> str:
-    """A table row as text: `Site: Cork, Amount: 31 euros`; of two columns `Country, Rate – Norway: 52 euros`."""
-    cells = [clean(cell) for cell in cells]
-    names = [clean(name).rstrip(": ") for name in heads] + [""] * len(cells)
-    if len(heads) == len(cells) == 2 and all(cells) and all(names[:2]):
-        return f"{names[0]}, {names[1]} – {cells[0]}: {cells[1]}"
-    if len(cells) == 2 and all(cells) and not any(names):
-        return f"{cells[0]}: {cells[1]}"
-    parts: list[str] = []
-    for n, (name, cell) in enumerate(zip(names, cells, strict=False)):
-        if cell and not (n and cell == cells[n - 1] and name == names[n - 1]):  # one cell over two columns
-            parts.append(f"{name}: {cell}" if name and name != cell else cell)
-    return ", ".join(parts)

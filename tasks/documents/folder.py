@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.base import TaskError
-from tasks.docx_files import read_docx
-from tasks.html_files import read_html
-from tasks.markdown_files import read_markdown
-from tasks.pdf_files import read_pdf
-from tasks.row_files import read_table
-from tasks.sections import Document, Problem, Section, Unit, Unreadable, reason_of
-from tasks.text_files import read_text
+from tasks.documents.docx_files import read_docx
+from tasks.documents.form import Document, Problem, Section, Unit, Unreadable, reason_of
+from tasks.documents.html_files import read_html
+from tasks.documents.markdown_files import read_markdown
+from tasks.documents.pdf_files import read_pdf
+from tasks.documents.row_files import read_table
+from tasks.documents.text_files import read_text
 
 QUESTION_FILES = ("questions.jsonl", "questions.csv", "questions.xlsx")  # in any case
 _DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError)  # a part that is not as its kind has it
