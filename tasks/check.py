@@ -19,6 +19,7 @@ from tasks.base import TaskData, TaskError
 from tasks.documents import accounting
 from tasks.documents.cutting import CLAUSE_WORDS, num_words
 from tasks.documents.form import Problem
+from tasks.forecast import forecast
 from tasks.registry import TASKS, load_task
 from tasks.similarity import candidate_pairs
 from tasks.validate import NEAR_JACCARD, first_of_all, problems, remarks, words
@@ -210,6 +211,7 @@ def report(task: TaskData, found: local.Local | None, show: str) -> tuple[list[s
         lines.append(f"Clauses    {len(task.memories)}")
     lines += clause_lines(task)
     lines += question_lines(task, found)
+    lines += forecast(task) if task.memories and any(task.held_out("test")) else ()
     lines.append(f"Licence    {task.licence}")
     lines.append(f"Source     {task.source} (version {task.version})")
     if found is not None:
