@@ -45,7 +45,8 @@ def forecast(task: TaskData) -> Iterator[str]:
     yield f"Comparison one slice: {drawn} of {everything} clauses, about {_time(1)}; {_sees(in_slice)}"
     slices = max(1, whole // max(1, in_slice))
     for count in sorted({min(3, slices), slices} - {1}):
-        yield f"           {count} slices (seeds={count}), about {_time(count)}; {_sees(min(whole, count * in_slice))}"
+        seen = _sees(min(whole, count * in_slice))
+        yield f"           {count} slices (seeds={count}), about {_time(count)}; {seen}"
 
 
 def _time(slices: int) -> str:
