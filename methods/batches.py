@@ -32,7 +32,6 @@ class Batch:
     weights_L: Tensor  # 0 of what fills up
     asking_Q: Tensor  # places of the states that are the queries
     memory_index_Q: Tensor
-    teacher_row_Q: Tensor  # -1: none
     injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
     num_tokens: int  # of the samples
@@ -68,7 +67,7 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
     placed = list(zip(samples, places, strict=True))
     learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]
     weights = [weight for s in samples for weight in _weights(s)]
-    asked = [(place[s.recall_position], s.memory_index, s.teacher_row) for s, place in placed if _asks(s)]
+    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if _asks(s)]
     fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
     def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], multiple: int = 1) -> Sequence[Tensor]:
@@ -78,7 +77,7 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
 
     input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), multiple)
     predicting_L, labels_L = columns(learnt, (0, 0), multiple)
-    asking_Q, memory_index_Q, teacher_row_Q = columns(asked, (0, 0, 0))
+    asking_Q, memory_index_Q = columns(asked, (0, 0))
     injected_I, fed_index_I = columns(fed, (0, 0))
     weights_L = torch.zeros(len(labels_L))
     weights_L[: len(weights)] = torch.tensor(weights)
@@ -93,7 +92,6 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
         weights_L=weights_L.to(device),
         asking_Q=asking_Q,
         memory_index_Q=memory_index_Q,
-        teacher_row_Q=teacher_row_Q,
         injected_I=injected_I,
         fed_index_I=fed_index_I,
         num_tokens=sum(map(len, samples)),

@@ -42,7 +42,6 @@ class Sample:
     pad_position: int = -1  # of the first <|memory_pad|>; memory vectors are fed from there on (-1: none)
     memory_index: int = -1  # row of the bank that belongs here (-1: none)
     loss_weights: tuple[float, ...] = ()  # of each position's token loss; empty: 1 everywhere
-    teacher_row: int = -1  # row of the teacher's rankings for this question (-1: none)
     source: str = ""  # what it was drawn from, in a reader's words: counted in the fit's report
 
     def __len__(self) -> int:
@@ -92,7 +91,6 @@ def supervised(
     pad: int | None = None,
     num_pads: int = 1,
     memory_index: int = -1,
-    teacher_row: int = -1,
     target_loss_from: int = 0,
     source: str = "",
 ) -> Sample:
@@ -108,7 +106,6 @@ def supervised(
         recall_position=-1 if recall is None else len(prompt) + recall,
         pad_position=-1 if pad is None else len(prompt) + pad,
         memory_index=memory_index,
-        teacher_row=teacher_row,
         source=source,
     )
 

@@ -41,7 +41,6 @@ class Example:
     rivals: tuple[str, ...] = ()  # what sibling clauses say instead: a user may claim it
     leads: tuple[tuple[Message, ...], ...] = ()  # exchanges on siblings that this question may follow on, in brief
     variant: str = ""  # what sets the clause apart from its siblings
-    teacher_row: int = -1  # of the ranking that recall's retrieval learns from (-1: the gold clause alone)
     later: bool = False  # put as a later turn on the same clause or family
 
     @property

@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from methods.backbone import PACKAGED_ENCODER, Backbone
+from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
@@ -23,7 +23,6 @@ class MethodSetup:
     examples: ExampleConfig = field(default_factory=ExampleConfig)
     sampling: Sampling = field(default_factory=Sampling)
     progress: Progress = no_progress
-    encoder: str = PACKAGED_ENCODER  # RAG's sentence encoder, which recall may learn its ranking from
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="recallbench-")))
 
     @property

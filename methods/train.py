@@ -68,21 +68,13 @@ class TrainLog:
             self.losses.setdefault(name, []).append(value)
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """How another retriever ranks the bank for each training question (Q questions)."""
-
-    logits_QM: Tensor  # its scores over its own temperature; -inf: a memory that it does not rank
-    weight: float  # w of the retrieval loss is cross-entropy with its softmax, 1 - w with the gold memory
-
-
 class MemoryTerm(nn.Module):
     """What a memory bank lends to training: vectors to inject and the memory head's loss.
 
     keys_MD, values_MPD: unit vectors, to be found by and P to be fed one after another, normalised again at every
     use; each is trained with the weights where its flag says so. Values are injected times the gain.
     weight: of the retrieval loss beside the tokens'. twins_MM: pairs that no question tells apart, which therefore
-    are no negatives for each other. teacher: a ranking that the queries learn beside the gold memory.
+    are no negatives for each other.
     """
 
     def __init__(
@@ -95,7 +87,6 @@ class MemoryTerm(nn.Module):
         train_keys: bool = False,
         train_values: bool = False,
         twins_MM: Tensor | None = None,
-        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
@@ -103,32 +94,19 @@ class MemoryTerm(nn.Module):
         self.gain = gain
         self.weight = weight
         self.twins_MM = twins_MM
-        self.teacher = teacher
 
     def vectors(self, index_N: Tensor) -> Tensor:
         """(N, P, D): what is fed under the pads."""
         return F.normalize(self.values_MPD[index_N], dim=-1) * self.gain
 
-    def retrieval_loss(self, query_ND: Tensor, index_N: Tensor, teacher_row_N: Tensor | None = None) -> Tensor:
-        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748).
-
-        The target is the gold memory; for a question with a teacher's row it is shared with the teacher's
-        distribution (Hinton et al. 2015, arXiv:1503.02531).
-        """
+    def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
+        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
             logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
         if self.twins_MM is not None:
             logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
-        if self.teacher is None or teacher_row_N is None:
-            return F.cross_entropy(logits_NM, index_N)
-        target_NM = F.one_hot(index_N, logits_NM.shape[1]).to(logits_NM)
-        out_NM = logits_NM.isneginf()  # twins are in neither distribution
-        taught = (teacher_row_N >= 0).nonzero().squeeze(-1)
-        ranking_TM = self.teacher.logits_QM[teacher_row_N[taught]].masked_fill(out_NM[taught], float("-inf"))
-        target_NM[taught] = torch.lerp(target_NM[taught], ranking_TM.softmax(dim=-1), self.teacher.weight)
-        log_probs_NM = logits_NM.log_softmax(dim=-1).masked_fill(out_NM, 0.0)
-        return -(target_NM * log_probs_NM).sum(dim=-1).mean()
+        return F.cross_entropy(logits_NM, index_N)
 
 
 class MemoryLM(nn.Module):
@@ -158,7 +136,7 @@ class MemoryLM(nn.Module):
         num_here = len(batch.memory_index_Q)
         if num_here and self.memory is not None:
             query_QD = hidden_ND[batch.asking_Q].float()
-            mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q, batch.teacher_row_Q)
+            mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q)
             losses["retrieval"] = mean * (num_here / batch.num_asked)
         return losses or {"lm": hidden_ND.sum() * 0.0}  # other processes wait for this one's gradient
 

@@ -26,7 +26,6 @@ def make_method(
         examples=config.examples,
         sampling=config.sampling,
         progress=display,
-        encoder=config.method_configs["rag"].encoder,
         folder=folder,
     )
     gold = gold_of(config, task, seed) if name in LENDERS else {}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from methods.backbone import Backbone
@@ -44,6 +44,7 @@ from tasks.base import Conversation, Memory, Message
 
 log = logging.getLogger(__name__)
 
+TRIGGER_WEIGHT = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
 QUERIES_LATER = 0.67  # share of queries put as later turns (methods.examples.later_turn)
 QUERIES_READING = 0.5  # queries on the corpus's passages, for each on a clause
 FRONT_OTHER_QUESTION = 0.5  # memory_front contexts that are another clause's question
@@ -54,7 +55,7 @@ SFT_MAX_TOKENS = 2500  # conversations over this are skipped; few that remain co
 class MixtureConfig:
     """Step 2's samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`.
 
-    The trigger is one token of a sample: `trigger_weight` makes it louder, `openings` and `queries` are short
+    The trigger is one token of a sample: `TRIGGER_WEIGHT` makes it louder, `openings` and `queries` are short
     samples that end behind it.
     """
 
@@ -62,10 +63,9 @@ class MixtureConfig:
     memory_full: float = 1.5
     openings: float = 0.5  # ordinary conversations cut behind the first words of their reasoning
     queries: float = 0.5  # questions on clauses cut behind <recall>
-    trigger_weight: float = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
 
     def __post_init__(self) -> None:
-        for name in ("memory_front", "memory_full", "openings", "queries", "trigger_weight"):
+        for name in ("memory_front", "memory_full", "openings", "queries"):
             if getattr(self, name) < 0.0:
                 raise MethodError(f"mixture.{name}={getattr(self, name)} is below 0; choose 0 or more")
 
@@ -83,7 +83,6 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger
         "query",
         recall=len(target) - 1,
         memory_index=bank.index(example.memory_id or NULL_ID),
-        teacher_row=example.teacher_row,
         target_loss_from=0 if trigger else len(target),
         source=f"{example.source}, look-up alone",
     )
@@ -112,14 +111,6 @@ class Corpus:
     @property
     def passages(self) -> list[Memory]:
         return list({e.memory_id: Memory(e.memory_id, e.clause) for e in self.reading}.values())
-
-    def mapped(self, change: Callable[[Example], Example]) -> Corpus:
-        """With the examples that have a memory to find changed."""
-        return replace(
-            self,
-            examples={key: [change(e) for e in found] for key, found in self.examples.items()},
-            reading=[change(e) for e in self.reading],
-        )
 
 
 def query_epochs(
@@ -248,7 +239,6 @@ class CalibratedDataset:
             pad=recall + 1 if pads else None,
             num_pads=pads,
             memory_index=self.bank.index(example.memory_id or NULL_ID),
-            teacher_row=example.teacher_row,
             source=example.source,
         )
         if not pads:  # the text and </recall> are fed, whatever the model would say
@@ -310,10 +300,10 @@ class CalibratedDataset:
     def _decided(self, sample: Sample) -> Sample:
         """The sample with the loss of its trigger's token weighted, where that is learnt."""
         begins = next(i for i, label in enumerate(sample.labels) if label != IGNORE)
-        if self.mixture.trigger_weight == 1.0 or sample.input_ids[begins] != self.backbone.ids.think:
+        if sample.input_ids[begins] != self.backbone.ids.think:
             return sample
         weights = list(sample.loss_weights or (1.0,) * len(sample))
-        weights[begins + self._decision] *= self.mixture.trigger_weight
+        weights[begins + self._decision] *= TRIGGER_WEIGHT
         return replace(sample, loss_weights=tuple(weights))
 
     def _num(self, share: float) -> int:

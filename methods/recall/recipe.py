@@ -19,23 +19,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.backbone import Backbone, load_encoder
+from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample
-from methods.examples import NULL_TEXT, READING_ID, Example, titled
+from methods.examples import NULL_TEXT, READING_ID, titled
 from methods.recall.bank import NULL_ID, MemoryBank, check_vectors
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig, MemoryTerm, Teacher, TrainLog, drawn_first, train_lora
+from methods.train import LoraTrainConfig, MemoryTerm, TrainLog, drawn_first, train_lora
 from tasks.base import Conversation, Memory
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
 SUMMARY_PROMPT = ' This sentence means in one word: "'
 VALUE_SPREAD = 1.0  # random part of a value's start: near-miss clauses' own vectors are too near
-DISTIL_TEMPERATURE = 0.05  # the encoder's ranking is softmax(cosine / temperature)
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,10 @@ class RecallConfig:
     # Of the contrastive loss, kept on in Step 2. At 1 its gradient is several times that of the token losses, and
     # fewer clauses are recited word for word (docs/EXPERIMENTS_LOG.md)
     step2_retrieval_weight: float = 0.1
-    # w: of the retrieval loss, cross-entropy with the sentence encoder's ranking (encoder: methods.rag.encoder),
-    # 1 - w: with the gold memory; 0: no teacher
-    distil_weight: float = 0.5
     vectors_per_memory: int = 8  # P: fed one after another, each under a pad of its own; 0: the text itself
     write: WriteConfig = field(default_factory=WriteConfig)  # writing after the fit, weights frozen
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.distil_weight <= 1.0:
-            raise MethodError(f"distil_weight={self.distil_weight} is not a share; choose from 0 to 1")
         if self.vectors_per_memory < 0:
             raise MethodError(f"vectors_per_memory={self.vectors_per_memory} is below 0; choose 0 or more")
 
@@ -106,56 +100,6 @@ def make_bank(backbone: Backbone, memories: Sequence[Memory], num_vectors: int, 
     return bank
 
 
-# --- the sentence encoder as a teacher -------------------------------------------------------------------
-# A few questions a clause say which clause is right, and of all others only that they are wrong. The encoder's
-# cosines also say how near each of those is, clauses without questions among them, and that is learnt as soft
-# targets beside the gold memory (Hinton et al. 2015, arXiv:1503.02531; for retrievers TCT-ColBERT,
-# arXiv:2010.11386, and RocketQAv2, arXiv:2110.07367). The encoder is used at the fit alone.
-
-
-def encoder_cosines(encoder: Any, questions: Sequence[str], texts: Sequence[str | None]) -> Tensor:
-    """(Q, M) cosines, fp32; -inf for a memory without a text, as the null memory: there is nothing to rank."""
-
-    def unit(part: Sequence[str]) -> Tensor:
-        return torch.as_tensor(
-            encoder.encode(list(part), normalize_embeddings=True, show_progress_bar=False), dtype=torch.float32
-        )
-
-    if not questions:
-        return torch.empty(0, len(texts))
-    known = [row for row, text in enumerate(texts) if text is not None]
-    cosines_QM = torch.full((len(questions), len(texts)), float("-inf"))
-    cosines_QM[:, known] = unit(questions) @ unit([text for text in texts if text is not None]).T
-    return cosines_QM
-
-
-def taught(
-    corpus: Corpus, bank: MemoryBank, encoder: Any, weight: float, twins_MM: Tensor
-) -> tuple[Corpus, Teacher]:
-    """The encoder's ranking of the bank for each distinct question, and the corpus with its rows.
-
-    A row stays with its example when words of the question are left out or a history is set before it. Where the
-    encoder does not rank the memory first, twins apart, there is nothing to learn from it: no row, and the gold
-    memory stays the whole target. The null memory's questions have none: it has no rank.
-    """
-    rows: dict[str, int] = {}
-
-    def with_row(example: Example) -> Example:
-        return replace(example, teacher_row=rows.setdefault(example.messages[-1].content, len(rows)))
-
-    corpus = corpus.mapped(with_row)
-    texts = {m.id: titled(m) for m in [*corpus.memories, *corpus.passages]}
-    cosines_QM = encoder_cosines(encoder, list(rows), [texts.get(memory_id) for memory_id in bank.ids])
-    teacher = Teacher((cosines_QM / DISTIL_TEMPERATURE).to(bank.keys_MD.device), weight)
-
-    def agreed(example: Example) -> Example:
-        gold = bank.index(example.memory_id)
-        ranking_M = teacher.logits_QM[example.teacher_row].masked_fill(twins_MM[gold], float("-inf"))
-        return example if int(ranking_M.argmax()) == gold else replace(example, teacher_row=-1)
-
-    return corpus.mapped(agreed), teacher
-
-
 # --- training -------------------------------------------------------------------------------------------
 
 
@@ -183,13 +127,12 @@ def train_step(
     learn_vectors: bool = True,
     weight: float = 1.0,
     twins_MM: Tensor | None = None,
-    teacher: Teacher | None = None,
     on_epoch_end: Callable[[Any, int], None] | None = None,
 ) -> TrainLog:
     """One step's LoRA, on Q and V only in Step 1 (specification 4.2), merged at its end.
 
     learn_vectors: keys, and in Step 2 what is fed, learn with the weights; the bank gets them. weight: of the
-    retrieval loss. twins_MM, teacher: as in `MemoryTerm`.
+    retrieval loss. twins_MM: as in `MemoryTerm`.
     """
     memory = MemoryTerm(
         bank.keys_MD,
@@ -199,7 +142,6 @@ def train_step(
         train_keys=learn_vectors,
         train_values=learn_vectors and step == "step2" and bank.num_vectors > 0,
         twins_MM=twins_MM,
-        teacher=teacher,
     )
     log = train_lora(
         setup.backbone,
@@ -238,21 +180,13 @@ def train_calibrated(
     bank = make_bank(setup.backbone, [*memories, *passages], config.vectors_per_memory, seed)
     step1, step2 = budgets(setup.train, config.step1_share)
     twins_MM = twins_of(bank)
-    teacher: Teacher | None = None
-    notes: dict[str, float] = {}
-    if config.distil_weight:
-        setup.progress("recall teacher", 0, len(memories))
-        encoder = load_encoder(setup.encoder, str(setup.backbone.device))
-        corpus, teacher = taught(corpus, bank, encoder, config.distil_weight, twins_MM)
-        right = [e.teacher_row >= 0 for found in corpus.examples.values() for e in found]
-        notes["teacher_hit_at_1"] = sum(right) / max(1, len(right))
     dataset = CalibratedDataset(
         setup.backbone, bank, corpus, config.mixture, setup.examples, step2.batch_tokens, seed
     )
     dataset.check()
     queries = query_epochs(setup.backbone, bank, corpus, setup.examples, step1.batch_tokens, seed)
     decoding = drawn_first(setup.backbone, dataset.epochs())
-    log1 = train_step(setup, "step1", bank, queries, step1, twins_MM=twins_MM, teacher=teacher)
+    log1 = train_step(setup, "step1", bank, queries, step1, twins_MM=twins_MM)
     log2 = train_step(
         setup,
         "step2",
@@ -261,7 +195,6 @@ def train_calibrated(
         step2,
         weight=config.step2_retrieval_weight,
         twins_MM=twins_MM,
-        teacher=teacher,
     )
     bank.forget([passage.id for passage in passages])  # they were there to train on
-    return bank, StageLogs(log1, log2, notes)
+    return bank, StageLogs(log1, log2)

@@ -34,7 +34,7 @@ def method_of(name: str, backbone: Backbone, folder: Path) -> RecallMethod:
     setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=1500), folder=folder)
     if name == "recall_spec":
         return SpecRecallMethod(setup)
-    config = RecallConfig(distil_weight=0.0)
+    config = RecallConfig()
     return RecallMethod(setup, quoted(config) if name == "recall_quoted" else config)
 
 

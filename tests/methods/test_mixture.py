@@ -26,10 +26,16 @@ from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from tasks.base import Conversation, Message, TaskData
 
-NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0, trigger_weight=1.0)
+NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0)
 NO_EXAMPLES = ExampleConfig(history_probability=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
 MIXTURE = replace(NOTHING, memory_front=2.0, memory_full=1.5)
 EXAMPLES = replace(NO_EXAMPLES, sft_only=0.5, reading=0.5, unanswerable=0.5)
+
+
+@pytest.fixture(autouse=True)
+def quiet_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token counts more than another, but where a test says so."""
+    monkeypatch.setattr("methods.recall.mixture.TRIGGER_WEIGHT", 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -235,11 +241,14 @@ def test_queries_are_also_on_passages_as_many_as_asked(
         assert any(answer in text_of(pristine, sample.input_ids) for answer in answers[sample.memory_index])
 
 
-def test_what_decides_whether_to_recall_counts_as_asked(pristine: Backbone, regs: TaskData) -> None:
+def test_what_decides_whether_to_recall_counts_more(
+    pristine: Backbone, regs: TaskData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One token a reply: <recall>, or what an ordinary reply has in its place. No other weight is changed."""
     mixture = replace(MIXTURE, openings=1.0, queries=1.0)
     plain = dataset_of(pristine, regs, mixture).refresh_epoch_data()
-    loud = dataset_of(pristine, regs, replace(mixture, trigger_weight=5.0)).refresh_epoch_data()
+    monkeypatch.setattr("methods.recall.mixture.TRIGGER_WEIGHT", 5.0)
+    loud = dataset_of(pristine, regs, mixture).refresh_epoch_data()
     for before, after in zip(plain, loud, strict=True):
         assert replace(after, loss_weights=before.loss_weights) == before
         weights = before.loss_weights or (1.0,) * len(before)
@@ -507,13 +516,10 @@ def test_an_example_names_its_memory(pristine: Backbone, regs: TaskData) -> None
         dataset_of(pristine, regs).memory_full(example)
 
 
-def test_passages_are_memories_once_each_and_what_changes_is_asked_for(regs: TaskData) -> None:
+def test_passages_are_memories_once_each(regs: TaskData) -> None:
     corpus = Corpus.of(regs.memories, regs.sft, EXAMPLES)
     assert {(m.id, m.text) for m in corpus.passages} == {(e.memory_id, e.clause) for e in corpus.reading}
     assert len({m.id for m in corpus.passages}) == len(corpus.passages) > 10
-    changed = corpus.mapped(lambda example: replace(example, teacher_row=7))
-    assert {e.teacher_row for found in (*changed.examples.values(), changed.reading) for e in found} == {7}
-    assert changed.unanswerable == corpus.unanswerable  # there is nothing to find
 
 
 def test_rng_is_the_datasets_own(pristine: Backbone, regs: TaskData) -> None:

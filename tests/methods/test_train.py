@@ -24,7 +24,6 @@ from methods.train import (
     LoraTrainConfig,
     MemoryLM,
     MemoryTerm,
-    Teacher,
     TrainLog,
     _schedule,
     merge_adapters,
@@ -385,91 +384,10 @@ def test_near_keys_are_told_apart_under_autocast() -> None:
         torch.testing.assert_close(memory.retrieval_loss(query, index), exact)
 
 
-def loss_of(
-    keys: Tensor, queries: Tensor, gold: Tensor, teacher: Teacher | None, rows: Tensor, twins: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The loss and its gradient at the queries."""
-    queries = queries.clone().requires_grad_()
-    term = MemoryTerm(keys, keys[:, None], 1.0, twins_MM=twins, teacher=teacher)
-    loss = term.retrieval_loss(queries, gold, rows)
-    loss.backward()
-    assert queries.grad is not None
-    return loss.detach(), queries.grad
-
-
 def pair_of_twins(size: int, one: int, other: int) -> Tensor:
     twins = torch.zeros(size, size, dtype=torch.bool)
     twins[one, other] = twins[other, one] = True
     return twins
-
-
-@pytest.mark.parametrize("with_twins", [False, True])
-def test_a_teacher_that_is_sure_of_the_gold_memory_changes_nothing(with_twins: bool) -> None:
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([0, 3, 2, 3]), torch.arange(4)
-    twins = pair_of_twins(5, 3, 1) if with_twins else None
-    sure = torch.where(F.one_hot(gold, 5).bool(), 0.0, -INF)
-    plain, plain_grad = loss_of(keys, queries, gold, None, rows, twins)
-    for weight in (0.0, 0.3, 1.0):
-        taught, taught_grad = loss_of(keys, queries, gold, Teacher(sure, weight), rows, twins)
-        torch.testing.assert_close(taught, plain)
-        torch.testing.assert_close(taught_grad, plain_grad)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.4, 1.0])
-def test_the_loss_is_shared_by_the_weight(weight: float) -> None:
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([0, 3, 2, 3]), torch.tensor([1, 0, 1, 0])
-    ranking = torch.randn(2, 5, generator=torch.Generator().manual_seed(1)) * 3
-    found, _ = loss_of(keys, queries, gold, Teacher(ranking, weight), rows)
-    expected = 0.0
-    for query, index, row in zip(queries, gold.tolist(), rows.tolist(), strict=True):
-        log_probs = (F.cosine_similarity(query[None], keys) / TAU).log_softmax(dim=-1)
-        of_teacher = -float((ranking[row].softmax(dim=-1) * log_probs).sum())
-        expected += ((1 - weight) * -float(log_probs[index]) + weight * of_teacher) / len(queries)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_question_without_a_row_learns_the_gold_memory_alone() -> None:
-    keys, queries = keys_and_queries()
-    gold = torch.tensor([0, 3, 2, 3])
-    ranking = torch.zeros(1, 5)
-    _, plain = loss_of(keys, queries, gold, None, torch.full((4,), -1))
-    _, none = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.full((4,), -1))
-    torch.testing.assert_close(none, plain)
-    _, one = loss_of(keys, queries, gold, Teacher(ranking, 1.0), torch.tensor([-1, -1, 0, -1]))
-    torch.testing.assert_close(one[[0, 1, 3]], plain[[0, 1, 3]])
-    assert not torch.allclose(one[2], plain[2])
-
-
-def test_what_the_teacher_gives_to_twins_and_to_unranked_memories_is_nobodys() -> None:
-    """A twin has no share in either distribution; an unranked memory stays a negative."""
-    keys, queries = keys_and_queries()
-    gold, rows = torch.tensor([3]), torch.tensor([0])
-    ranking = torch.tensor([[-INF, 9.0, 0.5, 1.0, 0.0]])
-    with_twin, gradient = loss_of(keys, queries[:1], gold, Teacher(ranking, 0.7), rows, pair_of_twins(5, 3, 1))
-    assert bool(torch.isfinite(gradient).all())
-    kept = [0, 2, 3, 4]
-    without, _ = loss_of(keys[kept], queries[:1], torch.tensor([2]), Teacher(ranking[:, kept], 0.7), rows)
-    torch.testing.assert_close(with_twin, without)
-    fewer, _ = loss_of(keys[kept[1:]], queries[:1], torch.tensor([1]), Teacher(ranking[:, kept[1:]], 0.7), rows)
-    assert not torch.allclose(with_twin, fewer)
-
-
-def test_queries_take_over_the_ranking() -> None:
-    """Against the gold memory alone: the memory that the teacher ranks second becomes the second."""
-    keys, queries = keys_and_queries(num_queries=1)
-    gold, rows = torch.tensor([0]), torch.tensor([0])
-    ranking = torch.tensor([[3.0, -2.0, -2.0, -2.0, 2.0]])
-    query = torch.nn.Parameter(queries.clone())
-    optimizer = torch.optim.Adam([query], lr=0.05)
-    memory = MemoryTerm(keys, keys[:, None], 1.0, teacher=Teacher(ranking, 1.0))
-    for _ in range(200):
-        optimizer.zero_grad()
-        memory.retrieval_loss(query, gold, rows).backward()
-        optimizer.step()
-    best = (F.normalize(query.detach(), dim=-1) @ keys.T)[0].topk(2).indices
-    assert best.tolist() == [0, 4]
 
 
 # Memory vectors.

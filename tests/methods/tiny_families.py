@@ -233,7 +233,7 @@ def method_of(kind: str, folder: Path, work: Path) -> Method:
     setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=600, batch_tokens=200), folder=work)
     if kind == "sft":
         return SftMethod(setup)
-    return RecallMethod(setup, RecallConfig(distil_weight=0.0, vectors_per_memory=2))
+    return RecallMethod(setup, RecallConfig(vectors_per_memory=2))
 
 
 def answers(method: Any, ask: Callable[[Method], list[Answer]]) -> list[str]:
