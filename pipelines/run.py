@@ -61,7 +61,8 @@ def code_version() -> str:
     """12 hex digits over what decides results beside the task's own data: sources, and the general corpus."""
     digest = hashlib.sha256()
     sources = [file for package in ("tasks", "methods", "eval") for file in (ROOT / package).rglob("*.py")]
-    for file in sorted([*sources, *GENERAL_CORPUS.iterdir()]):
+    corpus = [file for file in GENERAL_CORPUS.rglob("*") if file.is_file()]
+    for file in sorted([*sources, *corpus]):
         digest.update(file.relative_to(ROOT).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -274,11 +275,9 @@ def test_another_general_corpus_is_another_version(monkeypatch: pytest.MonkeyPat
     """Every method trains on it: a run is not continued, and no fit reused, after it has changed."""
     before = runs.code_version()
     assert before == runs.code_version()
-    (corpus := tmp_path / "general").mkdir()
-    for file in runs.GENERAL_CORPUS.iterdir():
-        (corpus / file.name).write_bytes(file.read_bytes())
+    corpus = shutil.copytree(runs.GENERAL_CORPUS, tmp_path / "general")
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(runs, "GENERAL_CORPUS", corpus)
     copied = runs.code_version()
-    (corpus / "reading_rules.txt").write_text("Other rules.", encoding="utf-8")
+    (corpus / "reading_rules" / "home.txt").write_text("Other rules.", encoding="utf-8")
     assert runs.code_version() != copied
