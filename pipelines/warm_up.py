@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.reading import WAYS, Asked, of_rules, of_task, read_right
 from eval.stats import estimate
 from methods.backbone import CARD, PACKAGED_LM, Backbone, fingerprint_of, load_backbone
@@ -30,8 +32,8 @@ from pipelines.run import write_json
 from tasks.reading_rules import RULES, rules
 from tasks.registry import load_task
 
-CURVE_EVERY = 200_000  # tokens between two points of the curve
-CURVE_RULES = 24  # held-out rules that are asked about there,
+CURVE_EVERY = 400_000  # tokens between two points of the curve
+CURVE_RULES = 12  # held-out rules that are asked about there,
 CARD_RULES = 100  # and at the end
 LEARNING_RATE = 1e-3
 BATCH_TOKENS = 1024
@@ -131,6 +133,7 @@ def warm_up(options: Options) -> None:
             "curve": curve,
         }
         write_json(folder / CARD, card)
+        torch.set_num_threads(os.cpu_count() or 1)  # the other processes are done
         display.say("reading alone: held-out rules, " + ", ".join(TASKS))
         warmed = load_backbone(str(folder), options.device, options.dtype)
         sets = {"held-out rules": of_rules(CARD_RULES, seed=1)}
@@ -142,7 +145,6 @@ def warm_up(options: Options) -> None:
 
 def halved(folder: Path, base: str) -> str:
     """The adapter's weights in half precision, without the path of its base; -> their SHA-256."""
-    import torch
     from safetensors.torch import load_file, save_file
 
     weights = folder / "adapter_model.safetensors"
