@@ -1,4 +1,4 @@
-"""How much of a task a model reads right with the clause at hand: `python benchmarks/reading_alone.py --task regs`.
+"""What a model reads right with the clause at hand: `python benchmarks/reading_alone.py --task regs`.
 
 No fit and no lookup: the clause stands in the think, as if recited, or in the prompt between two near ones
 (`eval.reading`). Dev questions. `--task rules`: held-out rules of the general corpus, which no warm-up trains on.
