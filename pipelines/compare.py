@@ -30,6 +30,7 @@ from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
+from pipelines.whole_rulebook import whole_rulebook
 from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
@@ -55,9 +56,10 @@ def compare(config: Resolved, display: Display) -> Comparison:
         names = fit_apart_first(config, run, tasks, backbone, display)
         for seed, task in tasks.items():
             methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-            ask_dialogues(config, run, methods, task, seed, display)
-            methods = [method for method in methods if method.name in config.run_methods]
-            time_answers(config, run, methods, task, seed, display)
+            with whole_rulebook(methods, task, display):
+                ask_dialogues(config, run, methods, task, seed, display)
+                methods = [method for method in methods if method.name in config.run_methods]
+                time_answers(config, run, methods, task, seed, display)
 
             def make(
                 name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed

@@ -131,6 +131,9 @@ class TaskData:
     version: str = ""  # hash of the data files
     machine_made: bool = False  # the held-out questions were made by rule, not by a person
     language: Language = "en"
+    rest: tuple[
+        Memory, ...
+    ] = ()  # clauses of the rulebook that a slice left out: to be found among, never asked for
     notes: tuple[str, ...] = ()  # what a reader of the figures must know, one sentence each
     fraction: float = 1.0  # of the rulebook's near-miss families, the share that it holds
 

@@ -13,6 +13,7 @@ def slice_task(task: TaskData, num_clauses: int | None, seed: int) -> TaskData:
 
     A clause without a family is a family of its own. Families with a test question come first, and among
     them near-miss families: clauses that have no sibling are drawn only when no other is left.
+    What is left out is kept as `rest`, without its training questions.
     Unanswerable questions stay (no clause covers them, in the slice or out of it); a two-clause question
     stays where both its clauses do.
     """
@@ -45,6 +46,7 @@ def slice_task(task: TaskData, num_clauses: int | None, seed: int) -> TaskData:
     return replace(
         task,
         memories=tuple(m for m in task.memories if m.id in kept),
+        rest=tuple(replace(m, cues=()) for m in task.memories if m.id not in kept),
         questions=tuple(qa for qa in task.questions if keeps(qa)),
         revisions=tuple(m for m in task.revisions if m.id in kept),
         revised_questions=tuple(qa for qa in task.revised_questions if keeps(qa)),

@@ -120,8 +120,11 @@ def test_every_method_is_timed_on_the_same_questions(finished: Finished) -> None
     assert {r.method for r in finished.costs if "search" in r.usage.stage_s} == {"rag"}
 
 
-def test_lookups_come_from_the_task(finished: Finished) -> None:
-    known = {m.id for m in load_task("regs", 6, 0).memories}
+def test_lookups_come_from_the_whole_rulebook(finished: Finished) -> None:
+    task = load_task("regs", 6, 0)
+    known = {m.id for m in (*task.memories, *task.rest)}
+    found = {lookup.memory_id for r in finished.turns for lookup in r.answer.lookups}
+    assert found & {m.id for m in task.rest}
     by_method = {name: [r for r in finished.turns if r.method == name] for name in METHODS}
     assert all(lookup.memory_id in known for r in by_method["rag"] for lookup in r.answer.lookups)
     assert all(lookup.memory_id in {*known, ""} for r in by_method["recall"] for lookup in r.answer.lookups)
