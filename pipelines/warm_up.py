@@ -120,11 +120,12 @@ def warm_up(options: Options) -> None:
         if not first:
             return
         digest = halved(folder, options.model)
+        words = [word for word in sys.argv[1:] if not word.startswith("to=")]
         card: dict[str, Any] = {
             "base": options.model,
             "base_fingerprint": fingerprint_of(options.model),
             "sha256": digest,
-            "command": " ".join(["python -m pipelines.warm_up", *sys.argv[1:]]),
+            "command": " ".join(["python -m pipelines.warm_up to=FOLDER", *words]),
             "options": {k: v for k, v in asdict(options).items() if k != "to"},
             "material": material(),
             "training": {**asdict(config), "tokens": log.forward_tokens, "steps": log.optimizer_steps},
