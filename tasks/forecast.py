@@ -57,5 +57,6 @@ def _time(slices: int) -> str:
 def _sees(families: int) -> str:
     least = smallest_visible(families)
     if least >= 1:
-        return f"{families} famil{'y' if families == 1 else 'ies'} with test questions decide nothing"
+        told = "1 family with test questions decides" if families == 1 else f"{families} families decide"
+        return f"{told} nothing"
     return f"{families} families can tell methods apart that differ by {least:.2f} of the answers"
