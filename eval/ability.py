@@ -52,12 +52,11 @@ from eval.stats import (
     paired_difference,
 )
 from eval.structure import chain_kept, parse, sentences
-from methods.chat import split_think
 from methods.parts import CONTROL_TOKENS, Part, final_text, read
 from tasks.base import Conversation, TaskData
 from tasks.spelling import MONTHS
 from tasks.think_problems import TOPICS
-from tasks.think_sft import draw_problems, final_answer, further_conversations
+from tasks.think_sft import chain_of_thought, draw_problems, final_answer, further_conversations
 
 MULTIPLE_CHOICE, GENERATION = "multiple_choice", "generation"
 LOCAL_TASKS = (MULTIPLE_CHOICE, GENERATION)
@@ -121,7 +120,7 @@ def _eligible(task: TaskData, num_items: int) -> list[Item]:
     more = further_conversations(DRAWN_TOPICS, max(0, -(-missing // len(DRAWN_TOPICS))), drawn)
     trained = {c.messages[0].content for c in task.sft}
     return [
-        Item(c.id, c.topic, c.messages[0].content, _answer(c), chain=split_think(c.messages[1].content)[0])
+        Item(c.id, c.topic, c.messages[0].content, _answer(c), chain=chain_of_thought(c.messages[1].content))
         for c in (*task.sft_heldout, *more)
         if c.topic not in FREE_TOPICS and normalise(_answer(c)) and c.messages[0].content not in trained
     ]
@@ -270,7 +269,8 @@ def ability_metrics(records: Sequence[AbilityRecord]) -> dict[str, Estimate]:
     by item, in [-1, 1], each with its interval.
     """
     if not records:
-        return dict.fromkeys((f"ability/{arm}" for arm in ("before", "after", "with_memory")), missing(NOT_RUN))
+        names = ("before", "after", "with_memory", "reasoning_kept")
+        return dict.fromkeys((f"ability/{name}" for name in names), missing(NOT_RUN))
     no_vectors = all(record.arm in ("before", "after") for record in records)
     tasks = dict.fromkeys((*LOCAL_TASKS, *(record.task for record in records)))
 

@@ -39,7 +39,10 @@ LOOKUPS: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {
 NEVER_LOOKS_UP = missing("it never looks anything up")  # of a method that keeps all in its weights
 NO_MEMORY = "none"  # the control arm that never saw a clause
 NOT_RUN: dict[str, str] = {  # metrics of the passes that only evaluation=full runs
-    **dict.fromkeys(("ability/before", "ability/after", "ability/with_memory"), "the ability pass was not run"),
+    **dict.fromkeys(
+        ("ability/before", "ability/after", "ability/with_memory", "ability/reasoning_kept"),
+        "the ability pass was not run",
+    ),
     **dict.fromkeys(lifecycle_metrics.KEYS, "the lifecycle pass was not run"),
 }
 

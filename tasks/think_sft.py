@@ -169,6 +169,11 @@ def final_answer(content: str) -> str:
     return content.partition("</think>")[2].strip()
 
 
+def chain_of_thought(content: str) -> str:
+    """The chain in an assistant content of this corpus."""
+    return content.partition("</think>")[0].removeprefix("<think>").strip()
+
+
 def filler_exchanges(heldout: Sequence[Conversation], seed: int = 0) -> tuple[Filler, ...]:
     """Fillers from held-out conversations, so that nothing trained on occurs; the five kinds take turns."""
     rng = random.Random(f"fillers/{seed}")

@@ -147,7 +147,7 @@ def test_planted_shares_are_reported() -> None:
 
 def test_nothing_measured_has_a_reason() -> None:
     metrics = ability_metrics([])
-    assert set(metrics) == {"ability/before", "ability/after", "ability/with_memory"}
+    assert set(metrics) == {f"ability/{name}" for name in ("before", "after", "with_memory", "reasoning_kept")}
     assert all(metric.reason == "the ability pass was not run" for metric in metrics.values())
 
 

@@ -222,7 +222,8 @@ def test_prompts_are_reused_while_a_method_answers() -> None:
     assert True in same and False in same
     for kept, before, after in zip(same, method.batches, method.batches[1:], strict=False):
         asked = {ctx.messages for ctx in before}
-        assert kept == any(ctx.messages[:n] in asked for ctx in after for n in range(len(ctx.messages)))
+        goes_on = any(ctx.messages[:n] in asked for ctx in after for n in range(len(ctx.messages)))
+        assert goes_on or not kept  # a filler may begin another dialogue as a question has begun this one
     seen.clear()
     method.answer(Context((Message("user", "How much?"),)))  # as it is timed
     assert seen == [None]

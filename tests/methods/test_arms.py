@@ -224,8 +224,7 @@ def test_a_borrower_answers_with_the_lenders_weights(
     encoder: Any,
     name: str,
 ) -> None:
-    for module in ("methods.rag", "methods.recall.recipe"):
-        monkeypatch.setattr(f"{module}.load_encoder", lambda *_args, **_kwargs: encoder)
+    monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
     gold = gold_of(regs)
     lender: Any = build_method(arms.LENDERS[name], setup_of(pristine_lively.clone(), tmp_path / "fit"), {}, gold)
     lender.fit(regs.memories, regs.sft)

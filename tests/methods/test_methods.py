@@ -32,8 +32,7 @@ LOOK_UP = (*RECALLS, "rag", "rag_direct", "oracle_text")
 
 @pytest.fixture(autouse=True)
 def light_encoder(monkeypatch: pytest.MonkeyPatch, encoder: Any) -> None:
-    for module in ("methods.rag", "methods.recall.recipe"):
-        monkeypatch.setattr(f"{module}.load_encoder", lambda *_args, **_kwargs: encoder)
+    monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
 
 
 def build(name: str, backbone: Backbone, task: TaskData, folder: Path) -> Method:
