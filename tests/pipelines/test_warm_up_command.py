@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.backbone import CARD, load_backbone
+from methods.backbone import CARD, PACKAGED_LM, THINK_LM, WARMED, load_backbone
 from methods.base import MethodError
 from pipelines import warm_up as command
 from pipelines.warm_up import Options, warm_up
@@ -71,3 +71,13 @@ def test_a_finished_one_is_not_written_over(warmed: Path) -> None:
         warm_up(Options(str(warmed), "tiny"))
     with pytest.raises(MethodError, match="say to=FOLDER"):
         warm_up(Options())
+
+
+@pytest.mark.model
+def test_the_packaged_one_is_small_and_loads() -> None:
+    folder = WARMED[THINK_LM]
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 12 * 2**20
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    assert card["base"] == PACKAGED_LM
+    model = load_backbone(THINK_LM, "cpu", "float32")
+    assert model.fingerprint != load_backbone(PACKAGED_LM, "cpu", "float32").fingerprint
