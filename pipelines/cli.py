@@ -100,7 +100,8 @@ HELP = """usage: python -m pipelines.{name} [key=value ...]
   evaluation=...   {evaluations}
   run_methods=...  a list, e.g. run_methods=[recall,rag], of: {methods};
                    recall_quoted takes the settings of recall, rag_direct those of rag
-  model=...        {packaged} (packaged), {tiny} (random, for tests), a folder, or a Hub id
+  model=...        {packaged} or {think} (packaged, the second taught to think and read),
+                   {tiny} (random, for tests), a folder, or a Hub id
   seed=0 seeds=1 (or --multirun seed=0,1,2) device=auto dtype=auto mlflow=true runs_dir=runs
 
 Everything else that can be set, with its default (e.g. methods.rag.top_k=5):
@@ -112,7 +113,7 @@ def show_help(name: str, extra: str = "") -> None:
     """Prints what can be set. extra: lines on words of the command's own."""
     from omegaconf import OmegaConf
 
-    from methods.backbone import PACKAGED_LM, TINY
+    from methods.backbone import PACKAGED_LM, THINK_LM, TINY
     from methods.registry import NAMES
     from tasks.registry import TASKS
 
@@ -126,6 +127,7 @@ def show_help(name: str, extra: str = "") -> None:
         evaluations=choices("evaluation"),
         methods=", ".join(NAMES),
         packaged=PACKAGED_LM,
+        think=THINK_LM,
         tiny=TINY,
         config=OmegaConf.to_yaml(compose_config("compare", [])),
     )
