@@ -23,7 +23,7 @@ from methods.rag import Passage, open_book
 from methods.warm_up import marked_text
 from tasks.base import QA, Message, TaskData
 from tasks.keys import is_correct
-from tasks.reading_rules import ask, draw_passage, reasoning, rules
+from tasks.reading_rules import ask, draw_passage, rules
 
 Way = Literal["recited", "in the prompt"]
 WAYS: tuple[Way, ...] = ("recited", "in the prompt")
@@ -68,14 +68,12 @@ def of_rules(num_rules: int, seed: int = 0) -> list[Asked]:
         near = [draw_passage(rng, rule, [passage])] if len(rule.variants) > 1 else []
         beside = (*(p.text for p in near), *others)[:BESIDE]
         for fact in rule.facts:
-            answers = dict(passage.answers)
             qa = QA(
                 f"{rule.name}/{fact.slot}",
                 ask(rng, passage, fact, named=True),
-                answers.pop(fact.slot),
+                passage.answers[fact.slot],
                 (rule.name,),
                 rivals=tuple({p.answers[fact.slot] for p in near} - {passage.answers[fact.slot]}),
-                think=reasoning(passage, fact),
             )
             found.append(Asked(qa, passage.text, rule.name, beside))
     return found

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,6 @@ def warm_up(options: Options) -> None:
     folder = Path(options.to)
     if (folder / CARD).exists():
         raise MethodError(f"{folder} holds a finished warm-up; name another folder with to=...")
-    started = time.perf_counter()
     first = int(os.environ.get("RANK", "0")) == 0
     backbone = load_backbone(options.model, options.device, options.dtype)
     config = LoraTrainConfig(options.max_tokens, LEARNING_RATE, BATCH_TOKENS, seed=options.seed)
@@ -130,7 +128,6 @@ def warm_up(options: Options) -> None:
             "material": material(),
             "training": {**asdict(config), "tokens": log.forward_tokens, "steps": log.optimizer_steps},
             "samples": dict(log.samples),
-            "seconds": round(time.perf_counter() - started),
             "curve": curve,
         }
         write_json(folder / CARD, card)
