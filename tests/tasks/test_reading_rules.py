@@ -118,9 +118,11 @@ def test_no_rule_holds_what_a_task_asks_about() -> None:
 
 
 def test_the_search_for_shared_words_can_fail() -> None:
-    text = of_tasks()[0]
-    longest = max(of_tasks(), key=len)
-    assert runs(longest) & {run for other in of_tasks() for run in runs(other)}, text
+    tasks = of_tasks()
+    taken = {run for text in tasks for run in runs(text)}
+    copied = " ".join(max(tasks, key=len).upper().split()[3:13])  # a piece of a task in another spelling
+    assert runs(f"In short: {copied}, as everybody knows.") & taken
+    assert not runs("Nobody has ever written down these eleven words in a row before.") & taken
 
 
 def test_people_in_rules_are_not_those_who_ask() -> None:
