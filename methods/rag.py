@@ -332,7 +332,7 @@ class RagMethod:
             raise MethodError(f"{self.name}: the index would be empty; give at least one memory")
         started = time.perf_counter()
         self.setup.progress(f"{self.name} index", 0, len(memories))
-        self.retriever.upsert(memories)
+        self.retriever.upsert([*memories, *self.setup.indexed])
         index_s = time.perf_counter() - started
         if self.config.reader == "frozen":
             kept = self.retriever.num_bytes

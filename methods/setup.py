@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from methods.base import MethodError
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
 from methods.train import LoraTrainConfig, Progress, no_progress
+from tasks.base import Memory
 
 
 @dataclass
@@ -23,6 +25,7 @@ class MethodSetup:
     examples: ExampleConfig = field(default_factory=ExampleConfig)
     sampling: Sampling = field(default_factory=Sampling)
     progress: Progress = no_progress
+    indexed: Sequence[Memory] = ()  # what a search must find its way among, beside the memories of the fit
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="recallbench-")))
 
     @property

@@ -33,7 +33,6 @@ from pipelines.report import show_ablation
 from pipelines.results import read_json
 from pipelines.run import Run, environment, open_run, write_json
 from pipelines.saved_fits import fit_or_load
-from pipelines.whole_rulebook import whole_rulebook
 from reports.base import TaskFacts
 from tasks.base import Message, TaskData, TaskError
 from tasks.validate import check
@@ -88,8 +87,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
                 if row.name not in triggers:  # of the first seed
                     triggers[row.name] = trigger_of(method, task) if row.method.startswith("recall") else None
                     write_json(run.folder / TRIGGERS, triggers)
-                with whole_rulebook([method], task, display):
-                    ask_dialogues(base, run, [method], task, seed, display, split="dev")
+                ask_dialogues(base, run, [method], task, seed, display, split="dev")
                 if base.evaluation.ability:
                     measure_ability(base, run, [method], task, seed, backbone, display)
         run.stop_clock()

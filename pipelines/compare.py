@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from eval.runner import cost_questions, run_cost, run_retention
@@ -30,7 +29,6 @@ from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
-from pipelines.whole_rulebook import whole_rulebook
 from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
@@ -56,21 +54,14 @@ def compare(config: Resolved, display: Display) -> Comparison:
         names = fit_apart_first(config, run, tasks, backbone, display)
         for seed, task in tasks.items():
             methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-            with whole_rulebook(methods, task, display):
-                ask_dialogues(config, run, methods, task, seed, display)
-                methods = [method for method in methods if method.name in config.run_methods]
-                time_answers(config, run, methods, task, seed, display)
-
-            def make(
-                name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed
-            ) -> Method:
-                return make_method(config, name, task, seed, weights, display, folder)
-
+            ask_dialogues(config, run, methods, task, seed, display)
+            methods = [method for method in methods if method.name in config.run_methods]
+            time_answers(config, run, methods, task, seed, display)
             learners = [method for method in methods if method.name not in ARMS]
             if config.evaluation.ability:
                 measure_ability(config, run, learners, task, seed, backbone, display)
             if config.evaluation.lifecycle:
-                change_memories(config, run, learners, task, seed, backbone, make, display)
+                change_memories(config, run, learners, task, seed, backbone, display)
         run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:

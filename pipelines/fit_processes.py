@@ -176,7 +176,7 @@ def main(folder: Path, target: Path, job: FitJob) -> None:
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(job.seed)
     if job.refit:
-        task = replace(task, memories=read_memories(target))
+        task = replace(task, memories=read_memories(target), rest=())
     rank = int(os.environ.get("RANK", 0))
     backbone = load_backbone(config.model, own_device(config.device), facts["dtype"])
     if rank == 0:

@@ -52,11 +52,11 @@ def gate(
     if report is None:
         display.say(f"gate: {SPEC} must learn what it is trained on")
         task = config.task.load(config.seed)
-        few = task.memories[:NUM_CLAUSES]
-        write_memories(folder, few)
+        task = replace(task, memories=task.memories[:NUM_CLAUSES], rest=())
+        write_memories(folder, task.memories)
         fit_missing(config, run, [job, *beside[: config.fit_processes - 1]], display)
         method = make_method(config, SPEC, task, config.seed, backbone.clone(), display, folder)
-        report = fit_or_load(method, run, folder, replace(task, memories=few), job.stage)
+        report = fit_or_load(method, run, folder, task, job.stage)
     found = Passed(report.notes["segment_hit_at_1"], report.notes["verbatim_from_true_vector"])
     if found.segment_hit_at_1 < LEAST_SEGMENTS or found.verbatim_from_true_vector < LEAST_VERBATIM:
         raise GateError(

@@ -5,31 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from methods.arms import LENDERS, gold_key
+from eval.lifecycle_plan import plan_lifecycle
+from methods.arms import ARMS, LENDERS, gold_key
 from methods.backbone import Backbone
 from methods.base import Method
 from methods.registry import build_method
 from methods.setup import MethodSetup
 from methods.train import Progress
 from pipelines.config import Resolved
-from tasks.base import Message, TaskData
+from tasks.base import Memory, Message, TaskData
 from tasks.dialogues import build_dialogues
 
 
 def make_method(
     config: Resolved, name: str, task: TaskData, seed: int, backbone: Backbone, display: Progress, folder: Path
 ) -> Method:
-    """A method before its fit. Only the oracle arms get to know which clause a question rests on."""
+    """A method before its fit. Only the oracle arms get to know which clause a question rests on.
+
+    A person's rulebook is one, however few of its clauses a run trains on and asks about: methods that search find
+    among all. Control arms, whose lookup is given or is the whole prompt, keep to the slice.
+    """
     setup = MethodSetup(
         backbone=backbone,
         train=replace(config.train, seed=seed),
         examples=config.examples,
         sampling=config.sampling,
+        indexed=() if name in ARMS else indexed_beside(config, task, seed),
         progress=display,
         folder=folder,
     )
     gold = gold_of(config, task, seed) if name in LENDERS else {}
     return build_method(name, setup, config.method_configs, gold)
+
+
+def indexed_beside(config: Resolved, task: TaskData, seed: int) -> list[Memory]:
+    """The clauses that a slice left out, but for those that are written later on: they must be news then."""
+    if not task.rest or not config.evaluation.lifecycle:
+        return list(task.rest)
+    whole = replace(config.task, num_clauses=0).load(seed)
+    news = {memory.id for memory in plan_lifecycle(task, whole, seed, config.lifecycle).written}
+    return [memory for memory in task.rest if memory.id not in news]
 
 
 def gold_of(config: Resolved, task: TaskData, seed: int) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ lm-eval takes 3 s to import: it is met only where it is asked for.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from eval.lifecycle import run_lifecycle
 from eval.lifecycle_plan import RefitSet, plan_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
-from methods.base import FitReport, Method
+from methods.base import FitReport, Method, Stored
 from pipelines.config import Resolved
 from pipelines.fit_processes import FitJob, fit_missing, not_made, write_memories
+from pipelines.making import indexed_beside, make_method
 from pipelines.progress import Display
 from pipelines.run import Run
 from pipelines.saved_fits import fit_or_load
 from tasks.base import Memory, TaskData
-
-Make = Callable[[str, Backbone, Path], Method]  # name, weights and folder of its own -> a method before its fit
 
 
 def named_tasks(config: Resolved) -> dict[str, Any]:
@@ -69,7 +68,10 @@ def measure_ability(
 
 @dataclass
 class _Spares:
-    """One method's fits for the lifecycle: copies that may be changed, and refits, kept in the run folder."""
+    """One method's fits for the lifecycle: copies that may be changed, and refits, kept in the run folder.
+
+    They hold the slice alone, so that growth counts from it.
+    """
 
     config: Resolved
     run: Run
@@ -77,7 +79,6 @@ class _Spares:
     task: TaskData
     seed: int
     backbone: Backbone
-    make: Make
     display: Display
     scratch: Path  # for the copies
     copies: int = 0
@@ -86,9 +87,19 @@ class _Spares:
         self.copies += 1
         folder = self.scratch / str(self.copies)
         folder.mkdir()
-        method = self.make(self.name, self.backbone.clone(), folder)
+        method = self._made(self.task, folder)
         method.load(self.run.fit_folder(self.seed, self.name))
+        self.forget_beside(method)
         return method
+
+    def forget_beside(self, method: Method) -> None:
+        beside = [memory.id for memory in indexed_beside(self.config, self.task, self.seed)]
+        if beside and isinstance(method, Stored):
+            method.forget(beside)
+
+    def _made(self, task: TaskData, folder: Path) -> Method:
+        backbone = self.backbone.clone()
+        return make_method(self.config, self.name, task, self.seed, backbone, self.display, folder)
 
     def refit(self, sets: Mapping[RefitSet, Sequence[Memory]]) -> Iterator[tuple[Method, FitReport]]:
         """Fits on each set, side by side where the configuration says so; what an earlier attempt made is kept."""
@@ -99,11 +110,11 @@ class _Spares:
                 write_memories(job.folder_in(self.run), sets[refit])
         fit_missing(self.config, self.run, missing, self.display)
         for refit, job in jobs.items():  # loaded one at a time: nothing here holds on to one
-            yield self._refitted(job, replace(self.task, memories=tuple(sets[refit])))
+            yield self._refitted(job, replace(self.task, memories=tuple(sets[refit]), rest=()))
 
     def _refitted(self, job: FitJob, task: TaskData) -> tuple[Method, FitReport]:
         folder = job.folder_in(self.run)
-        method = self.make(self.name, self.backbone.clone(), folder)
+        method = self._made(task, folder)
         return method, fit_or_load(method, self.run, folder, task, job.stage)
 
 
@@ -114,10 +125,9 @@ def change_memories(
     task: TaskData,
     seed: int,
     backbone: Backbone,
-    make: Make,
     display: Display,
 ) -> None:
-    """The lifecycle pass. Fitted methods stay as they are: changes are made to copies from their saved fits."""
+    """The lifecycle pass. Changes are made to copies of the saved fits; fitted methods keep the slice alone."""
     whole = replace(config.task, num_clauses=0).load(seed)
     plan = plan_lifecycle(task, whole, seed, config.lifecycle)
     for method in methods:
@@ -125,7 +135,8 @@ def change_memories(
         if stage in run.stages:
             continue
         with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:
-            spares = _Spares(config, run, method.name, task, seed, backbone, make, display, Path(spare))
+            spares = _Spares(config, run, method.name, task, seed, backbone, display, Path(spare))
+            spares.forget_beside(method)
             for records in run_lifecycle(
                 method,
                 plan,

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from methods.answering import answer_from, prompts_for
-from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Clock, Generated, generate
-from methods.examples import Example, clause_examples
-from methods.recall.bank import MemoryBank, check_entries
+from methods.examples import Example, clause_examples, unanswerable_examples
+from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.embed import check_lengths
 from methods.recall.generation import (
     AutoregressiveRecall,
@@ -25,12 +25,11 @@ from methods.recall.generation import (
     recalled_text,
     test_memory_recall,
 )
-from methods.recall.recipe import RecallConfig, StageLogs, extract, spread, train_calibrated
+from methods.recall.recipe import RecallConfig, StageLogs, spread, train_calibrated
 from methods.recall.writing import (
     ValueJob,
     WriteConfig,
     WrittenValue,
-    fit_keys,
     optimise_values,
     plan_starts,
     query_states,
@@ -55,7 +54,6 @@ class RecallMethod:
 
     # Memory logits are cosine / tau, so that warpers mean what they say
     logit_scale = 1.0 / TAU
-    fits_keys = True  # of written memories, to their own questions
 
     def __init__(
         self,
@@ -77,13 +75,15 @@ class RecallMethod:
 
     # fitting
 
-    def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
-        """Raw vectors (N, D) of memories."""
-        return extract(backbone, memories)
-
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
-        """Makes the bank and trains both steps."""
+        """Makes the bank, trains both steps, and sets every key, those of indexed memories too, behind them."""
         self.bank, logs = train_calibrated(self.setup, self.config, memories, sft)
+        started = time.perf_counter()
+        asked = {memory.id: self._questions(memory) for memory in memories} | {NULL_ID: unanswerable_examples(sft)}
+        self.bank.keys_MD = self._keys([asked[memory_id] for memory_id in self.bank.ids])
+        if self.setup.indexed:
+            self.index(self.setup.indexed)
+        logs.notes["keys_s"] = time.perf_counter() - started
         return logs
 
     def _check(self, memories: Sequence[Memory]) -> None:
@@ -93,12 +93,14 @@ class RecallMethod:
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
-        self._check(memories)
+        self._check([*memories, *self.setup.indexed])
         logs = self._train(memories, sft)
         bank = self.fitted_bank()
         notes = {"step1_s": logs.step1.seconds, "step2_s": logs.step2.seconds, **logs.notes}
         if bank.num_vectors:
-            notes["verbatim_from_true_vector"] = test_memory_recall(self.backbone, bank, TEST_CONTEXT)
+            notes["verbatim_from_true_vector"] = test_memory_recall(
+                self.backbone, bank, TEST_CONTEXT, limit=len(memories)
+            )
         curves = {f"step1/{k}": tuple(v) for k, v in logs.step1.losses.items()}
         curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
         return FitReport(
@@ -181,17 +183,16 @@ class RecallMethod:
     # after the fit
 
     def index(self, memories: Sequence[Memory]) -> WriteReport:
-        """Adds memories that are found but not made decodable: keys are fitted, values stay where they start."""
+        """Adds memories that are found but not made decodable: values stay where they start."""
         return self._write(memories, WriteConfig(max_steps=0))
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Keys come from the untouched base model, as at the fit; it is loaded for the moment. Then they are fitted
-        to their own questions. A value starts at the nearest memory's, where one is near (a new version of a
-        clause, a sibling), else at its own text's. Keys and values of all other memories stay as they are. The
-        report says which memories are decoded word for word; one that is not is kept, with a warning. Where a
-        memory has no vectors, the key is all there is to write.
+        Keys come from the memories' own questions. A value starts at the nearest memory's, where one is near (a
+        new version of a clause, a sibling), else at its own key. Keys and values of all other memories stay as they
+        are. The report says which memories are decoded word for word; one that is not is kept, with a warning.
+        Where a memory has no vectors, the key is all there is to write.
         """
         return self._write(memories, self.write_config)
 
@@ -199,20 +200,13 @@ class RecallMethod:
         started = time.perf_counter()
         bank = self.fitted_bank()
         self._check(memories)
-        untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
-        keys_ND = bank.normalise(self._extract(untouched, memories))
-        del untouched
         asked = [self._questions(m) for m in memories]
+        keys_ND = self._new_keys(memories, asked)
         fed = self._start_values(keys_ND)
         written: dict[str, WrittenValue] = {}
         if options.max_steps and bank.num_vectors:
             written = self._optimise(memories, keys_ND, asked, options)
             fed = [written[m.id].fed_PD for m in memories]
-        if self.fits_keys:
-            new = {m.id for m in memories}
-            stay = [row for row, memory_id in enumerate(bank.ids) if memory_id not in new]
-            states = [query_states(self.backbone, [e.messages for e in own]) for own in asked]
-            keys_ND = fit_keys(keys_ND, states, bank.keys_MD[stay])
         bank.write([m.id for m in memories], [m.text for m in memories], keys_ND, fed)
         return WriteReport(
             seconds=time.perf_counter() - started,
@@ -223,6 +217,20 @@ class RecallMethod:
             inexact=tuple(memory_id for memory_id, w in written.items() if not w.exact),
             steps={memory_id: w.steps for memory_id, w in written.items()},
         )
+
+    def _new_keys(self, memories: Sequence[Memory], asked: Sequence[Sequence[Example]]) -> torch.Tensor:
+        """Unit keys (N, D) of memories that come after the training. asked: the questions of each."""
+        return self._keys(asked)
+
+    def _keys(self, asked: Sequence[Sequence[Example]]) -> torch.Tensor:
+        """Unit keys (N, D): the mean of the states that a memory's questions have at <recall>.
+
+        A class by its prototype (Snell et al. 2017, arXiv:1703.05175). While weights and keys train together the
+        keys lag behind, and keys optimised on so few states miss other wordings (docs/EXPERIMENTS.md).
+        """
+        states_QD = query_states(self.backbone, [example.messages for own in asked for example in own])
+        parts = states_QD.split([len(own) for own in asked])
+        return F.normalize(torch.stack([own_QD.mean(dim=0) for own_QD in parts]), dim=-1)
 
     def _start_values(self, keys_ND: torch.Tensor) -> list[torch.Tensor]:
         """(P, D) that new memories are fed as where nothing is optimised: as many as fitted ones, untrained."""

@@ -29,12 +29,12 @@ from typing import Any, get_args
 
 import torch
 
-from methods.backbone import Backbone
+from methods.backbone import Backbone, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
 from methods.decode import generate
-from methods.examples import MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
+from methods.examples import Example, MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
 from methods.parts import THINK, THINK_END
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
@@ -247,7 +247,6 @@ class SpecRecallMethod(RecallMethod):
     """`RecallMethod` with the literal bank, data and logits."""
 
     logit_scale = 1.0  # raw cosines (specification 3.2)
-    fits_keys = False  # a written memory's key and value are its text's vector
 
     def __init__(
         self, setup: MethodSetup, config: SpecRecallConfig | None = None, name: str = "recall_spec"
@@ -270,12 +269,19 @@ class SpecRecallMethod(RecallMethod):
         bank.write([m.id for m in entries], [m.text for m in entries], unit_ND, list(unit_ND[:, None]))
         return bank
 
+    def _new_keys(self, memories: Sequence[Memory], asked: Sequence[Sequence[Example]]) -> torch.Tensor:
+        """The texts' vectors, as at the fit: from the untouched base, which is loaded for the moment."""
+        untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
+        return self.fitted_bank().normalise(self._extract(untouched, memories))
+
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
         spec, setup, backbone = self.spec, self.setup, self.backbone
         conversations, seed = general(sft), setup.train.seed
         count, limit = round(len(memories) * RATIO), spec.sft_max_tokens
         segments = sample_think_segments(backbone, conversations, count, limit, random.Random(seed))
-        bank = self.bank = self._make_bank([*memories, *(Memory(s.id, s.text) for s in segments)])
+        bank = self.bank = self._make_bank(
+            [*memories, *self.setup.indexed, *(Memory(s.id, s.text) for s in segments)]
+        )
         step1, step2 = budgets(setup.train, spec.step1_share)
         dataset = MixedMemorySFTDataset(backbone, bank, memories, conversations, spec, step2.batch_tokens, seed)
         dataset.check()

@@ -16,11 +16,6 @@ the frozen model has learnt to read behind.
 Values are optimised side by side, each with an optimiser and conversations of its own, so that none knows of the
 others; one that is done makes room for the next. The outcome is that of one at a time, up to rounding.
 
-The key starts at the text's own vector, moved towards the states that questions about it have at <recall>, and
-is trained alone on them: they pick it from the whole bank, and other memories' keys stay out of its way. Those
-were trained with the weights and lie where their questions are; a mean of question states, unpushed, draws
-their questions to itself.
-
 Shapes: B rows, S fed positions, T target tokens, D hidden, P vectors of one memory, M memories in the bank, N new
 ones, Q questions, V vocabulary.
 """
@@ -43,7 +38,6 @@ from methods.examples import Example, recall_pieces, recall_prompt, think_pieces
 from methods.prefixes import Prefix, compute_prefixes, decoder_of, join_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.embed import last_states
-from methods.train import TAU
 from tasks.base import Memory, Message
 
 LEARNING_RATE, WARMUP_STEPS = 0.1, 5  # of Adam
@@ -55,8 +49,6 @@ BATCH_SIZE = 8  # values optimised side by side: what bounds the memory
 MAX_NORM = 2.0
 READ_STEPS = 40  # steps within which reasoning and answer must lead too; after them the text alone decides
 WARM_START_COSINE = 0.7  # a memory with a key this near lends its value as the start
-KEY_STEPS, KEY_LEARNING_RATE = 100, 0.02  # of Adam, on all new keys together
-KEY_APART = 60.0  # weight of the new keys' mean cosine above 0 with the bank's keys
 
 
 @dataclass(frozen=True)
@@ -293,27 +285,6 @@ def optimise_values(
             if progress is not None:
                 progress(len(written), len(jobs))
     return [written[number] for number in range(len(jobs))]
-
-
-def fit_keys(texts_ND: Tensor, states: Sequence[Tensor], known_MD: Tensor) -> Tensor:
-    """Unit keys (N, D) of new memories, from their texts' vectors and their questions' states (Q, D) each.
-
-    known_MD: the keys of the bank that stay; they do not move.
-    """
-    means_ND = torch.stack([own_QD.mean(dim=0) for own_QD in states])
-    keys_ND = torch.nn.Parameter(F.normalize(texts_ND + means_ND, dim=-1))
-    queries_QD = torch.cat(list(states))
-    rows = [row for row, own_QD in enumerate(states) for _ in own_QD]
-    index_Q = torch.tensor(rows, device=queries_QD.device)
-    optimizer = torch.optim.Adam([keys_ND], lr=KEY_LEARNING_RATE)
-    for _ in range(KEY_STEPS):
-        unit_ND = F.normalize(keys_ND, dim=-1)
-        logits = queries_QD @ torch.cat([unit_ND, known_MD]).T / TAU
-        too_near = F.relu(known_MD @ unit_ND.T).mean() if len(known_MD) else 0.0
-        optimizer.zero_grad(set_to_none=True)
-        (F.cross_entropy(logits, index_Q) + KEY_APART * too_near).backward()
-        optimizer.step()
-    return F.normalize(keys_ND.detach(), dim=-1)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from methods.backbone import Backbone
 from methods.base import Context, MethodError
 from methods.chat import encode_text
 from methods.decode import Generated, generate, serially
-from methods.examples import NULL_TEXT, READING_ID, recall_prompt, titled
+from methods.examples import NULL_TEXT, READING_ID, recall_prompt, titled, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -32,7 +32,7 @@ from methods.recall.recipe import (
     train_step,
     twins_of,
 )
-from methods.recall.writing import WriteConfig
+from methods.recall.writing import WriteConfig, query_states
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm
 from tasks.base import Memory, Message, TaskData
@@ -125,10 +125,9 @@ def method_of(backbone: Backbone, folder: Path, config: RecallConfig, tokens: in
 @pytest.mark.slow
 @pytest.mark.parametrize("num_vectors", [0, 3])
 def test_fit_save_load_write_and_forget(
-    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_vectors: int
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, num_vectors: int
 ) -> None:
     """The saved bank decides how much is fed, not the setting; writing leaves what is there as it is."""
-    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: pristine_lively)
     config = RecallConfig(vectors_per_memory=num_vectors, write=WriteConfig(max_steps=2))
     config = config if num_vectors else quoted(config)
     start_MPD = make_bank(pristine_lively, regs.memories, num_vectors, seed=0).values_MPD
@@ -160,14 +159,27 @@ def test_fit_save_load_write_and_forget(
     torch.testing.assert_close(other.bank.values_MPD, fitted[[bank.index(i) for i in left]])
 
 
+def test_a_key_is_the_mean_of_its_questions_states(
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
+) -> None:
+    """Of the trained model: for the null memory, what was fitted or indexed with the fit, and what comes later."""
+    method = method_of(pristine_lively.clone(), tmp_path / "fit", RecallConfig())
+    method.setup.indexed = SHORT
+    method.fit(regs.memories, regs.sft)
+    method.index([NEW])
+    assert method.bank is not None
+    assert method.bank.ids == [NULL_ID, *(m.id for m in (*regs.memories, *SHORT, NEW))]
+    asked = [unanswerable_examples(regs.sft), *map(method._questions, (*regs.memories, *SHORT, NEW))]
+    for key_D, own in zip(method.bank.keys_MD, asked, strict=True):
+        mean_D = query_states(method.backbone, [example.messages for example in own]).mean(dim=0)
+        torch.testing.assert_close(key_D, F.normalize(mean_D, dim=0), atol=1e-5, rtol=0)
+
+
 # The clause's own text behind <recall>.
 
 
-def test_a_written_text_is_found_and_stands_behind_recall(
-    lively: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_written_text_is_found_and_stands_behind_recall(lively: Backbone) -> None:
     """Without a step of any optimiser on what is fed, with no pad, whatever the model would say."""
-    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: lively)
     method = RecallMethod(MethodSetup(lively), quoted(RecallConfig()))
     method.bank = make_bank(lively, SHORT, 0, seed=0)
     before = method.stored_bytes()

@@ -27,7 +27,6 @@ from methods.recall.writing import (
     WriteConfig,
     WrittenValue,
     _rest,
-    fit_keys,
     leads,
     optimise_values,
     plan_starts,
@@ -295,35 +294,6 @@ def test_query_states_are_what_the_memory_head_sees(lively: Backbone) -> None:
     (event,) = mechanism.events[0]
     cosines = query_states(lively, [messages, (Message("user", "A longer one, so that it is padded?"),)])
     assert float(cosines[0] @ bank.keys_MD[event.memory_index]) == pytest.approx(event.score, abs=1e-5)
-
-
-def test_new_keys_answer_to_their_questions_and_leave_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fitted keys are found, and stand further from a known memory and its question than the mean of states."""
-    torch.manual_seed(0)
-    common, own, other = F.normalize(torch.randn(3, 32), dim=-1)
-    known = F.normalize(other + 0.2 * common, dim=-1)[None]
-    before = known.clone()
-    asked = [F.normalize(torch.stack([own + 3 * common, own + 3.2 * common]), dim=-1)]
-    question = F.normalize(other + 3 * common, dim=-1)  # about the known memory
-    text = F.normalize(torch.randn(1, 32), dim=-1)
-    fitted = fit_keys(text, asked, known)
-    settings(monkeypatch, KEY_STEPS=0)
-    mean = fit_keys(text, asked, known)
-    torch.testing.assert_close(fitted.norm(dim=-1), torch.ones(1))
-    for keys in (mean, fitted):
-        assert bool((asked[0] @ keys.T > asked[0] @ known.T).all())
-    assert float(fitted[0] @ known[0]) < float(mean[0] @ known[0])
-    assert float(question @ fitted[0]) < float(question @ mean[0])
-    assert torch.equal(known, before)
-
-
-def test_siblings_with_like_questions_are_told_apart() -> None:
-    torch.manual_seed(1)
-    shared, *own = F.normalize(torch.randn(4, 32), dim=-1)
-    asked = [F.normalize(torch.stack([4 * shared + v, 4 * shared + 1.2 * v]), dim=-1) for v in own]
-    texts = F.normalize(torch.randn(3, 32), dim=-1)
-    keys = fit_keys(texts, asked, torch.empty(0, 32))
-    assert [(states @ keys.T).argmax(dim=-1).tolist() for states in asked] == [[0, 0], [1, 1], [2, 2]]
 
 
 def test_the_start_is_the_nearest_memorys_value_where_one_is_near() -> None:
