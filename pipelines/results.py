@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
         body = json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}); the folder is not a whole run") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise RecordError(f"{path}{line}: is not whole JSON; the file was cut or edited") from error
     if not isinstance(body, dict):
@@ -132,6 +132,8 @@ def _read_task(folder: Path, config: Mapping[str, Any]) -> TaskFacts:
 def read_fit(folder: Path, seed: int, method: str) -> FitReport:
     """What the fit in the run folder cost. Raises RecordError where there is none."""
     path = folder / "fits" / str(seed) / method
+    if ".." in Path(method).parts or Path(method).is_absolute():
+        raise RecordError(f"{folder}: a method is called {method!r}, which leads out of the folder; it was edited")
     try:
         report = load_fit(path)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -46,7 +46,7 @@ def _json(path: Path) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not valid JSON ({error}); the file was cut or edited") from error
     return body
 
