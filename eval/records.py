@@ -174,7 +174,7 @@ class RecordWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", errors="surrogatepass")  # as JSON reads them
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:

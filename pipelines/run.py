@@ -197,7 +197,8 @@ class Run:
 def write_json(path: Path, body: Any) -> None:
     """Whole or not at all: a reader never sees half a file."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(body, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(body, indent=1, ensure_ascii=False, default=str) + "\n"
+    part.write_text(text, encoding="utf-8", errors="surrogatepass")
     part.replace(path)
 
 
