@@ -220,9 +220,9 @@ def writer_of(state: Mapping[str, Any]) -> int | None:
         return None
     try:
         process = psutil.Process(pid)
-        same = started is None or abs(process.create_time() - started) < CLOCK_S
+        same = not isinstance(started, int | float) or abs(process.create_time() - started) < CLOCK_S
         return pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no id at all, in a file that was edited
         return None
 
 

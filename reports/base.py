@@ -59,12 +59,6 @@ class TaskFacts:
             data.fraction,
         )
 
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> TaskFacts:
-        """The other way from dataclasses.asdict. Raises TypeError or KeyError on other fields."""
-        clauses = tuple(ClauseFacts(**clause) for clause in body["memories"])
-        return cls(**{**body, "memories": clauses, "notes": tuple(body.get("notes", ()))})
-
 
 @dataclass(frozen=True)
 class Comparison:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.fields import decode
 from eval.records import read_records, records_file
 from methods.base import FitReport
 from reports.base import Comparison, ReportError, Summary, TaskFacts, read_summary
@@ -36,7 +37,7 @@ def read_run(folder: Path) -> Comparison:
         turns=turns,
         costs=costs,
         fits=fits,
-        data=TaskFacts.from_json(task) if task else None,
+        data=decode(TaskFacts, task) if task else None,
     )
 
 

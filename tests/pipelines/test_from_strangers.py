@@ -17,6 +17,7 @@ from methods.backbone import Backbone, encoder_folder, load_adapter, load_encode
 from methods.base import MethodError
 from pipelines.fitted_run import FittedRun
 from pipelines.results import read_fit, read_saved
+from pipelines.run import writer_of
 from reports.base import shown_settings
 from tasks.ask import PROGRESS, Progress
 from tasks.base import TaskError
@@ -210,6 +211,31 @@ def test_half_a_character_in_a_handbook_is_named(tmp_path: Path) -> None:
         (tmp_path / "clauses.jsonl").write_text(line, encoding="utf-8")
         with pytest.raises(TaskError, match=rf"clauses\.jsonl:1: .*{said}"):
             read_handbook(tmp_path, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("run.json", {"wall_s": None}),
+        ("run.json", {"left_out": [1]}),
+        ("config.json", {"seeds": "2"}),
+        ("config.json", {"seeds": 10**12}),
+        ("config.json", {"run_methods": None}),
+        ("task.json", {"memories": 3}),
+        ("task.json", {"fraction": "all"}),
+        ("fits/0/sft/fit.json", {"seconds": "long"}),
+        ("fits/0/sft/fit.json", {"curves": [1]}),
+    ],
+)
+def test_a_field_of_a_run_that_holds_something_else_is_named(run: Path, name: str, fields: dict[str, Any]) -> None:
+    changed(run / name, **fields)
+    with pytest.raises(RecordError, match=rf"{name}: .*{next(iter(fields))}"):
+        read_saved(run)
+
+
+@pytest.mark.parametrize("fields", [{"pid": -1}, {"pid": 10**30}, {"pid": 1, "pid_started": "today"}])
+def test_no_process_holds_a_run_whose_state_was_edited(fields: dict[str, Any]) -> None:
+    assert writer_of({"status": "running", **fields}) in (None, 1)
 
 
 @pytest.mark.parametrize("name", ["config.json", "records.jsonl"])
