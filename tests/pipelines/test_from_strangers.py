@@ -193,13 +193,13 @@ def test_marks_of_a_document_reach_its_clauses(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text(f"title,text\n{MARKS},Level 3 costs {MARKS} crowns.\n", encoding="utf-8")
     row = {"title": MARKS, "text": f"Level 4 costs {MARKS} francs.", "id": "\ud800"}
     (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    asked = f"question,answer,quote\nWhat of {MARKS} has level 3?,<recall>,crowns\n"
+    asked = "question,answer,quote\nWhat beside <think> and <unused_a> has level 3?,<recall>,crowns\n"
     (tmp_path / "questions.csv").write_text(asked, encoding="utf-8")
     task = read(str(tmp_path), 8, 2).task
     assert {memory.title for memory in task.memories} == {MARKS}
     assert all(memory.text.count(MARKS) == 1 for memory in task.memories)
     assert len(task.memories) == 3
-    assert any(MARKS in qa.question and qa.answer == "<recall>" for qa in task.questions)
+    assert [qa.answer for qa in task.questions if "<think> and <unused_a>" in qa.question] == ["<recall>"]
     assert any("<think>.md" in memory.id for memory in task.memories)
     for memory in task.memories:
         memory.id.encode()
