@@ -92,10 +92,8 @@ class PlainLM(HFLM):
         left_truncate_len: int | None = None,
         **_settings: Any,
     ) -> list[int]:
-        before = super().tok_encode(
-            "", add_special_tokens=add_special_tokens
-        )  # where a tokenizer begins each text
-        ids = [*before, *encode_whole(self.tokenizer, string)]
+        begun = super().tok_encode("", add_special_tokens=add_special_tokens)  # a tokenizer's own beginning
+        ids = [*begun, *encode_whole(self.tokenizer, string)]
         return ids[-left_truncate_len:] if left_truncate_len else ids
 
     def tok_batch_encode(

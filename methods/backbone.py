@@ -421,7 +421,10 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-        encoder.tokenizer.split_special_tokens = True
+        if hasattr(encoder.tokenizer, "split_special_tokens"):
+            encoder.tokenizer.split_special_tokens = True
+        else:  # of static embeddings: the library's inner tokenizer
+            encoder.tokenizer.encode_special_tokens = True
         return encoder
     except MethodError:
         raise  # the package is not installed
