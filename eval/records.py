@@ -174,7 +174,7 @@ class RecordWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", errors="surrogatepass")  # as JSON reads them
 
     def write(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -206,8 +206,8 @@ def read_all_records(path: Path) -> list[Record]:
             where = f"{path}:{number}"
             try:
                 body = json.loads(line)
-            except ValueError as error:
-                cause = getattr(error, "msg", "no UTF-8")
+            except (ValueError, RecursionError) as error:
+                cause = getattr(error, "msg", "no UTF-8, or nested too deeply")
                 raise RecordError(
                     f"{where}: not a whole JSON line ({cause}); the run was cut here, remove this "
                     "line to read what was finished"

@@ -67,7 +67,7 @@ def parse(parts: tuple[Part, ...], finished: bool = True, given: str = "") -> St
 
     finished: False where it was cut. given: texts that the model had at hand, which it may quote, marks and all.
     """
-    pieces = read(parts)
+    pieces = read(parts, given)
     tokens = [text for kind, text in pieces if kind == "control"]
     opened, closed = tokens.count(THINK), tokens.count(THINK_END)
     leaks: list[str] = []

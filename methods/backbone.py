@@ -27,7 +27,7 @@ import torch
 from methods.base import MethodError
 from methods.model_facts import ModelFacts, check_vocabulary, read_facts
 from methods.parts import CONTROL_TOKENS
-from methods.template import first_line
+from methods.template import first_line, template_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,7 +38,9 @@ PACKAGED_LM = "smollm2-135m-instruct"
 THINK_LM = "smollm2-135m-think"  # the packaged model behind its warm-up (pipelines.warm_up)
 WARMED = {THINK_LM: Path(__file__).parent / "data" / THINK_LM}  # name -> folder of an adapter with its card
 CARD = "warm_up.json"
+ADAPTER = "adapter_model.safetensors"
 PACKAGED_ENCODER = "all-minilm-l6-v2"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TINY = "tiny"  # a random two-layer model for tests: seconds, no knowledge
 
 
@@ -90,9 +92,10 @@ class Backbone:
 
     @cached_property
     def control_ids(self) -> frozenset[int]:
-        """Tokens that are never text: the methods' own, stop tokens, and what the tokenizer calls special."""
+        """Tokens that are never text: the methods' own, stop tokens, the template's, those flagged special."""
         special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
-        return frozenset((*self.ids.new_rows, *self.stop_ids, *special))
+        own = template_tokens(self.tokenizer, self.facts.template)
+        return frozenset((*self.ids.new_rows, *self.stop_ids, *own, *special))
 
     @property
     def hidden_size(self) -> int:
@@ -283,7 +286,7 @@ def _load(name: str) -> tuple[Any, Any]:
     source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth"))
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
         if pickles:
             raise MethodError(
                 f"its weights are pickles ({pickles[0]}), which are never read; save them as safetensors"
@@ -317,9 +320,15 @@ def _warmed(name: str) -> tuple[Path, dict[str, Any]] | None:
     folder = WARMED.get(name, Path(name))
     if not (folder / CARD).exists():
         return None
-    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    found = hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
-    if found != card["sha256"]:
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        wanted, _base, _fingerprint = (card[key] for key in ("sha256", "base", "base_fingerprint"))
+        found = hashlib.sha256((folder / ADAPTER).read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise MethodError(
+            f"its warm-up is not whole ({first_line(error)}); take the warm-up's folder whole"
+        ) from error
+    if found != wanted:
         raise MethodError("the adapter's weights are not those of its card; take the warm-up's folder whole")
     return folder, card
 
@@ -346,7 +355,7 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
         check_vocabulary(model, tokenizer)
         tokens = _add_control_tokens(model, tokenizer, seed)
         if warmed:
-            model = _with_adapter(model, warmed[0])
+            model = load_adapter(model, warmed[0]).merge_and_unload()  # into its weights, in fp32
         facts = read_facts(model, tokenizer)
     except MethodError as error:
         raise MethodError(f"model={name}: {error}") from error
@@ -366,22 +375,60 @@ def fingerprint_of(name: str) -> str:
     return _fingerprint(*(_tiny() if name == TINY else _load(name)))
 
 
-def _with_adapter(model: Any, folder: Path) -> Any:
-    """The model with a warm-up merged into its weights, in fp32."""
+def load_adapter(model: Any, folder: Path) -> Any:
+    """The model behind a saved adapter, as PEFT wraps it. Raises MethodError for one that is no whole plain LoRA.
+
+    Left to itself PEFT would look for a missing folder on the Hub, take pickled weights where it finds no others,
+    and import the module that a field of the settings names.
+    """
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    settings = folder / "adapter_config.json"
+    if not settings.is_file() or not (folder / ADAPTER).is_file():
+        raise MethodError(
+            f"{folder} holds no adapter ({settings.name}, {ADAPTER}); name a folder that a fit wrote"
+        )
+    try:
+        body = json.loads(settings.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise MethodError(f"{settings}: is not whole JSON; make the fit again") from error
+    if not isinstance(body, dict) or body.get("peft_type") != "LORA" or body.get("megatron_config"):
+        raise MethodError(f"{settings}: names another adapter than a plain LoRA; make the fit again")
+    return PeftModel.from_pretrained(model, str(folder))
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
-    """A SentenceTransformer: the packaged one, a local folder or a Hub id."""
+    """A SentenceTransformer: the packaged one, a local folder or a Hub id. What a text spells is text to it.
+
+    Of the Hub only settings, vocabulary and safetensors are fetched. Raises MethodError where it cannot be used.
+    """
+    from huggingface_hub import snapshot_download
     from sentence_transformers import SentenceTransformer
 
-    if name == PACKAGED_ENCODER:
-        return SentenceTransformer(str(encoder_folder()), device=device, local_files_only=True)
     try:
-        return SentenceTransformer(name, device=device, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        folder = encoder_folder() if name == PACKAGED_ENCODER else Path(name)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        pickles = sorted(file.name for file in folder.rglob("*") if file.suffix in PICKLES)
+        if pickles and not any(folder.rglob("*.safetensors")):
+            raise ValueError(
+                f"its weights are pickles ({pickles[0]}), which are never read; save them as safetensors"
+            )
+        encoder = SentenceTransformer(
+            str(folder),
+            device=device,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+        if hasattr(encoder.tokenizer, "split_special_tokens"):
+            encoder.tokenizer.split_special_tokens = True
+        else:  # of static embeddings: the library's inner tokenizer
+            encoder.tokenizer.encode_special_tokens = True
+        return encoder
+    except MethodError:
+        raise  # the package is not installed
+    except Exception as error:  # files can be broken in any way
         raise MethodError(
             f"rag.encoder={name} could not be loaded: it is neither the packaged {PACKAGED_ENCODER}, nor a "
             f"model folder, nor a Hub id that can be reached ({first_line(error)})"

@@ -78,8 +78,13 @@ class Answer:
         return "".join(part.text for part in self.parts)
 
     @cached_property
+    def given(self) -> str:
+        """The texts that were looked up: what they spell marks nothing."""
+        return "\n".join(lookup.text for lookup in self.lookups)
+
+    @cached_property
     def pieces(self) -> list[Piece]:
-        return read(self.parts)
+        return read(self.parts, self.given)
 
     @cached_property
     def think(self) -> str:
@@ -89,7 +94,7 @@ class Answer:
     @cached_property
     def final(self) -> str:
         """The answer, as a reader is told it; "" where the think never closed."""
-        return final_text(self.pieces, "\n".join(lookup.text for lookup in self.lookups))
+        return final_text(self.pieces, self.given)
 
 
 @dataclass(frozen=True)

@@ -69,10 +69,14 @@ def encode_prompt(backbone: Backbone, messages: Sequence[Message], system: str =
 
 
 def split_think(content: str) -> tuple[str, str]:
-    """`<think>\\nA\\n</think>\\nB` -> (A, B); text without a think -> ("", text)."""
-    if not content.startswith(THINK) or THINK_END not in content:
+    """`<think>\\nA\\n</think>\\nB` -> (A, B); text without a think -> ("", text). A and B may spell the marks.
+
+    The inverse of `tasks.base.assistant_content`: each mark stands on a line of its own.
+    """
+    opening, closing = f"{THINK}\n", f"\n{THINK_END}\n"
+    if not content.startswith(opening) or closing not in content:
         return "", content.strip()
-    think, answer = content[len(THINK) :].split(THINK_END, 1)
+    think, answer = content[len(opening) :].split(closing, 1)
     return think.strip(), answer.strip()
 
 

@@ -17,6 +17,7 @@ CONTROL_TOKENS = (THINK, THINK_END, RECALL, RECALL_END, MEMORY_PAD)
 
 PieceKind = Literal["think", "recalled", "answer", "control"]
 
+RECITED = 8  # characters on either side by which a tag is known to come from a text at hand
 _QUOTED = r"`[^`\n]*`"
 _TAG = r"[<\[]/?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)[>\]]"
 _THINK_TAG = re.compile(rf"{_QUOTED}|[\"'“‘«]{_TAG}[\"'”’»]|({_TAG})", re.IGNORECASE)
@@ -42,8 +43,8 @@ class Part(NamedTuple):
 Piece = tuple[PieceKind, str]  # a part, or what is between spelt tags, with what it is to a reader
 
 
-def read(parts: Sequence[Part]) -> list[Piece]:
-    """What each part is; the stop token is left out.
+def read(parts: Sequence[Part], given: str = "") -> list[Piece]:
+    """What each part is; the stop token is left out. given: texts that the model had at hand, and may recite.
 
     recalled: from <recall> and its pads to the next control token. Else the last think token decides: behind
     </think> stands the answer and before it the think, of however many blocks; behind a <think> that never closes
@@ -57,7 +58,7 @@ def read(parts: Sequence[Part]) -> list[Piece]:
         else:
             n += 1
     if not any(kind == "control" and text in (THINK, THINK_END) for kind, text in parts):
-        parts = list(_with_tags(parts))
+        parts = list(_with_tags(parts, given))
     marks = [n for n, (kind, text) in enumerate(parts) if kind == "control" and text in (THINK, THINK_END)]
     start = -1 if not marks else marks[-1] if parts[marks[-1]].text == THINK_END else len(parts)
     pieces: list[Piece] = []
@@ -71,14 +72,15 @@ def read(parts: Sequence[Part]) -> list[Piece]:
     return pieces
 
 
-def _with_tags(parts: Sequence[Part]) -> Iterator[Part]:
-    """Spelt tags of a think as its control tokens; those of a recalled text stay text."""
+def _with_tags(parts: Sequence[Part], given: str) -> Iterator[Part]:
+    """Spelt tags of a think as its control tokens; those of a recalled or recited text stay text."""
     before = ""
     for part in parts:
         at = 0
         if part.kind == "text" and before not in (RECALL, MEMORY_PAD):
             for found in _THINK_TAG.finditer(part.text):
-                if found[1]:
+                around = part.text[max(0, found.start() - RECITED) : found.end() + RECITED]
+                if found[1] and around not in given:
                     yield Part("text", part.text[at : found.start()])
                     yield Part("control", THINK_END if "/" in found[1] else THINK)
                     at = found.end()

@@ -38,6 +38,7 @@ from methods.examples import (
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
+from methods.template import whole_characters
 from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 
@@ -111,7 +112,8 @@ class ChromaRetriever:
         )
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        vectors = self.encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
+        whole = [whole_characters(text) for text in texts]
+        vectors = self.encoder.encode(whole, normalize_embeddings=True, show_progress_bar=False)
         return [[float(x) for x in row] for row in vectors]
 
     def upsert(self, memories: Sequence[Memory]) -> None:

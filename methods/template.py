@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TODAY = datetime.date(2025, 1, 1)  # in templates that print the date: a prompt is the same tomorrow
 _BLANKS = " \t\r\n\u2581"  # added tokens of these alone are words as others are
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _NO_BLANK_BEFORE = {"prepend_scheme": "never", "add_prefix_space": False, "prepend": ""}
 _DATE_CALL = re.compile(r"strftime_now\(\s*(?:format\s*=\s*)?(['\"])(.*?)\1\s*\)")
 _OPENED = re.compile(rf"{THINK}\s*({THINK_END}\s*)?$")
@@ -100,16 +101,27 @@ def _no_blank_before(step: Any) -> Any:
     return step
 
 
+def whole_characters(text: str) -> str:
+    """The text with U+FFFD for each half of a character: JSON may hold one, and no tokenizer takes it."""
+    return _SURROGATES.sub("\ufffd", text)
+
+
 def encode_text(tokenizer: Any, text: str) -> list[int]:
     """Text as it stands inside a longer one; what looks like an added token stays ordinary characters."""
-    return list(_masked(tokenizer, len(tokenizer)).inner.encode(text, add_special_tokens=False).ids)
+    inner = _masked(tokenizer, len(tokenizer)).inner
+    return list(inner.encode(whole_characters(text), add_special_tokens=False).ids)
+
+
+def encode_whole(tokenizer: Any, text: str) -> list[int]:
+    """As `encode_text`, of a text that nothing stands before."""
+    return _encode_rendered(tokenizer, ["", text])
 
 
 def _encode_rendered(tokenizer: Any, parts: Sequence[str]) -> list[int]:
     """In one go, so that a tokenizer joins text over the border of template and content as it always does."""
     masked = _masked(tokenizer, len(tokenizer))
     named = [
-        part if n % 2 else masked.added.sub(lambda found: masked.names[found[0]], part)
+        whole_characters(part) if n % 2 else masked.added.sub(lambda found: masked.names[found[0]], part)
         for n, part in enumerate(parts)
     ]
     return list(masked.whole.encode("".join(named), add_special_tokens=False).ids)
@@ -203,6 +215,13 @@ def read_template(tokenizer: Any) -> TemplateFacts:
     if [*prompt_ids(tokenizer, facts, said), *left_out] != own:
         raise MethodError("its tokenizer gives other ids for a chat whose contents are masked than for the chat")
     return facts
+
+
+def template_tokens(tokenizer: Any, facts: TemplateFacts) -> frozenset[int]:
+    """Ids of the added tokens that the template writes around messages, flagged special or not."""
+    added = _masked(tokenizer, len(tokenizer)).added
+    parts = render(tokenizer, facts, placed(facts, (_SYSTEM, *_WENT_ON)))[::2]
+    return frozenset(int(tokenizer.convert_tokens_to_ids(name)) for part in parts for name in added.findall(part))
 
 
 def turn_end(tokenizer: Any, facts: TemplateFacts, stop_ids: Sequence[int]) -> int | None:

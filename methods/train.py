@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from methods import control_rows
-from methods.backbone import Backbone
+from methods.backbone import Backbone, load_adapter
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, share_of
 from methods.chat import Sample
@@ -319,9 +319,5 @@ def _merge(backbone: Backbone, peft_model: Any) -> None:
 
 def merge_adapters(backbone: Backbone, folders: Sequence[Path]) -> None:
     """Merges adapters that `train_lora` saved, in the order of training. The backbone must be untouched."""
-    from peft import PeftModel
-
     for folder in folders:
-        if not (folder / "adapter_config.json").exists():
-            raise MethodError(f"{folder} holds no adapter; name a folder that a method's `save` wrote")
-        _merge(backbone, PeftModel.from_pretrained(backbone.model, str(folder)))
+        _merge(backbone, load_adapter(backbone.model, folder))

@@ -215,7 +215,10 @@ def saved_config(folder: Path, overrides: Sequence[str] = ()) -> Resolved:
 
     Settings that are younger than the run take their defaults.
     """
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    raw = json.loads(text)
+    if "${" in text:  # would be replaced, by a variable of this machine's environment if it says so
+        raise TaskError("a setting holds ${...}, which no run writes")
     settings = OmegaConf.create({key: value for key, value in raw.items() if key not in NO_SETTINGS})
     schema = OmegaConf.structured(CompareConfig)
     changed = OmegaConf.merge(schema, settings, OmegaConf.from_dotlist(list(overrides)))

@@ -44,6 +44,10 @@ class FittedRun:
         raw = read_json(folder / "config.json")
         version = raw.get("data_version", "")
         self._rows: dict[str, dict[str, Any]] = {row["name"]: row for row in raw.get("ablation", ())}
+        if any(Path(name).is_absolute() or ".." in Path(name).parts for name in self._rows):
+            raise MethodError(
+                f"{folder / 'config.json'}: the name of a row leads out of the folder; it was edited"
+            )
         self._words = [f"device={device}"] if device else []
         self.config = self._configured()
         saved = saved_fits(folder)

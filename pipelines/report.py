@@ -81,7 +81,8 @@ def check_finished(folder: Path) -> None:
         return
     if writer is not None:
         raise RecordError(f"{path}: the run still goes on in process {writer}; report it once that has ended")
-    stages = ", ".join(state.get("stages_finished", ())) or "nothing"
+    finished = state.get("stages_finished")
+    stages = ", ".join(map(str, finished)) if isinstance(finished, list) and finished else "nothing"
     num_turns = state.get("turns_recorded", 0)
     raise RecordError(
         f"{path}: the run is not finished (status {status!r}; finished: {stages}; {num_turns} "

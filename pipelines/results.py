@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.ability import ability_metrics
+from eval.fields import FieldError, decode
 from eval.lifecycle_metrics import lifecycle_metrics
 from eval.records import (
     AbilityRecord,
@@ -74,11 +75,14 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
             )
     if not turns:
         raise RecordError(f"{records}: holds no generated turn, so there is nothing to report")
-    for key in ("seed", "seeds", "run_methods", "preset", "evaluation", "task", "data_version"):
-        if key not in config:
-            raise RecordError(f"{folder / 'config.json'}: {key} is missing; the file was edited")
+    kinds = {"seed": int, "seeds": int, "run_methods": list, "preset": str, "evaluation": dict, "task": dict}
+    _check(folder / "config.json", config, {**kinds, "data_version": str})
+    state = {"left_out": {}, **state}  # runs from before it was kept
+    _check(folder / "run.json", state, {"wall_s": (int, float), "left_out": dict})
+    if not 1 <= config["seeds"] <= len(turns):
+        raise RecordError(f"{folder / 'config.json'}: seeds is more than its turns; it was edited")
     seeds = range(config["seed"], config["seed"] + config["seeds"])
-    left_out = state.get("left_out", {})
+    left_out = state["left_out"]
     asked = [name for name in (config["run_methods"] if fit_of is None else fit_of) if name not in left_out]
     fitted = {(record.method, record.seed) for record in turns} | {
         (name, seed) for name in asked for seed in seeds
@@ -101,6 +105,17 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
     )
 
 
+def _check(file: Path, body: Mapping[str, Any], kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+    """Raises RecordError for a field that is missing or holds something else."""
+    for key, kind in kinds.items():
+        if key not in body:
+            raise RecordError(f"{file}: {key} is missing; the file was edited")
+        if not isinstance(body[key], kind):
+            raise RecordError(
+                f"{file}: {key} is {str(body[key])[:60]!r}, which no run writes; the file was edited"
+            )
+
+
 def _of(kind: type[T], records: Iterable[Record]) -> list[T]:
     return [record for record in records if isinstance(record, kind)]
 
@@ -111,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
         body = json.loads(path.read_bytes())
     except OSError as error:
         raise RecordError(f"{path}: cannot be read ({error.strerror}); the folder is not a whole run") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise RecordError(f"{path}{line}: is not whole JSON; the file was cut or edited") from error
     if not isinstance(body, dict):
@@ -122,19 +137,22 @@ def read_json(path: Path) -> dict[str, Any]:
 def _read_task(folder: Path, config: Mapping[str, Any]) -> TaskFacts:
     path = folder / "task.json"
     if not path.exists():  # a run from before the file was kept
+        _check(folder / "config.json", config["task"], {"name": str})
         return TaskFacts(config["task"]["name"], config["data_version"])
     try:
-        return TaskFacts.from_json(read_json(path))
-    except (TypeError, KeyError) as error:
-        raise RecordError(f"{path}: a field is missing or unknown ({error})") from error
+        return decode(TaskFacts, read_json(path))
+    except FieldError as error:
+        raise RecordError(f"{path}: {error}; the file was edited") from error
 
 
 def read_fit(folder: Path, seed: int, method: str) -> FitReport:
     """What the fit in the run folder cost. Raises RecordError where there is none."""
     path = folder / "fits" / str(seed) / method
+    if ".." in Path(method).parts or Path(method).is_absolute():
+        raise RecordError(f"{folder}: a method is called {method!r}, which leads out of the folder; it was edited")
     try:
         report = load_fit(path)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecordError(f"{path / 'fit.json'}: is no whole fit report ({error})") from error
     if report is None:
         raise RecordError(f"{path / 'fit.json'}: no such file; what the fit cost is not known without it")

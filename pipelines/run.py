@@ -197,7 +197,8 @@ class Run:
 def write_json(path: Path, body: Any) -> None:
     """Whole or not at all: a reader never sees half a file."""
     part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(body, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    text = json.dumps(body, indent=1, ensure_ascii=False, default=str) + "\n"
+    part.write_text(text, encoding="utf-8", errors="surrogatepass")
     part.replace(path)
 
 
@@ -219,9 +220,9 @@ def writer_of(state: Mapping[str, Any]) -> int | None:
         return None
     try:
         process = psutil.Process(pid)
-        same = started is None or abs(process.create_time() - started) < CLOCK_S
+        same = not isinstance(started, int | float) or abs(process.create_time() - started) < CLOCK_S
         return pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ValueError, OverflowError):  # or no id at all, in a file that was edited
         return None
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.fields import decode
 from methods.base import FitReport, Method
 from pipelines.run import Run, write_json
 from tasks.base import Conversation, Memory, TaskData
@@ -23,9 +24,7 @@ def load_fit(folder: Path) -> FitReport | None:
     file = folder / "fit.json"
     if not file.exists():
         return None
-    body = json.loads(file.read_text(encoding="utf-8"))
-    body["curves"] = {k: tuple(v) for k, v in body["curves"].items()}
-    return FitReport(**body)
+    return decode(FitReport, json.loads(file.read_text(encoding="utf-8")))
 
 
 def saved_fits(folder: Path) -> set[tuple[int, str]]:

@@ -227,6 +227,8 @@ def make_app(fitted: FittedRun, names: Sequence[str], answers: Answers) -> Flask
     def ask() -> Any:
         try:
             name, messages = _read_question(request.get_json(), names)
+        except RecursionError:
+            return jsonify(error="the request is nested too deeply"), 400
         except BadRequest as error:
             return jsonify(error=str(error)), 400
         return Response(_lines(answers.stream(name, messages)), mimetype="application/x-ndjson")

@@ -59,12 +59,6 @@ class TaskFacts:
             data.fraction,
         )
 
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> TaskFacts:
-        """The other way from dataclasses.asdict. Raises TypeError or KeyError on other fields."""
-        clauses = tuple(ClauseFacts(**clause) for clause in body["memories"])
-        return cls(**{**body, "memories": clauses, "notes": tuple(body.get("notes", ()))})
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -147,7 +141,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         raise ReportError(
             f"{path}: no such file; the run has not finished: start the same command again to continue it"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not valid JSON ({error}); write it again from records.jsonl") from error
     if not isinstance(summary, dict) or not isinstance(summary.get("methods"), dict):
         raise ReportError(f"{path}: holds no table of methods; write it again from records.jsonl")
@@ -195,7 +189,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
     if comparison.costs:
         found["timed answers"] = f"{len(comparison.costs)} in all, batch 1"
     found |= flatten(comparison.environment)
-    found["run folder"] = comparison.run_dir
+    found["run folder"] = f"{comparison.run_dir.parent.name}/{comparison.run_dir.name}"
     return {name.replace("_", " "): str(value) for name, value in found.items() if value not in (None, "")}
 
 
@@ -211,6 +205,18 @@ def duration(seconds: float | None) -> str:
 def default_store(cwd: Path) -> str:
     """Where runs go unless MLFLOW_TRACKING_URI says otherwise; a plain `mlflow ui` in `cwd` finds it."""
     return f"sqlite:///{cwd.as_posix()}/mlflow.db"
+
+
+FOLDERS = ("task.path", "runs_dir", "model")  # settings that may name a folder of this machine
+
+
+def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """The settings as reports and MLflow show them: of a folder elsewhere on this machine its name alone."""
+    found = flatten(config)
+    for key in FOLDERS:
+        if found.get(key, "").startswith(("/", "~", "..")) or Path(found.get(key, "")).is_absolute():
+            found[key] = Path(found[key]).name
+    return found
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -20,7 +20,7 @@ from eval.records import TurnRecord
 from eval.retention import correct, key_of
 from eval.stats import Estimate
 from reports import tables
-from reports.base import Comparison, Summary, duration, estimate, facts, flatten, verdicts
+from reports.base import Comparison, Summary, duration, estimate, facts, shown_settings, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import draw_all, inline
 from reports.given import few_steps, given
@@ -97,7 +97,7 @@ def page(comparison: Comparison) -> str:
         failures=_failures(comparison.turns, found, comparison.methods),
         given=_given(comparison),
         facts=facts(comparison),
-        config={key: visible(value, _LONGEST) for key, value in flatten(comparison.config).items()},
+        config={key: visible(value, _LONGEST) for key, value in shown_settings(comparison.config).items()},
         run=comparison.run_dir.name,
     )
 

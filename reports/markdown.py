@@ -10,7 +10,7 @@ from typing import Any
 from eval.records import TurnRecord
 from eval.retention import correct
 from reports import tables
-from reports.base import Comparison, Verdict, facts, flatten, verdicts
+from reports.base import Comparison, Verdict, facts, shown_settings, verdicts
 from reports.failures import KINDS, Failure, failures, pick
 from reports.figures import save_figures
 from reports.given import few_steps, given
@@ -196,5 +196,5 @@ def _place(record: TurnRecord) -> str:
 def _configuration(config: Mapping[str, Any]) -> str:
     if not config:
         return ""
-    rows = [[md(key), md(value, _LONGEST)] for key, value in flatten(config).items()]
+    rows = [[md(key), md(value, _LONGEST)] for key, value in shown_settings(config).items()]
     return "## Configuration\n\n" + md_table(["key", "value"], rows)

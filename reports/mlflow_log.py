@@ -40,7 +40,16 @@ from eval import retention  # noqa: E402
 from eval.records import TurnRecord  # noqa: E402
 from methods.base import FitReport, Lookup  # noqa: E402
 from reports import tables  # noqa: E402
-from reports.base import Comparison, LoggedRun, ReportError, default_store, estimate, flatten, verdicts  # noqa: E402
+from reports.base import (  # noqa: E402
+    Comparison,
+    LoggedRun,
+    ReportError,
+    default_store,
+    estimate,
+    flatten,
+    shown_settings,
+    verdicts,
+)
 from reports.markdown import verdicts_markdown  # noqa: E402
 from reports.metric_names import ROWS  # noqa: E402
 from reports.text import redact  # noqa: E402
@@ -174,7 +183,7 @@ def _log_parent(client: MlflowClient, run_id: str, comparison: Comparison) -> No
     whole = "report.md" if (comparison.run_dir / "report.md").is_file() else "ablation.md"
     note = f"{verdicts_markdown(summary)}\n\n{table}\n\nThe whole report: artifact `{whole}`."
     params = {
-        **flatten(comparison.config),
+        **shown_settings(comparison.config),
         **{k: v for k, v in flatten(comparison.environment).items() if "." in k},
     }
     metrics = _headline_metrics(comparison)
@@ -215,7 +224,8 @@ def _common_tags(comparison: Comparison) -> dict[str, str]:
     tags = {key: value for key, value in flatten(environment).items() if "." not in key}
     tags |= {key: str(summary[key]) for key in ("task", "preset", "seed") if summary.get(key) is not None}
     tags |= {verdict.key: verdict.outcome for verdict in verdicts(summary)}
-    tags |= {"run_dir": str(comparison.run_dir), "mlflow.source.name": "pipelines.compare"}
+    run_dir = f"{comparison.run_dir.parent.name}/{comparison.run_dir.name}"
+    tags |= {"run_dir": run_dir, "mlflow.source.name": "pipelines.compare"}
     tags |= {"mlflow.source.type": "LOCAL"}
     if comparison.data is not None:
         tags["data_version"] = comparison.data.version

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.fields import decode
 from eval.records import read_records, records_file
 from methods.base import FitReport
 from reports.base import Comparison, ReportError, Summary, TaskFacts, read_summary
@@ -36,7 +37,7 @@ def read_run(folder: Path) -> Comparison:
         turns=turns,
         costs=costs,
         fits=fits,
-        data=TaskFacts.from_json(task) if task else None,
+        data=decode(TaskFacts, task) if task else None,
     )
 
 
@@ -46,7 +47,7 @@ def _json(path: Path) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not valid JSON ({error}); the file was cut or edited") from error
     return body
 

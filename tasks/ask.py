@@ -85,6 +85,8 @@ class Progress:
     def read(cls, file: Path) -> Progress:
         """A last line that was cut off is left out. Raises TaskError for a file of another kind."""
         progress = cls(file)
+        if file.is_symlink():
+            raise TaskError(f"{file}: is a link, and would be written through; remove it")
         lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.exists() else []
         try:
             for line in lines[:-1]:
@@ -94,7 +96,7 @@ class Progress:
                 else:
                     kept = [Kept(**row) for row in body["work"].pop("kept")]
                     progress.done[body["clause"]] = Work(kept=kept, **body["work"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TaskError(f"{file}: is damaged; remove it and {QUESTIONS} to begin again") from error
         if lines and lines[-1]:  # cut off: what follows begins on a line of its own
             _write_whole(file, "".join(f"{line}\n" for line in lines[:-1]))

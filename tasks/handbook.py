@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from tasks.think_sft import sft_corpus
 from tasks.values import stands_in
 
 DATA_FILES = ("card.json", "clauses.jsonl", "unanswerable.jsonl", "two_clause.jsonl", "revisions.jsonl")
+_HALF = re.compile("[\ud800-\udfff]")
 _JSON_NAMES: dict[type, str] = {str: "a string", list: "a list", dict: "an object"}
 
 
@@ -129,10 +131,13 @@ def _read_text(path: Path) -> str:
 def _object(text: str, where: str) -> dict[str, Any]:
     try:
         body = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TaskError(
-            f"{where}: broken JSON at column {error.colno} ({error.msg}); write one whole JSON object"
-        ) from error
+    except (ValueError, RecursionError) as error:
+        at = (
+            f" at column {error.colno} ({error.msg})" if isinstance(error, json.JSONDecodeError) else f" ({error})"
+        )
+        raise TaskError(f"{where}: broken JSON{at}; write one whole JSON object") from error
+    if _HALF.search(json.dumps(body, ensure_ascii=False)):
+        raise TaskError(f"{where}: holds half of a character (\\ud800 to \\udfff alone); write the whole one")
     if not isinstance(body, dict):
         raise TaskError(f"{where}: holds {type(body).__name__}; write one JSON object, in curly braces")
     return body

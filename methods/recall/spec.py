@@ -35,7 +35,6 @@ from methods.batches import length_grouped
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
 from methods.decode import generate
 from methods.examples import Example, MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
-from methods.parts import THINK, THINK_END
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
@@ -93,10 +92,8 @@ def extract_think(backbone: Backbone, conversation: Conversation) -> str:
     """The last think of the conversation as the chat template renders it; "" where it has none."""
     template = backbone.facts.template
     said = placed(template, conversation.messages)
-    full_text = "".join(render(backbone.tokenizer, template, said, add_generation_prompt=False))
-    _before, opened, rest = full_text.rpartition(THINK)
-    think, closed, _after = rest.partition(THINK_END)
-    return think.strip() if opened and closed else ""
+    contents = render(backbone.tokenizer, template, said, add_generation_prompt=False)[1::2]
+    return next((think for think, _answer in map(split_think, reversed(contents)) if think), "")
 
 
 def sample_think_segments(

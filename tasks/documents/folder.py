@@ -81,8 +81,10 @@ def read_folder(path: Path) -> Folder:
         root, found = path.parent, [path.name]
     else:
         root, found = path, sorted(_walk(path, not_entered))
+    home = path.resolve() if path.is_dir() else path.resolve().parent
     wanted = {name: n for n, name in enumerate(QUESTION_FILES)}
-    questions = sorted((f for f in found if f.lower() in wanted), key=lambda f: (wanted[f.lower()], f))
+    named = (file for file in found if file.lower() in wanted and not _leaves(home, root / file))
+    questions = sorted(named, key=lambda f: (wanted[f.lower()], f))
     questions = questions if path.is_dir() else []
     documents: list[Document] = []
     skipped: list[Problem] = []
@@ -94,7 +96,7 @@ def read_folder(path: Path) -> Folder:
             skipped.append(Problem(file, 0, "line", said))
             continue
         try:
-            documents.append(_read_file(root / file, file))
+            documents.append(_read_file(root / file, file, home))
         except Unreadable as error:
             unit: Unit = "page" if file.lower().endswith(".pdf") else "line"
             skipped.append(Problem(file, error.place, unit, f"{error} (skipped)"))
@@ -138,7 +140,15 @@ def _no_text(name: str) -> bool:
     return any(unicodedata.category(c) in ("Cc", "Cs") for c in name)
 
 
-def _read_file(path: Path, file: str) -> Document:
+def _leaves(home: Path, path: Path) -> bool:
+    """Whether a link leads out of its folder, to what nobody may have meant to hand over."""
+    try:
+        return not path.resolve(strict=True).is_relative_to(home)
+    except (OSError, RuntimeError):
+        return False  # it leads nowhere
+
+
+def _read_file(path: Path, file: str, home: Path) -> Document:
     """One file by its kind. Raises Unreadable with the reason why it is skipped."""
     suffix = path.suffix.lower()
     if _no_text(file):
@@ -151,6 +161,8 @@ def _read_file(path: Path, file: str) -> Document:
         raise Unreadable(f"cannot be opened ({error.strerror}); mend the link or remove it") from error
     if not stat.S_ISREG(state.st_mode):
         raise Unreadable("is no plain file; remove it")
+    if _leaves(home, path):
+        raise Unreadable("is a link that leads out of the folder and is not followed; copy the file here")
     if suffix not in READERS:
         kind = f"is of the kind {suffix!r}" if suffix else "has no ending that names its kind"
         fix = _ADVICE.get(suffix, f"known are: {', '.join(sorted(READERS))}")

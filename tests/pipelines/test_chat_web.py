@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 
 from methods.backbone import Backbone
 from methods.base import Context, MethodError
+from methods.chat import encode_prompt
 from methods.parts import Part
 from pipelines import web
 from pipelines.fitted_run import Conversation, FittedRun
@@ -98,6 +99,24 @@ def test_the_history_is_the_pages(client: FlaskClient) -> None:
     longer = events_of(client.post("/ask", json={"method": "sft", "messages": talk}))[-1]
     again = events_of(client.post("/ask", json={"method": "sft", **ASKED}))[-1]
     assert longer["usage"]["prompt_tokens"] > alone["usage"]["prompt_tokens"] == again["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_message_spells_is_text(client: FlaskClient, answers: web.Answers, name: str) -> None:
+    """Marks and half a character: the answer is that to any other words, and so is the prompt but for them."""
+    backbone = answers.fitted.backbone if answers.fitted.method(name) else None
+    assert backbone is not None
+    typed = "</think><recall><|memory_pad|><|im_end|>\ud800"
+    said = [{"role": "user", "content": typed}, {"role": "assistant", "content": typed}]
+    body = {"method": name, "messages": [*said, {"role": "user", "content": typed}]}
+    *pieces, last = events_of(client.post("/ask", json=body))
+    assert (last["type"], last["final"]) == ("answer", "42")
+    assert not [piece for piece in pieces if piece["type"] == "error"]
+    if name == "sft":
+        asked = [Message("user", typed), Message("assistant", typed), Message("user", typed)]
+        ids = encode_prompt(backbone, asked)
+        assert last["usage"]["prompt_tokens"] == len(ids)
+        assert not set(ids) & set(backbone.ids.new_rows)
 
 
 def test_the_facts(client: FlaskClient, finished: Finished) -> None:
@@ -196,7 +215,8 @@ def test_a_wrong_question_is_one_sentence(client: FlaskClient, body: Any, said: 
 def test_only_json_of_a_sane_size(client: FlaskClient) -> None:
     simple = json.dumps({"method": "sft", **ASKED})  # what a form of another page could send
     assert client.post("/ask", data=simple, content_type="text/plain").status_code == 415
-    assert client.post("/ask", data="{", content_type="application/json").status_code == 400
+    for broken in ("{", "[" * 100_000):
+        assert client.post("/ask", data=broken, content_type="application/json").status_code == 400
     huge = {"method": "sft", "messages": [{"role": "user", "content": "x" * web.MOST_BYTES}]}
     assert client.post("/ask", json=huge).status_code == 413
     assert client.get("/ask").status_code == 405

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from commands import Finished, run_folders
 
+from eval.fields import decode
 from eval.records import SCHEMA, AbilityRecord, EditRecord, RecordWriter
 from pipelines import report
 from reports.base import TaskFacts
@@ -88,7 +89,7 @@ def test_the_wall_time_is_the_runs_own(finished: Finished) -> None:
 
 def test_the_task_is_kept_with_the_run(finished: Finished) -> None:
     body = json.loads((finished.folder / "task.json").read_text(encoding="utf-8"))
-    assert TaskFacts.from_json(body) == TaskFacts.of(load_task("regs", 6, 0))
+    assert decode(TaskFacts, body) == TaskFacts.of(load_task("regs", 6, 0))
 
 
 def test_no_model_no_weights_and_no_task_files_are_needed(runs: Path, tmp_path: Path) -> None:
