@@ -189,10 +189,10 @@ class RecallMethod:
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Keys come from the memories' own questions. A value starts at the nearest memory's, where one is near (a
-        new version of a clause, a sibling), else at its own key. Keys and values of all other memories stay as they
-        are. The report says which memories are decoded word for word; one that is not is kept, with a warning.
-        Where a memory has no vectors, the key is all there is to write.
+        Keys come from the memories' own questions. A value starts at the nearest memory's, where one is near
+        (a new version of a clause, a sibling), else at its own key. Keys and values of all others stay as they are.
+        The report says which memories are decoded word for word; one that is not is kept, with a warning. Where
+        a memory has no vectors, the key is all there is to write.
         """
         return self._write(memories, self.write_config)
 
