@@ -377,8 +377,9 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
     """A SentenceTransformer: the packaged one, a local folder or a Hub id."""
     from sentence_transformers import SentenceTransformer
 
-    if name == PACKAGED_ENCODER:
-        return SentenceTransformer(str(encoder_folder()), device=device, local_files_only=True)
+    if name == PACKAGED_ENCODER:  # its weights may lie in half precision (pipelines.bundle)
+        dtype = {"dtype": torch.float32}
+        return SentenceTransformer(str(encoder_folder()), device=device, local_files_only=True, model_kwargs=dtype)
     try:
         return SentenceTransformer(name, device=device, trust_remote_code=False)
     except (OSError, ValueError) as error:
