@@ -104,7 +104,8 @@ class ChromaRetriever:
             from chromadb.config import Settings
         except ModuleNotFoundError as error:
             raise MethodError(
-                f"rag: Chroma cannot be used, {error.name} is not installed; install it, or leave rag out of run_methods"
+                f"rag: Chroma cannot be used, since {error.name} is not installed; install it, or "
+                "leave rag out of run_methods"
             ) from error
 
         self.encoder = encoder

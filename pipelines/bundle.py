@@ -80,6 +80,9 @@ def bundle(options: Options) -> None:
         for name, wheel in sorted(wheels.items()):
             instead = f" in place of {have[name]}" if name in have else ""
             sys.stdout.write(f"{name} {wheel.version}{instead}\n")
+        for name in LEFT_OUT:
+            if name not in have:
+                sys.stdout.write(f"without {name}: {OPTIONAL[name]}\n")
         sizes = pack(tree, work / "parts", options.part_mib * MIB, target)
         (work / "parts").rename(folder)
     except OSError as error:
@@ -87,9 +90,8 @@ def bundle(options: Options) -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     sys.stdout.write(
-        f"{len(wheels)} packages and {len(MODELS)} models for Python {target.python}, without {', '.join(LEFT_OUT)} "
-        f"({'; '.join(OPTIONAL[name] for name in LEFT_OUT)}): {len(sizes)} parts in {folder}, "
-        f"{sum(sizes) / MIB:.0f} MiB; there: sh unpack.sh FOLDER\n"
+        f"{len(wheels)} packages and {len(MODELS)} models for Python {target.python}: {len(sizes)} parts in "
+        f"{folder}, {sum(sizes) / MIB:.0f} MiB; there: sh unpack.sh FOLDER\n"
     )
 
 

@@ -112,7 +112,7 @@ def main() -> None:
     needed = [name for name, what in found.items() if what == ABSENT and name not in OPTIONAL]
     if needed:
         sys.stderr.write(
-            f"error: a comparison needs {', '.join(needed)} too; install them, or make the bundle again with a have= "
+            f"error: a comparison needs {', '.join(needed)}; install them, or make the bundle again with a have= "
             "that tells what is here\n"
         )
         raise SystemExit(2)

@@ -1,4 +1,4 @@
-"""Wheels that another machine lacks, for its Python and platform: found by their own metadata, fetched with pip."""
+"""Wheels that another machine lacks, for its Python and platform: found by their metadata, fetched with pip."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Wheel:
 
 
 def read_have(path: Path) -> dict[str, str | None]:
-    """Package -> its version on that machine, None where the line tells none, from what `pip freeze` printed there.
+    """Package -> its version on that machine, or None where it tells none, from what `pip freeze` printed there.
 
     Raises MethodError, with the line, for one that is none.
     """
@@ -155,8 +155,8 @@ def _fetch(name: str, specifier: SpecifierSet, target: Target, folder: Path) -> 
         wheels = [] if built else [Wheel.read(path) for path in into.glob("*-none-any.whl")]
         if not any(SpecifierSet(wheel.requires_python).contains(f"{target.python}.0") for wheel in wheels):
             raise MethodError(
-                f"no wheel of {name}{specifier} for Python {target.python} on {target.platform} is to be had ({said}); "
-                "choose another python= or platform=, or have that package there and name it in have="
+                f"no wheel of {name}{specifier} for Python {target.python} on {target.platform} is to be had "
+                f"({said}); choose another python= or platform=, or have that package there and name it in have="
             )
     (path,) = into.glob("*.whl")
     return Wheel.read(path)
