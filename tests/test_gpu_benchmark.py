@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py on a CPU with the tiny model: each part measures, one that fails or hangs is written as such."""
+"""benchmarks/gpu.py on a CPU with the tiny model: each part measures, one that fails or hangs is written so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle holds what the other machine lacks and nothing else, unpacks to the same bytes, and refuses in a sentence."""
+"""A bundle holds what the other machine lacks and no more, unpacks to the same bytes, refuses in a sentence."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -146,18 +147,12 @@ def test_every_optional_package_is_asked_for_and_a_comparison_imports_none_of_th
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
 
 
-def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.importlib.metadata, "distribution", absent)
-
-
 def absent(name: str) -> None:
-    raise packages.importlib.metadata.PackageNotFoundError(name)
+    raise PackageNotFoundError(name)
 
 
-def test_a_run_without_mlflow_says_so_and_a_report_that_asks_for_it_refuses(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    without_mlflow(monkeypatch)
+def test_a_run_without_mlflow_says_so_and_a_report_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", absent)
     said: list[str] = []
     assert not packages.logs_to_mlflow(True, said.append)
     assert len(said) == 1 and "MLflow is not installed" in said[0]
