@@ -8,7 +8,7 @@ training    tokens/s of `train_lora`, beside stock PEFT with the HF Trainer on t
 decoding    tokens/s of the one decode loop at several batches, beside stock `generate`
 tests       the tests marked `cuda`
 memory      peak memory of each method while it answers, of fits that learn next to nothing
-comparison  `pipelines.compare`, as far as the time allows; the same command goes on where it was cut
+comparison  `pipelines.compare`, as far as the time allows; where it was cut it goes on with the words in results.txt
 
 `--device cpu --model tiny` tries it all where there is no GPU; its figures mean nothing.
 """
@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import random
+import shlex
 import signal
 import statistics
 import subprocess
@@ -60,14 +61,13 @@ class Sizes:
     copy_mib: int
     repeats: int
     batch_tokens: int
-    warm_steps: int
-    steps: int
+    steps: int  # of training, once to warm up and once more
     batches: tuple[int, ...]  # of decoding
     new_tokens: int
 
 
-ON_GPU = Sizes(8192, 4096, 10, 2048, 24, 48, (1, 32, 256), 128)
-ON_CPU = Sizes(256, 8, 2, 512, 1, 2, (1, 3), 6)
+ON_GPU = Sizes(8192, 4096, 10, 2048, 48, (1, 32, 256), 128)
+ON_CPU = Sizes(256, 8, 2, 512, 2, (1, 3), 6)
 
 
 def synchronize(device: torch.device) -> None:
@@ -108,55 +108,58 @@ def training_batches(backbone: Backbone, sizes: Sizes) -> list[list[Sample]]:
     rng, config, task = random.Random(0), ExampleConfig(), load_task("regs", 18, 0)
     conversations = general(task.sft)
     found: list[list[Sample]] = []
-    while len(found) < sizes.warm_steps + sizes.steps:
+    while len(found) < sizes.steps:
         examples = [e for each in clause_examples(task.memories, config).values() for e in each]
         samples = [sft_sample(backbone, augmented(e, conversations, config, rng)) for e in examples]
         found += length_grouped(samples, sizes.batch_tokens, rng)
-    return found[: sizes.warm_steps + sizes.steps]
+    return found[: sizes.steps]
 
 
 def training(backbone: Backbone, sizes: Sizes) -> Iterator[Measurement]:
-    """LoRA on all linear layers, the same batches both ways; the first steps warm up and are not counted.
+    """LoRA on all linear layers, on the same batches both ways: once to warm up, which is told apart, and once more.
 
     A token costs about 4 FLOPs a parameter: forward, and back to what came before, the weights themselves frozen.
     """
     batches = training_batches(backbone, sizes)
-    timed = sum(len(sample) for batch in batches[sizes.warm_steps :] for sample in batch)
+    tokens = sum(len(sample) for batch in batches for sample in batch)
     size = sum(parameter.numel() for parameter in backbone.model.parameters())
     for name, train in (("train_lora", trained_here), ("stock PEFT, HF Trainer", trained_by_trainer)):
         fresh = backbone.clone()
         reset_peak(backbone.device)
-        seconds = train(fresh, batches, sizes.warm_steps)
+        first_s, seconds = train(fresh, batches)
         yield {
             "name": name,
             "batch_tokens": sizes.batch_tokens,
             "steps": sizes.steps,
             "step_s": seconds / sizes.steps,
-            "tokens_per_s": timed / seconds,
-            "flops_per_s": 4 * size * timed / seconds,
+            "first_s": first_s,
+            "tokens_per_s": tokens / seconds,
+            "flops_per_s": 4 * size * tokens / seconds,
             **peaks(backbone.device),
         }
 
 
-def trained_here(backbone: Backbone, batches: Sequence[list[Sample]], warm_steps: int) -> float:
-    """Seconds of the steps behind the warm-up."""
-    begin = end = 0.0
+def trained_here(backbone: Backbone, batches: Sequence[list[Sample]]) -> tuple[float, float]:
+    """Seconds of the first time through the batches, and of the second."""
+    clock: list[float] = []
+
+    def tick() -> None:
+        synchronize(backbone.device)
+        clock.append(time.perf_counter())
 
     def epochs() -> Iterator[list[list[Sample]]]:
-        nonlocal begin, end
-        yield list(batches[:warm_steps])
-        synchronize(backbone.device)
-        begin = time.perf_counter()
-        yield list(batches[warm_steps:])
-        synchronize(backbone.device)
-        end = time.perf_counter()
+        tick()
+        for _ in range(2):
+            yield list(batches)
+            tick()
 
     config = LoraTrainConfig(max_tokens=10**9, learning_rate=1e-5)
     train_lora(backbone, epochs(), config, stage="")
-    return end - begin
+    begin, middle, end = clock
+    return middle - begin, end - middle
 
 
-def trained_by_trainer(backbone: Backbone, batches: Sequence[list[Sample]], warm_steps: int) -> float:
+def trained_by_trainer(backbone: Backbone, batches: Sequence[list[Sample]]) -> tuple[float, float]:
     """The same with nothing of ours: padded batches, PEFT's layers, the Trainer's loop."""
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainerCallback, TrainingArguments
@@ -170,13 +173,15 @@ def trained_by_trainer(backbone: Backbone, batches: Sequence[list[Sample]], warm
         mask = [[1] * len(s) + [0] * (width - len(s)) for s in batch]
         return {name: torch.tensor(x) for name, x in zip(INPUTS, (rows, mask, labels), strict=True)}
 
-    class Watch(TrainerCallback):
-        begin = 0.0
+    clock: list[float] = []
 
-        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-            if state.global_step == warm_steps:
-                synchronize(device)
-                self.begin = time.perf_counter()
+    class Watch(TrainerCallback):
+        def on_epoch_begin(self, *_: Any, **__: Any) -> None:
+            self.on_epoch_end()
+
+        def on_epoch_end(self, *_: Any, **__: Any) -> None:
+            synchronize(device)
+            clock.append(time.perf_counter())
 
     lora = LoraConfig(
         r=LoraTrainConfig().lora_rank,
@@ -185,12 +190,11 @@ def trained_by_trainer(backbone: Backbone, batches: Sequence[list[Sample]], warm
         trainable_token_indices={name: list(backbone.ids.new_rows) for name in backbone.facts.trained_matrices},
         task_type="CAUSAL_LM",
     )
-    watch = Watch()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
             per_device_train_batch_size=1,  # each item is a batch already
-            max_steps=len(batches),
+            num_train_epochs=2,
             bf16=backbone.dtype is torch.bfloat16,
             use_cpu=device.type == "cpu",
             learning_rate=1e-5,
@@ -204,18 +208,18 @@ def trained_by_trainer(backbone: Backbone, batches: Sequence[list[Sample]], warm
             arguments,
             data_collator=lambda items: items[0],
             train_dataset=[padded(batch) for batch in batches],  # type: ignore[arg-type]
-            callbacks=[watch],
+            callbacks=[Watch()],
         )
         trainer.train()
-    synchronize(device)
-    return time.perf_counter() - watch.begin
+    begin, first, middle, end = clock  # of two epochs, their beginnings and ends
+    return first - begin, end - middle
 
 
 INPUTS = ("input_ids", "attention_mask", "labels")
 
 
 def decoding(backbone: Backbone, sizes: Sizes) -> Iterator[Measurement]:
-    """Greedy answers to dev questions, both loops on the same prompts; the first call warms up and is not counted.
+    """Greedy answers to dev questions, both loops on the same prompts; the first call warms up and is told apart.
 
     A step reads every weight once at least: floor_bytes, which over the copy's rate is the least time it takes.
     """
@@ -226,18 +230,20 @@ def decoding(backbone: Backbone, sizes: Sizes) -> Iterator[Measurement]:
         prompts = [encode_prompt(backbone, [Message("user", question)]) for question in asked]
         for name, decode in (("generate", decoded_here), ("stock generate", decoded_by_transformers)):
             reset_peak(backbone.device)
-            decode(backbone, prompts, sizes.new_tokens)
-            synchronize(backbone.device)
-            begin = time.perf_counter()
-            lengths = decode(backbone, prompts, sizes.new_tokens)
-            synchronize(backbone.device)
-            seconds = time.perf_counter() - begin
+            seconds = []
+            for _ in range(2):
+                synchronize(backbone.device)
+                begin = time.perf_counter()
+                lengths = decode(backbone, prompts, sizes.new_tokens)
+                synchronize(backbone.device)
+                seconds.append(time.perf_counter() - begin)
             yield {
                 "name": name,
                 "batch": batch,
                 "new_tokens": sum(lengths),
-                "tokens_per_s": sum(lengths) / seconds,
-                "step_s": seconds / max(lengths),
+                "first_s": seconds[0],
+                "tokens_per_s": sum(lengths) / seconds[1],
+                "step_s": seconds[1] / max(lengths),
                 "floor_bytes": floor,
                 **peaks(backbone.device),
             }
@@ -380,13 +386,13 @@ def run_part(part: Part, limit_s: float, folder: Path) -> tuple[list[Measurement
     lines = text.splitlines()
     found = [json.loads(line.removeprefix(MARK)) for line in lines if line.startswith(MARK)]
     ended: Measurement = {"part": part.name, "status": status, "seconds": seconds}
-    if part.name == "tests" and process.returncode == 5:  # pytest's own for no tests
-        ended["status"] = "done"
-    if status == "cut" and not part.may_be_cut:
-        ended |= {"status": "failed", "error": f"it took more than its {limit_s:.0f} s and was ended"}
-    elif status == "failed" and ended["status"] == "failed":
+    if status == "failed":
         ended["error"] = text[-LAST_WORDS:]
-    if part.name == "tests" and lines:
+    elif status == "cut" and part.may_be_cut:
+        ended["said"] = f"it goes on with {shlex.join(part.words)}"
+    elif status == "cut":
+        ended |= {"status": "failed", "error": f"it took more than its {limit_s:.0f} s and was ended"}
+    elif lines and not found:
         ended["said"] = lines[-1]
     return [{"part": part.name, **each} for each in found], ended
 
@@ -447,6 +453,7 @@ def in_words(each: Measurement, rates: dict[str, float]) -> str:
         flops, moved = each.get("flops_per_s"), each.get("bytes_per_s")
         return f"{name}: {flops / 1e12:.1f} TFLOP/s" if flops else f"{name}: {moved / 1e12:.3f} TB/s"
     peak = f", peak {each['peak_bytes'] / 2**30:.2f} GiB" if "peak_bytes" in each else ""
+    peak += f", first time {each['first_s']:.1f} s" if "first_s" in each else ""
     if part == "training":
         reached = each["flops_per_s"] / rates["flops_per_s"] if "flops_per_s" in rates else None
         share = f", {reached:.1%} of the matrix product" if reached is not None else ""
