@@ -8,7 +8,7 @@ training    tokens/s of `train_lora`, beside stock PEFT with the HF Trainer on t
 decoding    tokens/s of the one decode loop at several batches, beside stock `generate`
 tests       the tests marked `cuda`
 memory      peak memory of each method while it answers, of fits that learn next to nothing
-comparison  `pipelines.compare`, as far as the time allows; where it was cut it goes on with the words in results.txt
+comparison  `pipelines.compare`, as far as the time allows; results.txt says how one that was cut goes on
 
 `--device cpu --model tiny` tries it all where there is no GPU; its figures mean nothing.
 """
@@ -116,7 +116,7 @@ def training_batches(backbone: Backbone, sizes: Sizes) -> list[list[Sample]]:
 
 
 def training(backbone: Backbone, sizes: Sizes) -> Iterator[Measurement]:
-    """LoRA on all linear layers, on the same batches both ways: once to warm up, which is told apart, and once more.
+    """LoRA on all linear layers, on the same batches both ways: once, which is told apart, and once more.
 
     A token costs about 4 FLOPs a parameter: forward, and back to what came before, the weights themselves frozen.
     """
