@@ -37,7 +37,7 @@ else
     [ "$free" -ge @KIB@ ] || fail "$target takes $((@KIB@ / 1024)) MiB and $((free / 1024)) are free there; name a folder on another disk"
     part=$target.part
     rm -rf "$part"
-    said=$(cut -d ' ' -f 3 < "$here/SHA256SUMS" | (cd "$here" && xargs cat) | "$python" -W ignore -c '
+    said=$(cut -d ' ' -f 3 < "$here/SHA256SUMS" | (cd "$here" && xargs cat) 2>/dev/null | "$python" -W ignore -c '
 import sys, tarfile
 try:
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as archive:
