@@ -286,6 +286,8 @@ def _load(name: str) -> tuple[Any, Any]:
     source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        # the packaged one's weights may lie in half precision (pipelines.bundle)
+        full = {"dtype": torch.float32} if name == PACKAGED_ENCODER else {}
         pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
         if pickles:
             raise MethodError(
@@ -409,6 +411,8 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
         folder = encoder_folder() if name == PACKAGED_ENCODER else Path(name)
         if not folder.is_dir():
             folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        # the packaged one's weights may lie in half precision (pipelines.bundle)
+        full = {"dtype": torch.float32} if name == PACKAGED_ENCODER else {}
         pickles = sorted(file.name for file in folder.rglob("*") if file.suffix in PICKLES)
         if pickles and not any(folder.rglob("*.safetensors")):
             raise ValueError(
@@ -419,7 +423,7 @@ def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:
             device=device,
             trust_remote_code=False,
             local_files_only=True,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True} | full,
         )
         if hasattr(encoder.tokenizer, "split_special_tokens"):
             encoder.tokenizer.split_special_tokens = True

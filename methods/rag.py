@@ -100,8 +100,14 @@ class ChromaRetriever:
     """A Chroma collection (cosine) with embeddings from a sentence encoder; nothing is downloaded."""
 
     def __init__(self, folder: Path, encoder: Any) -> None:
-        import chromadb
-        from chromadb.config import Settings
+        try:
+            import chromadb
+            from chromadb.config import Settings
+        except ModuleNotFoundError as error:
+            raise MethodError(
+                f"rag: Chroma cannot be used, since {error.name} is not installed; install it, or "
+                "leave rag out of run_methods"
+            ) from error
 
         self.encoder = encoder
         self.folder = folder

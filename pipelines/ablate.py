@@ -27,6 +27,7 @@ from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
+from pipelines.packages import logs_to_mlflow
 from pipelines.passes import measure_ability
 from pipelines.progress import Display, quiet_libraries
 from pipelines.report import show_ablation
@@ -127,8 +128,9 @@ def run_and_show(words: list[str], rows: Sequence[AblationRow]) -> None:
     config = resolve(compose_config("compare", words))
     logging.getLogger("methods").setLevel(config.log_level.upper())
     with Display() as display:
+        to_mlflow = logs_to_mlflow(config.mlflow, display.say)
         ablation = write_ablation(ablate(words, rows, display))
-    show_ablation(ablation, config.mlflow)
+    show_ablation(ablation, to_mlflow)
 
 
 def main() -> None:

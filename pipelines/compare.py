@@ -24,6 +24,7 @@ from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.footprint import footprints
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
+from pipelines.packages import logs_to_mlflow
 from pipelines.passes import change_memories, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
@@ -210,8 +211,9 @@ def run_and_show(config: Any) -> None:
     logging.getLogger("methods").setLevel(resolved.log_level.upper())
     logged: LoggedRun | None = None
     with Display() as display:
+        to_mlflow = logs_to_mlflow(resolved.mlflow, display.say)
         comparison = compare(resolved, display)
-        if resolved.mlflow:
+        if to_mlflow:
             from reports.mlflow_log import log_comparison
 
             display.say("logging to MLflow")

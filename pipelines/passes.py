@@ -19,6 +19,7 @@ from methods.base import FitReport, Method, Stored
 from pipelines.config import Resolved
 from pipelines.fit_processes import FitJob, fit_missing, not_made, write_memories
 from pipelines.making import indexed_beside, make_method
+from pipelines.packages import is_here
 from pipelines.progress import Display
 from pipelines.run import Run
 from pipelines.saved_fits import fit_or_load
@@ -28,7 +29,7 @@ from tasks.base import Memory, TaskData
 def named_tasks(config: Resolved) -> dict[str, Any]:
     """lm-eval tasks by name. Called before anything is fitted too, so that a wrong name costs nothing."""
     names = tuple(config.evaluation.ability_tasks) if config.evaluation.ability else ()
-    if not names:
+    if not names or not is_here("lm-eval"):
         return {}
     from eval.harness import load_named_tasks
 
@@ -45,6 +46,12 @@ def measure_ability(
     display: Display,
 ) -> None:
     """The ability pass. backbone: the untouched weights, measured once for all methods."""
+    if not is_here("lm-eval"):
+        why = "ordinary ability is not measured, since lm-eval is not installed"
+        if "ability" not in run.left_out:
+            display.say(f"left out: {why}")
+            run.leave_out("ability", why)
+        return
     from eval.ability_pass import run_ability
 
     for method in methods:

@@ -16,6 +16,7 @@ from eval.records import RecordError
 from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
 from pipelines.keep import keep
+from pipelines.packages import is_here
 from pipelines.results import read_json, read_saved, write_results
 from pipelines.run import writer_of
 from reports.base import Comparison, LoggedRun, ReportError
@@ -97,6 +98,10 @@ def main() -> None:
 
 def report_and_show(options: Options) -> None:
     """Reports, logs to MLflow where asked to, prints the table."""
+    if options.mlflow and not is_here("mlflow"):
+        raise ReportError(
+            "mlflow=true: MLflow is not installed here; leave the word out, or install the package mlflow"
+        )
     folder = find_run(options.run, Path(options.runs_dir))
     check_finished(folder)
     if is_ablation(folder):

@@ -51,6 +51,7 @@ PACKAGES = [
     "hydra-core",
     "gguf",
 ]
+COMMIT_FILE = "COMMIT"  # in place of a checkout (pipelines.bundle)
 GATE_FILE = "gate.json"  # what the literal recipe did on what it trained on, where it passed (pipelines.gate)
 # Settings that change where results go, not what they are.
 NOT_HASHED = ("runs_dir", "mlflow", "log_level")
@@ -68,7 +69,9 @@ def code_version() -> str:
 
 
 def git_sha() -> str:
-    """The commit, with a plus sign if the tree is changed; empty outside a checkout."""
+    """The commit, with a plus sign if the tree is changed; empty where nothing tells it."""
+    if (ROOT / COMMIT_FILE).exists():
+        return (ROOT / COMMIT_FILE).read_text(encoding="utf-8").strip()
     try:
         sha = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True

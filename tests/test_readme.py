@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import chat, export, report, warm_up
+from pipelines import bundle, chat, export, report, warm_up
 from pipelines.cli import compose_config, options_of
 from pipelines.config import resolve
 from tasks import ask
@@ -47,6 +47,8 @@ def test_a_command_is_understood(command: str) -> None:
         options_of(report.Options, words)
     elif module == "pipelines.chat":
         options_of(chat.Options, words)
+    elif module == "pipelines.bundle":
+        assert options_of(bundle.Options, words).to
     elif module == "pipelines.export":
         assert options_of(export.Options, words).to
     elif module == "pipelines.warm_up":
