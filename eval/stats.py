@@ -38,7 +38,7 @@ a difference is then covered 0.84 to 0.93 of the time, since most samples show t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -122,6 +122,13 @@ def sample(
         items=tuple(item_of(record) for record, _ in kept),
         reason="" if kept else reason,
     )
+
+
+def of_seeds(drawn: Sample, seeds: Collection[int]) -> Sample:
+    """The answers of some seeds."""
+    kept = [i for i, seed in enumerate(drawn.seeds) if seed in seeds]
+    labels = ([getattr(drawn, name)[i] for i in kept] for name in ("clusters", "seeds", "items"))
+    return Sample(drawn.values[kept], *map(tuple, labels), drawn.reason)
 
 
 # --- the estimator ------------------------------------------------------------------------------

@@ -178,7 +178,7 @@ def _figures(difference: Difference) -> str:
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
-def _bound(hypothesis: Hypothesis) -> float:
+def bound_of(hypothesis: Hypothesis) -> float:
     """Where holding and failing meet: -margin, +margin, or 0 for "highest"."""
     if hypothesis.rule == "highest":
         return 0.0
@@ -187,7 +187,7 @@ def _bound(hypothesis: Hypothesis) -> float:
 
 def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float, level: float) -> tuple[Outcome, str]:
     """The outcome of one comparison."""
-    floor, bound, figures = hypothesis.floor, _bound(hypothesis), f"difference {_figures(difference)}"
+    floor, bound, figures = hypothesis.floor, bound_of(hypothesis), f"difference {_figures(difference)}"
     if floor is not None and max(difference.arm, difference.reference) <= floor:
         return "not_decided", (
             f"both arms are at the floor ({difference.arm:.3f} and {difference.reference:.3f}, floor {floor})"
@@ -208,7 +208,7 @@ def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float, level: 
 
 def advice(hypothesis: Hypothesis, difference: Difference, level: float = LEVEL) -> str:
     """What an open comparison could have shown, and how much more data would decide it 4 times in 5."""
-    more = families_needed(difference, _bound(hypothesis), LEVEL / level)
+    more = families_needed(difference, bound_of(hypothesis), LEVEL / level)
     seen = f"effects under {difference.mde:.3f} go unseen here"
     if more is None:
         return f"{seen}, and a difference on the bound itself is never decided"
@@ -344,8 +344,9 @@ def judge_all(
     *,
     abilities: Sequence[AbilityRecord] = (),
     level: float = LEVEL,
+    keys: Collection[str] = (),
 ) -> dict[str, Verdict]:
-    """A verdict on every hypothesis, by its key. level: two-sided, of the intervals of H1 to H3.
+    """A verdict on every hypothesis, or on those of `keys`. level: two-sided, of the intervals of H1 to H3.
 
     H1 to H3 are computed from turns and costs, H4 from abilities, both local tasks being parts of it. H5 and H6
     rest on ablations (`judge_ablation`) and stay open here, with the command that decides them.
@@ -354,7 +355,7 @@ def judge_all(
     for record in turns:
         groups.setdefault(record.method, []).append(record)
     verdicts: dict[str, Verdict] = {}
-    for hypothesis in HYPOTHESES:
+    for hypothesis in (h for h in HYPOTHESES if not keys or h.key in keys):
         found: Mapping[str, Difference] = {}
         reason = ""
         if hypothesis.id in ("H1", "H3"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.ability import ability_metrics
+from eval.decided import contrasts_asked, decided
 from eval.lifecycle_metrics import lifecycle_metrics
 from eval.records import (
     AbilityRecord,
@@ -21,7 +22,7 @@ from eval.records import (
     read_all_records,
     records_file,
 )
-from eval.stats import Estimate
+from eval.stats import LEVEL, Estimate
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
@@ -77,7 +78,12 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
     for key in ("seed", "seeds", "run_methods", "preset", "evaluation", "task", "data_version"):
         if key not in config:
             raise RecordError(f"{folder / 'config.json'}: {key} is missing; the file was edited")
-    seeds = range(config["seed"], config["seed"] + config["seeds"])
+    seeds = measured_seeds(config, state.get("stages_finished", ()))
+    if config.get("until"):  # a slice that is not whole counts for nothing
+        found = [record for record in found if record.seed in seeds]
+        turns, costs = _of(TurnRecord, found), _of(CostRecord, found)
+        if not turns:
+            raise RecordError(f"{records}: holds no whole slice yet; start the same comparison again, it goes on")
     left_out = state.get("left_out", {})
     asked = [name for name in (config["run_methods"] if fit_of is None else fit_of) if name not in left_out]
     fitted = {(record.method, record.seed) for record in turns} | {
@@ -99,6 +105,17 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
         left_out=left_out,
         wall_s=float(state["wall_s"]),
     )
+
+
+def slice_stage(seed: int) -> str:
+    """The stage that ends a slice of until=decided."""
+    return f"slice {seed}"
+
+
+def measured_seeds(config: Mapping[str, Any], stages: Collection[str]) -> list[int]:
+    """The run's seeds; with until=decided those whose slice is whole."""
+    planned = range(config["seed"], config["seed"] + config["seeds"])
+    return [seed for seed in planned if not config.get("until") or slice_stage(seed) in stages]
 
 
 def _of(kind: type[T], records: Iterable[Record]) -> list[T]:
@@ -143,7 +160,9 @@ def read_fit(folder: Path, seed: int, method: str) -> FitReport:
 
 def write_results(saved: SavedRun) -> Comparison:
     """Computes everything from the records, writes summary.json and the reports, returns what was written."""
-    verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities)
+    plan = _plan(saved)
+    level = plan["level"] if plan else LEVEL
+    verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities, level=level)
     summary = summarise(
         saved.turns,
         saved.costs,
@@ -156,6 +175,8 @@ def write_results(saved: SavedRun) -> Comparison:
     )
     summary["left_out"] = dict(saved.left_out)
     summary["machine_made"] = saved.task.machine_made
+    if plan:
+        summary["decided"] = plan
     write_json(saved.folder / "summary.json", summary)
     # The evaluation's arms bound the table; among the pairs they would only raise Holm's bar.
     rivals = [record for record in saved.turns if record.method in saved.config["run_methods"]]
@@ -167,14 +188,22 @@ def write_results(saved: SavedRun) -> Comparison:
         turns=saved.turns,
         costs=saved.costs,
         fits=saved.fits,
-        pairs=comparisons(rivals),
-        pairs_here=comparisons(rivals, saved.task.fraction) if saved.task.fraction else {},
+        pairs=comparisons(rivals, level=level),
+        pairs_here=comparisons(rivals, saved.task.fraction, level) if saved.task.fraction else {},
         by_turn={name: accuracy_by_turn(found) for name, found in by_method(saved.turns).items()},
         data=saved.task,
     )
     write_report(comparison)
     write_html(comparison)
     return comparison
+
+
+def _plan(saved: SavedRun) -> dict[str, Any] | None:
+    """What the slices of until=decided have decided; None where all was planned to be measured."""
+    if not saved.config.get("until"):
+        return None
+    contrasts = contrasts_asked(saved.config["contrasts"], saved.config["run_methods"])
+    return decided(saved.turns, saved.costs, contrasts, saved.config["seeds"], saved.wall_s)
 
 
 def _extra(saved: SavedRun) -> dict[str, dict[str, Estimate]]:
