@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from eval.records import RecordError
 from eval.stats import Sample
 
+T = TypeVar("T")
 _DATE = re.compile(r"_\d{4}-\d{2}-\d{2}T[\d.-]+$")
 _NOT_METRICS = ("doc_id",)  # numbers in a line of older versions, which do not name their metrics
 
@@ -75,7 +76,20 @@ def read_log(file: Path) -> SampleLog:
         raise RecordError(
             f"{file}: no sample has a metric that is one number; run lm_eval with --log_samples again"
         )
-    return log
+    return _by_hash(log)
+
+
+def _by_hash(log: SampleLog) -> SampleLog:
+    """The log with documents named by what they hold, where it tells: numbers change with the data's order."""
+    names = log.hashes
+    if "" in names.values() or len(set(names.values())) < len(names):
+        return log
+
+    def renamed(values: dict[str, T]) -> dict[str, T]:
+        return {names[document]: value for document, value in values.items()}
+
+    metrics = {metric: renamed(values) for metric, values in log.metrics.items()}
+    return SampleLog(log.task, metrics, renamed(names), renamed(log.targets), renamed(log.decoding))
 
 
 def _add(log: SampleLog, body: Mapping[str, Any], where: str) -> None:

@@ -28,7 +28,7 @@ def text_of(
         lines.append(f"{one_line(row.name)}, {labels.get(row.metric, one_line(row.metric))}: {row.outcome}")
         lines.append(
             f"  {d.arm:.3f} against {d.reference:.3f}: {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}], "
-            f"p = {row.p_holm:.3f}{' (Holm)' if len({r.name for r in rows}) > 1 else ''}, "
+            f"{_p(row.p_holm)}{' (Holm)' if len({r.name for r in rows}) > 1 else ''}, "
             f"{d.n} answers in common, {d.num_clusters} clusters"
         )
         if row.outcome != "different":
@@ -46,13 +46,17 @@ def text_of(
     return "\n".join(lines) + "\n"
 
 
+def _p(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
 def _meaning(seeds: tuple[Sequence[int], Sequence[int]] | None) -> str:
     if seeds is None:
         return "Each document is its own cluster: a log does not say which belong together."
     if list(seeds[0]) != list(seeds[1]):
         return (
-            "The seeds are not the same: means of each question over a run's seeds are compared, and the "
-            "intervals are about these fits; others of equal settings may differ. seed=... gives both runs the same."
+            "The seeds are not the same: each question's means over a run's seeds are compared, and the intervals "
+            "are about these fits; others of equal settings may differ. seed=... gives both runs the same."
         )
     if len(seeds[0]) == 1:
         return (
