@@ -145,6 +145,8 @@ def show_pooled(options: Options) -> None:
         raise ReportError("runs=... makes one report over several runs; leave out run=... and keep=...")
     runs_dir = Path(options.runs_dir)
     folders = [folder for name in options.runs.split(",") if name for folder in _named(name, runs_dir)]
+    if not folders:
+        raise ReportError(f"runs={options.runs} names no run; give their ids, with commas in between")
     show_comparison(write_results(pool(list(dict.fromkeys(folders)), runs_dir)), options.mlflow)
 
 

@@ -1,4 +1,4 @@
-"""until=decided measures slice after slice, goes on where it stopped, ends once all is decided; runs are pooled."""
+"""until=decided measures slice after slice, goes on where it stopped, ends once all is decided; pooled runs."""
 
 from __future__ import annotations
 
