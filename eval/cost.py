@@ -350,7 +350,7 @@ def relative_latency(
     return replace(
         _relative(means, ratio - 1, scaled, len(first), layout.num_clusters),
         low=ratio * math.exp(-error.half) - 1,
-        high=ratio * math.exp(error.half) - 1,
+        high=ratio * math.exp(min(50.0, error.half)) - 1,
         p=of_logs.p(float(logs.mean())),
     )
 

@@ -37,6 +37,7 @@ from eval.verdict import HYPOTHESES, bound_of, judge_all
 
 ALIKE = 0.10  # share of right answers: methods closer than this are alike
 FAR = 200  # slices; more is no advice
+NONE = 1e-9  # level before the first look
 LEAST_FORECAST = 3  # slices by which to judge how much slices differ
 JUDGED = {h.key: h for h in HYPOTHESES if h.id in ("H1", "H2", "H3")}  # those that every slice measures
 
@@ -53,7 +54,7 @@ class Decision:
     value: float | None = None  # a pair's difference at that look, and its interval over all looks and contrasts
     low: float | None = None
     high: float | None = None
-    reason: str = ""  # of a hypothesis: the figures
+    reason: str = ""  # of a hypothesis: its differences; not_measured: why
 
 
 def contrasts_asked(asked: Sequence[str], methods: Sequence[str]) -> list[str]:
@@ -109,9 +110,8 @@ def decided(
 
 
 def level_now(slices: int, most: int, num_contrasts: int) -> float:
-    """Two-sided level of all contrasts together at this look (before the first: of that one)."""
-    at = levels(most, ALPHA / num_contrasts)
-    return num_contrasts * at[min(max(slices, FIRST_LOOK), most)]
+    """Two-sided level of all contrasts together at this look; before the first none that decides anything."""
+    return num_contrasts * levels(most, ALPHA / num_contrasts)[min(slices, most)] if slices >= FIRST_LOOK else NONE
 
 
 def _told_apart(arms: Sequence[Sample], slices: int, at: Mapping[int, float]) -> Decision:
@@ -141,14 +141,15 @@ def _judged(
 ) -> Decision:
     level = at[max(slices, FIRST_LOOK)]
     verdict = judge_all(turns, costs, level=level, keys=(key,))[key]
-    if verdict.outcome != "not_decided" and slices >= FIRST_LOOK:
-        return Decision(verdict.outcome, slices, reason=verdict.reason)
     if not verdict.evidence:
         return Decision("not_measured", slices, reason=verdict.reason)
+    figures = "; ".join(f"{k} {d.value:+.2f} [{d.low:+.2f}, {d.high:+.2f}]" for k, d in verdict.evidence.items())
+    if verdict.outcome != "not_decided" and slices >= FIRST_LOOK:
+        return Decision(verdict.outcome, slices, reason=figures)
     gaps = [(abs(d.value - bound_of(verdict.hypothesis)), d) for d in verdict.evidence.values()]
     needed = [slices_likely(gap, difference, slices, at) for gap, difference in gaps]
     known = [more for more in needed if more is not None]
-    return Decision("open", slices, max(known) if len(known) == len(needed) else None, reason=verdict.reason)
+    return Decision("open", slices, max(known) if len(known) == len(needed) else None, reason=figures)
 
 
 def _lasting(arm: Sample, reference: Sample) -> float:

@@ -17,6 +17,8 @@ def still_open(plan: Plan) -> list[str]:
 
 def sentences(plan: Plan) -> list[str]:
     """One for each contrast, decided ones first, and one on what the intervals mean."""
+    if plan["slices"] < plan["first_look"]:
+        return [f"{_slices(plan['slices'])} measured; the first look comes after {plan['first_look']}."]
     contrasts = sorted(plan["contrasts"].items(), key=lambda item: item[1]["state"] == "open")
     return [*(_sentence(name, found, plan) for name, found in contrasts), _meaning(plan)]
 
@@ -43,8 +45,6 @@ def _sentence(name: str, found: Mapping[str, Any], plan: Plan) -> str:
 def _more(found: Mapping[str, Any], plan: Plan) -> str:
     """What would likely decide an open contrast, at the figures so far."""
     more, left = found["more_slices"], plan["most"] - plan["slices"]
-    if plan["slices"] < plan["first_look"]:
-        return f"the first look comes after {_slices(plan['first_look'])}"
     if more is None:
         return f"at these figures {FAR} more slices would not decide it, or it cannot be told yet"
     hours, questions = more * plan["hours_a_slice"], more * plan["questions_a_slice"]

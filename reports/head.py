@@ -17,6 +17,7 @@ from reports.decided import sentences
 
 METRIC = "retention/accuracy"  # right answers over every scored turn
 MORE_CLAUSES = "asking about more of its clauses would tell (task.num_clauses=0: all)"
+MORE_SLICES = "more slices would tell"
 MORE_SEEDS = "more seeds would tell (seeds=3)"
 MANY = 500  # families; more is no advice
 HERE, LIKE_IT, COST = "For this rulebook", "For rulebooks like it", "Time an answer"
@@ -27,9 +28,13 @@ Pairs = Mapping[str, Mapping[str, Any]]  # "a - b" -> figures of eval.summary.co
 def head(comparison: Comparison) -> dict[str, list[str]]:
     """Heading -> its sentences; headings without any are left out."""
     plan = comparison.summary.get("decided")
+    if plan and plan["slices"] < plan["first_look"]:
+        return {LIKE_IT: sentences(plan)}
     whole = comparison.data is not None and comparison.data.fraction >= 1
     found = {
-        HERE: kept(comparison.pairs_here.get(METRIC, {}), MORE_SEEDS if whole else MORE_CLAUSES),
+        HERE: kept(
+            comparison.pairs_here.get(METRIC, {}), MORE_SLICES if plan else MORE_SEEDS if whole else MORE_CLAUSES
+        ),
         LIKE_IT: sentences(plan) if plan else kept(comparison.pairs.get(METRIC, {})),
         COST: cost(comparison),
     }
