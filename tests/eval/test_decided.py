@@ -17,14 +17,16 @@ from functools import lru_cache
 import numpy as np
 import pytest
 from planted import dialogues, right_with, timed
+from scipy.special import stdtrit
 
 from eval.decided import ALIKE, contrasts_asked, decided, level_now
-from eval.looks import ALPHA, FIRST_LOOK, levels
+from eval.looks import ALPHA, FIRST_LOOK, OF_T, levels
 from eval.records import TurnRecord
 from eval.stats import Floats, Ints, Layout, StatsError, difference_parts, se_and_t
 
-FAMILIES, QUESTIONS = 6, 12  # of a slice, of a family
+FAMILIES, QUESTIONS = 6, 24  # of a slice, of a family: as the laptop preset asks
 PAIRS = ((0, 1), (0, 2), (1, 2))
+CONTRASTS_OF_DEFAULT = 4  # these pairs, and H2
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _block(plan: Plan, rng: np.random.Generator, trials: int) -> tuple[Floats, F
     items = clusters * QUESTIONS + np.tile(np.arange(QUESTIONS), families.size)
     error, missed, first = np.zeros(trials, bool), np.zeros(trials, bool), np.full(trials, plan.most + 1)
     is_open = np.ones((len(PAIRS), trials), bool)
-    for slices, level in levels(plan.most, ALPHA / len(PAIRS)).items():
+    for slices, level in levels(plan.most, ALPHA / CONTRASTS_OF_DEFAULT).items():
         n = slices * FAMILIES * QUESTIONS
         numbered = np.unique(clusters[:n], return_inverse=True)[1]
         layout = Layout(numbered, seeds[:n], np.unique(items[:n], return_inverse=True)[1])
@@ -130,10 +132,10 @@ def noise(trials: int) -> float:
 @pytest.mark.parametrize("rulebook", [0, REGS])
 @pytest.mark.parametrize("gap", [0.0, ALIKE])
 def test_looking_after_every_slice_errs_in_one_case_of_twenty_at_most(rulebook: int, gap: float) -> None:
-    trials = 1000
+    trials = 600
     found = measure(Plan(16, rulebook, gap), trials)
     assert found.error <= 0.05 + noise(trials)
-    assert found.missed <= 0.055 + noise(trials)
+    assert found.missed <= 0.05 + noise(trials)
 
 
 def test_without_a_plan_it_would_err_far_more_often() -> None:
@@ -155,8 +157,8 @@ def test_without_a_plan_it_would_err_far_more_often() -> None:
 def test_a_difference_of_fifteen_points_is_seen_four_times_in_five() -> None:
     """Within 16 slices of six families, of new ones or of the packaged handbook's 44."""
     for rulebook in (0, REGS):
-        found = measure(Plan(16, rulebook, 0.15), 500)
-        assert found.power >= 0.78, (rulebook, found)
+        found = measure(Plan(16, rulebook, 0.15), 400)
+        assert found.power >= 0.80, (rulebook, found)
 
 
 @pytest.mark.parametrize("most", [FIRST_LOOK, 7, 16])
@@ -167,7 +169,20 @@ def test_levels_spend_five_per_cent_of_sums_of_slices(most: int) -> None:
     at = levels(most)
     assert list(at) == list(range(FIRST_LOOK, most + 1))
     ended = np.any([p[:, slices - 1] < level for slices, level in at.items()], axis=0)
-    assert abs(ended.mean() - ALPHA) < 4 * math.sqrt(ALPHA * (1 - ALPHA) / trials)
+    assert abs(ended.mean() - ALPHA / OF_T) < 4 * math.sqrt(ALPHA * (1 - ALPHA) / trials)
+
+
+@pytest.mark.parametrize("most", [FIRST_LOOK, 5, 8, 12, 16, 24])
+def test_levels_hold_where_the_variance_is_estimated_at_each_look(most: int) -> None:
+    rng, trials, counts = np.random.default_rng(most), 40_000, np.arange(1, most + 1)
+    slices = rng.normal(size=(trials, most))
+    means = np.cumsum(slices, axis=1) / counts
+    variances = (np.cumsum(slices**2, axis=1) - counts * means**2) / np.maximum(counts - 1, 1)
+    ended = np.zeros(trials, bool)
+    for seen, level in levels(most).items():
+        t = abs(means[:, seen - 1]) / np.sqrt(variances[:, seen - 1] / seen)
+        ended |= t > stdtrit(seen - 1, 1 - level / 2)
+    assert 0.6 * ALPHA < ended.mean() <= ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / trials)
 
 
 # --- from records -------------------------------------------------------------------------------
