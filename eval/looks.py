@@ -41,7 +41,7 @@ def spent(t: float, alpha: float) -> float:
 def levels(most: int, alpha: float = ALPHA) -> dict[int, float]:
     """Slices seen -> two-sided level of the look at so many, for at most `most` slices.
 
-    Under no difference the chance of |Z| beyond its bound at some look is alpha / `OF_T`. The density of those sums
+    Under no difference the chance of |Z| beyond its bound at some look is alpha / `OF_T`. The density of sums
     that have not ended is carried from look to look (Armitage, McPherson and Rowe 1969, doi:10.2307/2343787).
     """
     found: dict[int, float] = {}

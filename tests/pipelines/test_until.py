@@ -17,8 +17,8 @@ from methods.backbone import Backbone
 from methods.parts import Part
 from pipelines import compare, report
 
-METHODS = ("run_methods=[recall,sft]", "mlflow=false", "evaluation.timed_questions=1")
-WORDS = (*SMALL, *METHODS, "until=decided", f"seeds={FIRST_LOOK + 1}", "contrasts=[recall-sft]")
+METHODS = ("run_methods=[sft,none]", "mlflow=false", "evaluation.timed_questions=1")
+WORDS = (*SMALL, *METHODS, "until=decided", f"seeds={FIRST_LOOK + 1}", "contrasts=[sft-none]")
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_it_goes_on_where_it_stopped_and_ends_once_all_is_decided(
     assert status == 2 and "does not suffice for one look" in said and "or more" in said
     fits = {path: path.stat().st_mtime_ns for path in folder.glob("fits/**/fit.json")}
     plan = read(folder, "summary.json")["decided"]
-    assert (plan["slices"], plan["contrasts"]["recall-sft"]["state"]) == (1, "open")
+    assert (plan["slices"], plan["contrasts"]["sft-none"]["state"]) == (1, "open")
 
     measure = compare.measure
 
@@ -75,20 +75,20 @@ def test_it_goes_on_where_it_stopped_and_ends_once_all_is_decided(
     assert set(ids.values()) == {1} and {record.seed for record in records} == set(range(FIRST_LOOK))
     (folder / "records.jsonl").unlink()
     RecordWriter(folder / "records.jsonl").write(
-        [answered(record, record.method == "recall") for record in records]
+        [answered(record, record.method == "sft") for record in records]
     )
 
     run_command(monkeypatch, *WORDS, here)
     assert run_folders(tmp_path) == [folder]
     found = read(folder, "summary.json")
-    decision = found["decided"]["contrasts"]["recall-sft"]
+    decision = found["decided"]["contrasts"]["sft-none"]
     assert (decision["state"], decision["slices"], found["seeds"]) == (
         "different",
         FIRST_LOOK,
         [*range(FIRST_LOOK)],
     )
     assert read(folder, "run.json")["status"] == "finished"
-    assert "recall keeps more than sft" in capsys.readouterr().out
+    assert "sft keeps more than none" in capsys.readouterr().out
     assert "decided after 4 slices" in (folder / "report.html").read_text(encoding="utf-8")
     before = read(folder, "summary.json")
     monkeypatch.setattr("sys.argv", ["report", f"run={folder}"])
@@ -102,8 +102,8 @@ def test_it_goes_on_where_it_stopped_and_ends_once_all_is_decided(
         (("until=never",), ("until/never", "decided")),
         (("until=decided", "seeds=3"), ("seeds=3", "one look", str(FIRST_LOOK))),
         (("until=decided", "max_hours=-1"), ("max_hours=-1", "above 0")),
-        (("until=decided", "contrasts=[recall-rag]"), ("'recall-rag'", "recall-sft")),
-        (("until=decided", "run_methods=[recall]"), ("run_methods=", "two or more")),
+        (("until=decided", "contrasts=[sft-rag]"), ("'sft-rag'", "sft-none")),
+        (("until=decided", "run_methods=[sft]"), ("run_methods=", "two or more")),
         (("max_hours=8",), ("max_hours=8", "until=decided")),
     ],
 )
@@ -151,7 +151,7 @@ def test_runs_of_one_comparison_are_reported_as_one(
     (pooled,) = (base / "runs").glob("regs/pooled-*/summary.json")
     found, expected = read(pooled.parent, "summary.json"), read(whole, "summary.json")
     assert found["seeds"] == expected["seeds"] == [0, 1]
-    for name in ("recall", "sft"):
+    for name in ("sft", "none"):
         of_found, of_whole = found["methods"][name], expected["methods"][name]
         untimed = [key for key in of_whole if not key.startswith("cost/")]
         assert {key: of_found[key] for key in untimed} == {key: of_whole[key] for key in untimed}
@@ -207,7 +207,7 @@ def test_two_runs_are_compared_and_what_differs_is_named(
     _, (one, _, whole, _) = apart
     reported(monkeypatch, f"run={one}", f"against={one}")
     shown = capsys.readouterr().out
-    assert "recall, all scored turns: not told apart" in shown and "One fit a side" in shown
+    assert "sft, all scored turns: not told apart" in shown and "One fit a side" in shown
     assert ": different" not in shown
     reported(monkeypatch, f"run={one}", f"against={whole}")
     assert "The seeds are not the same" in capsys.readouterr().out
