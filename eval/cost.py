@@ -17,6 +17,7 @@ from eval.flops import answer_flops, lookup_flops
 from eval.records import CostRecord, RecordError
 from eval.scoring import ScoringError, abstains, is_correct
 from eval.stats import (
+    LEVEL,
     Difference,
     Error,
     Estimate,
@@ -212,7 +213,9 @@ def reserved_bytes(records: Sequence[CostRecord]) -> Estimate:
     return Estimate(float(np.mean(list(found.values()))), n=len(found))
 
 
-def relative_peaks(arm: Sequence[CostRecord], reference: Sequence[CostRecord], memory_kind: str) -> Difference:
+def relative_peaks(
+    arm: Sequence[CostRecord], reference: Sequence[CostRecord], memory_kind: str, level: float = LEVEL
+) -> Difference:
     """Mean measured peak of the arm over that of the reference, minus 1, with Student's t interval.
 
     The standard error is that of a ratio of two means, on the degrees of freedom of the side that was measured
@@ -233,7 +236,7 @@ def relative_peaks(arm: Sequence[CostRecord], reference: Sequence[CostRecord], m
         max(float(np.var(peaks, ddof=1)) / len(peaks), GRAIN_BYTES**2 / 12) / mean**2
         for peaks, mean in zip(sides, means, strict=True)
     )
-    return _relative(means, value, Error((1 + value) * math.sqrt(relative), n - 1), n, n)
+    return _relative(means, value, Error((1 + value) * math.sqrt(relative), n - 1, level), n, n)
 
 
 def _relative(means: Sequence[float], value: float, error: Error, n: int, num_clusters: int) -> Difference:
@@ -326,7 +329,9 @@ def break_even(
 # --- two methods --------------------------------------------------------------------------------
 
 
-def relative_latency(arm: Sequence[CostRecord], reference: Sequence[CostRecord]) -> Difference:
+def relative_latency(
+    arm: Sequence[CostRecord], reference: Sequence[CostRecord], level: float = LEVEL
+) -> Difference:
     """Mean latency of the arm over that of the reference, minus 1, on the questions that both answer.
 
     To say that one does not know is quick, so a question counts where both give an answer in every round and
@@ -339,13 +344,13 @@ def relative_latency(arm: Sequence[CostRecord], reference: Sequence[CostRecord])
     if layout.num_clusters < 2:
         raise StatsError("the timed questions that both answer are of one family: no interval")
     means = [float(side.values.mean()) for side in (first, second)]
-    ratio, error = means[0] / means[1], log_ratio_error(first, second)
-    scaled = Error(ratio * error.se, error.df)
-    of_logs = error_of(variance_parts((logs - logs.mean()) / len(logs), layout))
+    ratio, error = means[0] / means[1], log_ratio_error(first, second, level)
+    scaled = Error(ratio * error.se, error.df, level)
+    of_logs = error_of(variance_parts((logs - logs.mean()) / len(logs), layout), level)
     return replace(
         _relative(means, ratio - 1, scaled, len(first), layout.num_clusters),
         low=ratio * math.exp(-error.half) - 1,
-        high=ratio * math.exp(error.half) - 1,
+        high=ratio * math.exp(min(50.0, error.half)) - 1,
         p=of_logs.p(float(logs.mean())),
     )
 

@@ -38,7 +38,7 @@ a difference is then covered 0.84 to 0.93 of the time, since most samples show t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,7 +49,8 @@ from eval.records import TurnRecord
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-UPPER = 0.975  # of the 95% interval
+LEVEL = 0.05  # two-sided, of the 95% interval; a look among several takes less (eval.looks)
+UPPER = 1 - LEVEL / 2
 POWER = 0.8
 RHO = 0.2  # correlation of a family's answers that is taken for granted as long as the data cannot tell
 
@@ -121,6 +122,13 @@ def sample(
         items=tuple(item_of(record) for record, _ in kept),
         reason="" if kept else reason,
     )
+
+
+def of_seeds(drawn: Sample, seeds: Collection[int]) -> Sample:
+    """The answers of some seeds."""
+    kept = [i for i, seed in enumerate(drawn.seeds) if seed in seeds]
+    labels = ([getattr(drawn, name)[i] for i in kept] for name in ("clusters", "seeds", "items"))
+    return Sample(drawn.values[kept], *map(tuple, labels), drawn.reason)
 
 
 # --- the estimator ------------------------------------------------------------------------------
@@ -244,32 +252,34 @@ class Error:
 
     se: float
     df: float
+    level: float = LEVEL  # two-sided; the interval is that of 1 - level
 
     @property
     def half(self) -> float:
-        """Half the width of the 95% interval."""
-        return float(stdtrit(self.df, UPPER)) * self.se
+        """Half the width of the interval."""
+        return float(stdtrit(self.df, 1 - self.level / 2)) * self.se
 
     @property
     def mde(self) -> float:
-        """The smallest true figure that a two-sided test at 5% finds with 80% power.
+        """The smallest true figure that a two-sided test at `level` finds with 80% power.
 
-        (t_{0.975} + t_{0.8}) * SE. Bloom 1995, doi:10.1177/0193841X9501900504; Miller 2024, section 5.
+        At 5% (t_{0.975} + t_{0.8}) * SE. Bloom 1995, doi:10.1177/0193841X9501900504; Miller 2024, section 5.
         """
         return self.half + float(stdtrit(self.df, POWER)) * self.se
 
     def p(self, value: float) -> float:
-        """Two-sided p of "the figure is zero"; below 0.05 where the interval leaves zero out."""
+        """Two-sided p of "the figure is zero"; below `level` where the interval leaves zero out."""
         if not self.se:
             return 1.0 if math.isclose(value, 0.0, abs_tol=1e-12) else 0.0
         return min(1.0, 2 * float(stdtr(self.df, -abs(value) / self.se)))
 
 
-def error_of(parts: Sequence[Part]) -> Error:
-    """The one t whose 95% interval is that of the parts: its degrees of freedom need not be whole."""
-    se, quantile = (float(found) for found in se_and_t(parts))
+def error_of(parts: Sequence[Part], level: float = LEVEL) -> Error:
+    """The one t whose interval is that of the parts: its degrees of freedom need not be whole."""
+    upper = 1 - level / 2
+    se, quantile = (float(found) for found in se_and_t(parts, upper))
     present = {part.df for part in parts if part.variance > 0} or {parts[0].df}
-    return Error(se, float(np.clip(stdtridf(UPPER, quantile), min(present), max(present))))
+    return Error(se, float(np.clip(stdtridf(upper, quantile), min(present), max(present))), level)
 
 
 def _deviations(values: Floats) -> Floats:
@@ -380,7 +390,7 @@ def estimate_quantile(drawn: Sample, q: float) -> Estimate:
     return Estimate(value, low, high, len(drawn))
 
 
-def log_ratio_error(top: Sample, bottom: Sample) -> Error:
+def log_ratio_error(top: Sample, bottom: Sample, level: float = LEVEL) -> Error:
     """Error of log(mean of top / mean of bottom), linearised; both means are above 0.
 
     Answers to one item, or of one family, count together whichever side they stand on.
@@ -388,7 +398,7 @@ def log_ratio_error(top: Sample, bottom: Sample) -> Error:
     influences = np.concatenate(
         [sign * (side.values / side.values.mean() - 1) / len(side) for sign, side in ((1, top), (-1, bottom))]
     )
-    return error_of(variance_parts(influences, Layout.of(top, bottom)))
+    return error_of(variance_parts(influences, Layout.of(top, bottom)), level)
 
 
 def estimate_ratio(top: Sample, bottom: Sample, reason: str) -> Estimate:
@@ -435,7 +445,7 @@ class Difference:
     arm: float  # mean of the arm on the common answers
     reference: float
     value: float  # arm - reference; for costs arm / reference - 1
-    low: float  # 95% interval of `value`
+    low: float  # interval of `value`: 95%, or as its maker was told
     high: float
     p: float  # two-sided, of "no difference"
     se: float
@@ -445,10 +455,12 @@ class Difference:
     num_clusters: int  # families, as many as families of unlike sizes are worth (Kish)
 
 
-def _difference(arm: float, reference: float, differences: Sample, fraction: float) -> Difference:
+def _difference(
+    arm: float, reference: float, differences: Sample, fraction: float, level: float = LEVEL
+) -> Difference:
     """The statistics of per-answer differences whose mean is arm - reference."""
     value, layout = float(differences.values.mean()), Layout.of(differences)
-    error = error_of(difference_parts(differences.values, layout, fraction))
+    error = error_of(difference_parts(differences.values, layout, fraction), level)
     return Difference(
         arm=arm,
         reference=reference,
@@ -489,14 +501,14 @@ def paired(arm: Sample, reference: Sample) -> tuple[Sample, Sample]:
     return first, second
 
 
-def paired_difference(arm: Sample, reference: Sample, fraction: float = 0.0) -> Difference:
+def paired_difference(arm: Sample, reference: Sample, fraction: float = 0.0, level: float = LEVEL) -> Difference:
     """Mean of the arm minus mean of the reference on the answers that both have; values lie in [0, 1].
 
-    fraction: as in `variance_parts`. Raises StatsError as `paired` does.
+    fraction: as in `variance_parts`; level: two-sided, of the interval. Raises StatsError as `paired` does.
     """
     a, b = paired(arm, reference)
     return _difference(
-        float(a.values.mean()), float(b.values.mean()), replace(a, values=a.values - b.values), fraction
+        float(a.values.mean()), float(b.values.mean()), replace(a, values=a.values - b.values), fraction, level
     )
 
 
@@ -507,7 +519,7 @@ def difference_from(arm: Sample, reference: float, fraction: float = 0.0) -> Dif
     return _difference(float(arm.values.mean()), reference, replace(arm, values=arm.values - reference), fraction)
 
 
-def families_needed(difference: Difference, bound: float = 0.0, tests: int = 1) -> int | None:
+def families_needed(difference: Difference, bound: float = 0.0, tests: float = 1.0) -> int | None:
     """How many families beyond those measured would show on which side of `bound` an open difference lies.
 
     4 data sets in 5 of that size would, if the true difference is as measured and the error shrinks as

@@ -14,7 +14,7 @@ from eval import ledger, lifecycle_metrics, retention, structure
 from eval.cost import cost_metrics
 from eval.ledger import MemoryPath
 from eval.records import CostRecord, RecordError, TurnRecord
-from eval.stats import Estimate, Sample, estimate, estimate_ratio, missing
+from eval.stats import LEVEL, Estimate, Sample, estimate, estimate_ratio, missing
 from eval.verdict import Verdict, compare_pairs
 from methods.base import FitReport
 from tasks.base import TurnKind
@@ -247,17 +247,19 @@ COMPARED: dict[str, Callable[[Sequence[TurnRecord]], Sample]] = {
 }
 
 
-def comparisons(turns: Sequence[TurnRecord], fraction: float = 0.0) -> dict[str, dict[str, Any]]:
+def comparisons(
+    turns: Sequence[TurnRecord], fraction: float = 0.0, level: float = LEVEL
+) -> dict[str, dict[str, Any]]:
     """Every method against every other on the headline metrics, ready for json.dump.
 
     metric -> "a - b" -> the figures of eval.stats.Difference, the Holm-adjusted p, the outcome, and how many
     more families would tell the two apart. fraction: as in eval.stats.variance_parts; 0 is about rulebooks like
-    this one, the share of the rulebook that was drawn about this one.
+    this one, the share of the rulebook that was drawn about this one. level: as in eval.verdict.compare_pairs.
     """
     groups = by_method(turns)
     found: dict[str, dict[str, Any]] = {}
     for name, metric in COMPARED.items():
-        pairs = compare_pairs({method: metric(records) for method, records in groups.items()}, fraction)
+        pairs = compare_pairs({method: metric(records) for method, records in groups.items()}, fraction, level)
         found[name] = {
             f"{a} - {b}": {
                 **asdict(pair.difference),

@@ -22,6 +22,7 @@ from eval.ability import ability_evidence
 from eval.cost import relative_latency, relative_peaks
 from eval.records import AbilityRecord, CostRecord, TurnRecord
 from eval.stats import (
+    LEVEL,
     Difference,
     Sample,
     StatsError,
@@ -43,7 +44,6 @@ WORDS: dict[Outcome, str] = {
     "refuted": "refuted",
     "not_decided": "not decided by this data",
 }
-ALPHA = 0.05
 NO_STEP1, FRONT_ONLY = "no_step1", "memory_front"  # rows behind a recipe's name that H5 and H6 rest on
 FLOOR = 0.10  # a share of right answers at or below which an arm is taken to have failed altogether
 
@@ -178,52 +178,57 @@ def _figures(difference: Difference) -> str:
     return f"{difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
-def _bound(hypothesis: Hypothesis) -> float:
+def bound_of(hypothesis: Hypothesis) -> float:
     """Where holding and failing meet: -margin, +margin, or 0 for "highest"."""
     if hypothesis.rule == "highest":
         return 0.0
     return -hypothesis.margin if hypothesis.rule == "not_lower" else hypothesis.margin
 
 
-def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float) -> tuple[Outcome, str]:
+def _part(hypothesis: Hypothesis, difference: Difference, p_holm: float, level: float) -> tuple[Outcome, str]:
     """The outcome of one comparison."""
-    floor, bound, figures = hypothesis.floor, _bound(hypothesis), f"difference {_figures(difference)}"
+    floor, bound, figures = hypothesis.floor, bound_of(hypothesis), f"difference {_figures(difference)}"
     if floor is not None and max(difference.arm, difference.reference) <= floor:
         return "not_decided", (
             f"both arms are at the floor ({difference.arm:.3f} and {difference.reference:.3f}, floor {floor})"
         )
     if hypothesis.rule == "highest":
-        above, below = difference.p < ALPHA and difference.value > 0, p_holm < ALPHA and difference.value < 0
+        above, below = difference.p < level and difference.value > 0, p_holm < level and difference.value < 0
         figures += f", p = {difference.p:.3f}, by Holm {p_holm:.3f}"
     else:
         above, below = difference.low > bound, difference.high < bound
     if not (above or below):
-        return "not_decided", f"{figures}: neither side of {bound:+.2f} is shown; {advice(hypothesis, difference)}"
+        return (
+            "not_decided",
+            f"{figures}: neither side of {bound:+.2f} is shown; {advice(hypothesis, difference, level)}",
+        )
     supports = below if hypothesis.rule == "not_higher" else above
     return ("supported" if supports else "refuted"), f"{figures}: all {'above' if above else 'below'} {bound:+.2f}"
 
 
-def advice(hypothesis: Hypothesis, difference: Difference) -> str:
+def advice(hypothesis: Hypothesis, difference: Difference, level: float = LEVEL) -> str:
     """What an open comparison could have shown, and how much more data would decide it 4 times in 5."""
-    more = families_needed(difference, _bound(hypothesis))
+    more = families_needed(difference, bound_of(hypothesis), LEVEL / level)
     seen = f"effects under {difference.mde:.3f} go unseen here"
     if more is None:
         return f"{seen}, and a difference on the bound itself is never decided"
     return f"{seen}; {more} more {hypothesis.unit} would decide a difference of this size"
 
 
-def judge(hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: str = "") -> Verdict:
+def judge(
+    hypothesis: Hypothesis, evidence: Mapping[str, Difference], reason: str = "", level: float = LEVEL
+) -> Verdict:
     """Applies the rules of DESIGN section 6 to the figures of one hypothesis.
 
     evidence: label -> difference; a hypothesis with several parts (two costs, two rivals) is supported
     when every part is and refuted when one part is. Empty: not decided, for `reason` or for want of what
-    the hypothesis `needs`.
+    the hypothesis `needs`. level: two-sided, at which the evidence's intervals were taken.
     """
     if not evidence:
         return Verdict(hypothesis, "not_decided", reason or f"needs {hypothesis.needs}")
     labels = list(evidence)
     adjusted = holm([evidence[label].p for label in labels])
-    parts = [_part(hypothesis, evidence[label], p) for label, p in zip(labels, adjusted, strict=True)]
+    parts = [_part(hypothesis, evidence[label], p, level) for label, p in zip(labels, adjusted, strict=True)]
     outcomes = [outcome for outcome, _ in parts]
     text = "; ".join(f"{label}: {why}" for label, (_, why) in zip(labels, parts, strict=True))
     if "refuted" in outcomes:
@@ -288,7 +293,7 @@ def judge_ablation(
 
 
 def _retention_evidence(
-    hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]]
+    hypothesis: Hypothesis, groups: Mapping[str, Sequence[TurnRecord]], level: float
 ) -> tuple[dict[str, Difference], str]:
     """Differences of the recipe to each reference on test questions, and what is missing."""
 
@@ -304,14 +309,17 @@ def _retention_evidence(
         if absent:
             return evidence, f"needs records of {' and '.join(absent)}"
         try:
-            difference = paired_difference(metric(groups[hypothesis.recipe]), metric(groups[reference]))
+            arms = metric(groups[hypothesis.recipe]), metric(groups[reference])
+            difference = paired_difference(*arms, level=level)
         except StatsError as error:
             return evidence, f"needs {hypothesis.metric} on test questions of both arms ({error})"
         evidence[f"against {reference}"] = difference
     return evidence, ""
 
 
-def _cost_evidence(hypothesis: Hypothesis, costs: Sequence[CostRecord]) -> tuple[dict[str, Difference], str]:
+def _cost_evidence(
+    hypothesis: Hypothesis, costs: Sequence[CostRecord], level: float
+) -> tuple[dict[str, Difference], str]:
     """Relative differences in mean latency and in peak memory, and what is missing."""
     reference = hypothesis.references[0]
     arms = [[r for r in costs if r.method == name] for name in (hypothesis.recipe, reference)]
@@ -320,10 +328,10 @@ def _cost_evidence(hypothesis: Hypothesis, costs: Sequence[CostRecord]) -> tuple
     kinds = {record.memory_kind for arm in arms for record in arm}
     evidence: dict[str, Difference] = {}
     try:
-        evidence["latency"] = relative_latency(*arms)
+        evidence["latency"] = relative_latency(arms[0], arms[1], level)
         if len(kinds) > 1:
             return evidence, "needs peak memory of one kind: " + " and ".join(sorted(kinds)) + " do not compare"
-        evidence["memory"] = relative_peaks(arms[0], arms[1], kinds.pop())
+        evidence["memory"] = relative_peaks(arms[0], arms[1], kinds.pop(), level)
     except StatsError as error:
         what = "peak memory, several times over" if evidence else "timed questions that both arms answer"
         return evidence, f"needs {what} ({error})"
@@ -335,8 +343,10 @@ def judge_all(
     costs: Sequence[CostRecord],
     *,
     abilities: Sequence[AbilityRecord] = (),
+    level: float = LEVEL,
+    keys: Collection[str] = (),
 ) -> dict[str, Verdict]:
-    """A verdict on every hypothesis, by its key.
+    """A verdict on every hypothesis, or on those of `keys`. level: two-sided, of the intervals of H1 to H3.
 
     H1 to H3 are computed from turns and costs, H4 from abilities, both local tasks being parts of it. H5 and H6
     rest on ablations (`judge_ablation`) and stay open here, with the command that decides them.
@@ -345,17 +355,17 @@ def judge_all(
     for record in turns:
         groups.setdefault(record.method, []).append(record)
     verdicts: dict[str, Verdict] = {}
-    for hypothesis in HYPOTHESES:
+    for hypothesis in (h for h in HYPOTHESES if not keys or h.key in keys):
         found: Mapping[str, Difference] = {}
         reason = ""
         if hypothesis.id in ("H1", "H3"):
-            found, reason = _retention_evidence(hypothesis, groups)
+            found, reason = _retention_evidence(hypothesis, groups, level)
         elif hypothesis.id == "H2":
-            found, reason = _cost_evidence(hypothesis, costs)
+            found, reason = _cost_evidence(hypothesis, costs, level)
         elif hypothesis.id == "H4" and abilities:
             asked = [record for record in abilities if record.method == hypothesis.recipe]
             found, reason = ability_evidence(asked)
-        verdicts[hypothesis.key] = judge(hypothesis, found, reason)
+        verdicts[hypothesis.key] = judge(hypothesis, found, reason, LEVEL if hypothesis.id == "H4" else level)
     return verdicts
 
 
@@ -372,19 +382,23 @@ class Pair:
     families_needed: int | None  # beyond those measured, to tell the two apart; 0: they are; None: none would do
 
 
-def compare_pairs(samples: Mapping[str, Sample], fraction: float = 0.0) -> dict[tuple[str, str], Pair]:
+def compare_pairs(
+    samples: Mapping[str, Sample], fraction: float = 0.0, level: float = LEVEL
+) -> dict[tuple[str, str], Pair]:
     """All pairs of methods on one metric, Holm over the pairs.
 
-    samples: method -> its values. "different" from Holm p < 0.05 on; "no_difference_shown" is no proof of
+    samples: method -> its values. "different" from Holm p < level on; "no_difference_shown" is no proof of
     sameness: read it with the minimum detectable effect. fraction: as in eval.stats.variance_parts.
     """
     names = [name for name, drawn in samples.items() if len(drawn)]
     keys = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    differences = [paired_difference(samples[a], samples[b], fraction) for a, b in keys]
+    differences = [paired_difference(samples[a], samples[b], fraction, level) for a, b in keys]
     adjusted = holm([difference.p for difference in differences])
     return {
         key: Pair(difference, p, "different", 0)
-        if p < ALPHA
-        else Pair(difference, p, "no_difference_shown", families_needed(difference, tests=len(keys)))
+        if p < level
+        else Pair(
+            difference, p, "no_difference_shown", families_needed(difference, tests=len(keys) * LEVEL / level)
+        )
         for key, difference, p in zip(keys, differences, adjusted, strict=True)
     }

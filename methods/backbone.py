@@ -286,8 +286,6 @@ def _load(name: str) -> tuple[Any, Any]:
     source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        # the packaged one's weights may lie in half precision (pipelines.bundle)
-        full = {"dtype": torch.float32} if name == PACKAGED_ENCODER else {}
         pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
         if pickles:
             raise MethodError(

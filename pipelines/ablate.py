@@ -60,6 +60,8 @@ def fit_row(
 def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> Path:
     """Fits and asks every row; returns the run folder, for `pipelines.ablation_results`."""
     base = resolve(compose_config("compare", words))
+    if base.until:
+        raise TaskError("until=decided goes with python -m pipelines.compare; rows take seeds=..., e.g. seeds=3")
     configs = {row.name: resolve(compose_config("compare", [*words, *row.overrides])) for row in rows}
     seeds = range(base.seed, base.seed + base.seeds)
     tasks = {seed: base.task.load(seed) for seed in seeds}

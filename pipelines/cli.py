@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -47,6 +48,37 @@ def one_run(words: list[str]) -> list[str]:
     if any(word.startswith("seeds=") for word in kept):
         fail("--multirun and seeds=... both say how many seeds to run; leave one of them out")
     return [*(word for word in kept if word not in swept), f"seed={seeds[0]}", f"seeds={len(seeds)}"]
+
+
+def launches(words: list[str]) -> bool:
+    """Whether Hydra is to start a run a seed, here or on a cluster, in place of one run over all seeds."""
+    return any(word.startswith("hydra/launcher=") for word in words)
+
+
+def launch(name: str, words: list[str], run: Callable[[Any], None]) -> None:
+    """`--multirun seed=0,1,2 hydra/launcher=...`: runs of their own, for `pipelines.report runs=...`.
+
+    Any launcher that Hydra knows: basic (one after the other), joblib (side by side), submitit (a cluster).
+    """
+    import hydra
+    from hydra.errors import HydraException
+
+    from pipelines.config import register
+
+    def one(config: Any) -> None:
+        from pipelines.progress import quiet_libraries
+
+        quiet_libraries()
+        guarded(lambda: run(config))
+
+    one_run([word for word in words if not launches([word])])  # the same words are right or wrong for both
+    register()
+    sys.argv[1:] = [spelled_out(word) for word in words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself, in many lines
+    try:
+        hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(one)()
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(_sentence(error))
 
 
 def compose_config(name: str, overrides: list[str]) -> Any:
@@ -103,6 +135,10 @@ HELP = """usage: python -m pipelines.{name} [key=value ...]
   model=...        {packaged} or {think} (packaged, the second taught to think and read),
                    {tiny} (random, for tests), a folder, or a Hub id
   seed=0 seeds=1 (or --multirun seed=0,1,2) device=auto dtype=auto mlflow=true runs_dir=runs
+  until=decided max_hours=8 contrasts=[recall-sft,H2]   seeds one after another until every contrast is decided
+                   ([]: all pairs of methods, and H2); seeds=... is then the most, 16 by default
+  --multirun seed=0,1,2 hydra/launcher=...   a run a seed: basic here; joblib or submitit_slurm with Hydra's
+                   plugins; then python -m pipelines.report runs=...
 
 Everything else that can be set, with its default (e.g. methods.rag.top_k=5):
 
@@ -146,6 +182,9 @@ def main_of(name: str, run: Callable[[Any], None]) -> None:
     words = sys.argv[1:]
     if asks_for_help(words):
         show_help(name)
+        return
+    if launches(words):
+        launch(name, words, run)
         return
     config = compose_config(name, one_run(words))
     quiet_libraries()

@@ -1,7 +1,7 @@
 """Compare recall, SFT and RAG on a task: `python -m pipelines.compare task=regs`.
 
-The main path reads from top to bottom in `compare`: load the task, fit the methods, run the dialogues, time
-single answers, write the results.
+The main path reads from top to bottom in `compare`: load the task; for each seed fit the methods, run the
+dialogues, time single answers (`measure`); write the results. With until=decided seeds come one by one.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
 from pipelines.run import Run, environment, open_run, write_json
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
+from pipelines.until import is_over, until_decided
 from reports.base import Comparison, LoggedRun, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
@@ -52,24 +53,38 @@ def compare(config: Resolved, display: Display) -> Comparison:
     try:
         write_json(run.folder / "environment.json", environment(backbone))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
-        names = fit_apart_first(config, run, tasks, backbone, display)
-        for seed, task in tasks.items():
-            methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-            ask_dialogues(config, run, methods, task, seed, display)
-            methods = [method for method in methods if method.name in config.run_methods]
-            time_answers(config, run, methods, task, seed, display)
-            learners = [method for method in methods if method.name not in ARMS]
-            if config.evaluation.ability:
-                measure_ability(config, run, learners, task, seed, backbone, display)
-            if config.evaluation.lifecycle:
-                change_memories(config, run, learners, task, seed, backbone, display)
+        for together in until_decided(config, run, display) if config.until else [list(seeds)]:
+            names = fit_apart_first(config, run, {seed: tasks[seed] for seed in together}, backbone, display)
+            for seed in together:
+                measure(config, run, names[seed], tasks[seed], seed, backbone, display)
         run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
         run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
-    run.close("finished")
+    run.close("finished" if is_over(comparison.summary) else "paused")
     return comparison
+
+
+def measure(
+    config: Resolved,
+    run: Run,
+    names: Sequence[str],
+    task: TaskData,
+    seed: int,
+    backbone: Backbone,
+    display: Display,
+) -> None:
+    """All passes of one seed: its methods fitted on its slice, asked, timed, and what the evaluation adds."""
+    methods = fit_methods(config, run, names, task, seed, backbone, display)
+    ask_dialogues(config, run, methods, task, seed, display)
+    methods = [method for method in methods if method.name in config.run_methods]
+    time_answers(config, run, methods, task, seed, display)
+    learners = [method for method in methods if method.name not in ARMS]
+    if config.evaluation.ability:
+        measure_ability(config, run, learners, task, seed, backbone, display)
+    if config.evaluation.lifecycle:
+        change_memories(config, run, learners, task, seed, backbone, display)
 
 
 def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:

@@ -15,7 +15,10 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from eval.decided import contrasts_asked
 from eval.lifecycle_plan import LifecycleOptions
+from eval.looks import FIRST_LOOK
+from eval.stats import StatsError
 from methods.arms import ARMS, LENDERS
 from methods.backbone import PACKAGED_LM
 from methods.decode import Sampling
@@ -72,7 +75,12 @@ class CompareConfig:
     device: str = "auto"
     dtype: str = "auto"  # of training; auto: bf16 where a probe finds it faster
     seed: int = 0
-    seeds: int = 1  # how many seeds to run, from `seed` on
+    seeds: int = 1  # how many seeds to run, from `seed` on; until=decided: at most
+    until: str = ""  # decided: seeds one after another until every contrast is decided
+    max_hours: float = 0.0  # until=decided: of wall time, all attempts together; 0: no limit
+    contrasts: list[str] = field(
+        default_factory=list
+    )  # until=decided: e.g. [recall-sft,H2]; []: all pairs, and H2
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
     fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
     fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
@@ -151,6 +159,7 @@ class Resolved:
             raise AttributeError(name) from None
 
 
+UNTIL = ("", "decided")
 LOG_LEVELS = ("debug", "info", "warning")
 AT_LEAST_ONE = (
     "seeds",
@@ -174,6 +183,33 @@ def _check_at_least_one(config: DictConfig) -> None:
             raise TaskError(f"{key}={value} must be at least 1")
 
 
+def _check_until(values: Mapping[str, Any]) -> None:
+    """What until=decided needs, and what means nothing without it."""
+    if values["until"] not in UNTIL:
+        raise TaskError(f"until={values['until']}: no such end; choose from: decided")
+    if not values["until"]:
+        for name in ("max_hours", "contrasts"):
+            if values[name]:
+                raise TaskError(
+                    f"{name}={values[name]} means nothing without until=decided; add it or leave both out"
+                )
+        return
+    if values["max_hours"] < 0:
+        raise TaskError(f"max_hours={values['max_hours']} must be above 0, or 0 for no limit")
+    if values["seeds"] < FIRST_LOOK:
+        raise TaskError(
+            f"seeds={values['seeds']} does not suffice for one look: with until=decided it is the most slices "
+            f"that are measured, and the first look takes {FIRST_LOOK}; leave it out (16) or raise it"
+        )
+    try:
+        if not contrasts_asked(values["contrasts"], values["run_methods"]):
+            raise TaskError(
+                f"until=decided: run_methods={values['run_methods']} leaves nothing to decide; name two or more"
+            )
+    except StatsError as error:
+        raise TaskError(str(error)) from error
+
+
 def resolve(config: DictConfig) -> Resolved:
     """Checks names and types before anything is loaded or written."""
     raw = OmegaConf.to_container(config, resolve=True)
@@ -192,6 +228,7 @@ def resolve(config: DictConfig) -> Resolved:
     if values["log_level"] not in LOG_LEVELS:
         raise TaskError(f"log_level={values['log_level']}: no such level; choose from: {', '.join(LOG_LEVELS)}")
     _check_at_least_one(config)
+    _check_until(values)
     return Resolved(
         raw=values,
         task=TaskChoice(**values["task"]),

@@ -10,20 +10,31 @@ import os
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from glob import glob
 from pathlib import Path
 
+from eval.lm_eval_log import is_log
 from eval.records import RecordError
 from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
+from pipelines.against import compare_folders
 from pipelines.cli import main_with
 from pipelines.keep import keep
 from pipelines.packages import is_here
+from pipelines.pooled import pool
 from pipelines.results import read_json, read_saved, write_results
 from pipelines.run import writer_of
 from reports.base import Comparison, LoggedRun, ReportError
+from reports.two_runs import text_of as text_of_two
 
 HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false] [keep=FOLDER]
+       python -m pipelines.report run=A against=B
+       python -m pipelines.report runs=A,B,C
 
   run=...        a run's folder, its id (the folder's name, or task/name), or latest
+  against=...    a second run, compared with the first question by question; both may be lm-eval's sample logs
+                 (samples_*.jsonl of lm_eval --log_samples, or the folder that holds them)
+  runs=...       several runs of one comparison, each with seeds of its own, as one report; or a pattern such
+                 as regs/2026*
   runs_dir=...   where runs lie
   mlflow=true    logs the run to MLflow again
   keep=...       copies what the figures rest on, without weights, into a new folder: small enough to hand on
@@ -38,6 +49,8 @@ class Options:
     """The words of the command."""
 
     run: str = "latest"
+    against: str = ""
+    runs: str = ""
     runs_dir: str = "runs"
     mlflow: bool = False
     keep: str = ""
@@ -78,7 +91,7 @@ def check_finished(folder: Path) -> None:
     path = folder / "run.json"
     state = read_json(path)
     status, writer = state.get("status"), writer_of(state)
-    if status == "finished":
+    if status in ("finished", "paused"):  # paused: out of hours before all was decided
         return
     if writer is not None:
         raise RecordError(f"{path}: the run still goes on in process {writer}; report it once that has ended")
@@ -102,6 +115,12 @@ def report_and_show(options: Options) -> None:
         raise ReportError(
             "mlflow=true: MLflow is not installed here; leave the word out, or install the package mlflow"
         )
+    if options.against:
+        show_against(options)
+        return
+    if options.runs:
+        show_pooled(options)
+        return
     folder = find_run(options.run, Path(options.runs_dir))
     check_finished(folder)
     if is_ablation(folder):
@@ -110,6 +129,51 @@ def report_and_show(options: Options) -> None:
         show_comparison(write_results(read_saved(folder)), options.mlflow)
     if options.keep:
         keep(folder, Path(options.keep))
+
+
+def show_against(options: Options) -> None:
+    """What two runs, or two logs of lm-eval, say about each other."""
+    if options.runs or options.keep or options.mlflow:
+        raise ReportError(
+            "against=... prints a comparison of two runs; leave out runs=..., keep=... and mlflow=true"
+        )
+    runs_dir = Path(options.runs_dir)
+    sides = [
+        Path(name) if is_log(Path(name)) else _finished(name, runs_dir) for name in (options.run, options.against)
+    ]
+    found = compare_folders(*sides)
+    sys.stdout.write(text_of_two(found.names, found.rows, found.differs, found.seeds))
+
+
+def show_pooled(options: Options) -> None:
+    """One report over several runs."""
+    if options.run != Options.run or options.keep:
+        raise ReportError("runs=... makes one report over several runs; leave out run=... and keep=...")
+    runs_dir = Path(options.runs_dir)
+    folders = [folder for name in options.runs.split(",") if name for folder in _named(name, runs_dir)]
+    if not folders:
+        raise ReportError(f"runs={options.runs} names no run; give their ids, with commas in between")
+    show_comparison(write_results(pool(list(dict.fromkeys(folders)), runs_dir)), options.mlflow)
+
+
+def _named(name: str, runs_dir: Path) -> list[Path]:
+    """The finished run of this name, or those of a pattern; below a pattern other folders are passed over."""
+    if not any(char in name for char in "*?["):
+        return [_finished(name, runs_dir)]
+    found = [folder for base in (Path(), runs_dir) for folder in sorted(base.glob(name))] if name[0] != "/" else []
+    found = found or [Path(path) for path in sorted(glob(name))]
+    folders = [folder for folder in found if (folder / "run.json").exists() and not folder.is_symlink()]
+    if not folders:
+        raise ReportError(f"runs={name}: no run folder has such a name; give their ids, with commas in between")
+    for folder in folders:
+        check_finished(folder)
+    return folders
+
+
+def _finished(name: str, runs_dir: Path) -> Path:
+    folder = find_run(name, runs_dir)
+    check_finished(folder)
+    return folder
 
 
 def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eval.ability import ability_metrics
+from eval.decided import contrasts_asked, decided
 from eval.fields import FieldError, decode
 from eval.lifecycle_metrics import lifecycle_metrics
 from eval.records import (
@@ -22,7 +23,7 @@ from eval.records import (
     read_all_records,
     records_file,
 )
-from eval.stats import Estimate
+from eval.stats import LEVEL, Estimate
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
@@ -77,11 +78,16 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
         raise RecordError(f"{records}: holds no generated turn, so there is nothing to report")
     kinds = {"seed": int, "seeds": int, "run_methods": list, "preset": str, "evaluation": dict, "task": dict}
     _check(folder / "config.json", config, {**kinds, "data_version": str})
-    state = {"left_out": {}, **state}  # runs from before it was kept
-    _check(folder / "run.json", state, {"wall_s": (int, float), "left_out": dict})
-    if not 1 <= config["seeds"] <= len(turns):
+    state = {"left_out": {}, "stages_finished": [], **state}  # runs from before it was kept
+    _check(folder / "run.json", state, {"wall_s": (int, float), "left_out": dict, "stages_finished": list})
+    seeds = measured_seeds(config, state["stages_finished"])
+    if config.get("until"):  # a slice that is not whole counts for nothing
+        found = [record for record in found if record.seed in seeds]
+        turns, costs = _of(TurnRecord, found), _of(CostRecord, found)
+        if not turns:
+            raise RecordError(f"{records}: holds no whole slice yet; start the same comparison again, it goes on")
+    elif not 1 <= config["seeds"] <= len(turns):
         raise RecordError(f"{folder / 'config.json'}: seeds is more than its turns; it was edited")
-    seeds = range(config["seed"], config["seed"] + config["seeds"])
     left_out = state["left_out"]
     asked = [name for name in (config["run_methods"] if fit_of is None else fit_of) if name not in left_out]
     fitted = {(record.method, record.seed) for record in turns} | {
@@ -114,6 +120,17 @@ def _check(file: Path, body: Mapping[str, Any], kinds: Mapping[str, type | tuple
             raise RecordError(
                 f"{file}: {key} is {str(body[key])[:60]!r}, which no run writes; the file was edited"
             )
+
+
+def slice_stage(seed: int) -> str:
+    """The stage that ends a slice of until=decided."""
+    return f"slice {seed}"
+
+
+def measured_seeds(config: Mapping[str, Any], stages: Collection[str]) -> list[int]:
+    """The run's seeds; with until=decided those whose slice is whole."""
+    planned = range(config["seed"], config["seed"] + config["seeds"])
+    return [seed for seed in planned if not config.get("until") or slice_stage(seed) in stages]
 
 
 def _of(kind: type[T], records: Iterable[Record]) -> list[T]:
@@ -161,7 +178,9 @@ def read_fit(folder: Path, seed: int, method: str) -> FitReport:
 
 def write_results(saved: SavedRun) -> Comparison:
     """Computes everything from the records, writes summary.json and the reports, returns what was written."""
-    verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities)
+    plan = _plan(saved)
+    level = plan["level"] if plan else LEVEL
+    verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities, level=level)
     summary = summarise(
         saved.turns,
         saved.costs,
@@ -174,6 +193,8 @@ def write_results(saved: SavedRun) -> Comparison:
     )
     summary["left_out"] = dict(saved.left_out)
     summary["machine_made"] = saved.task.machine_made
+    if plan:
+        summary["decided"] = plan
     write_json(saved.folder / "summary.json", summary)
     # The evaluation's arms bound the table; among the pairs they would only raise Holm's bar.
     rivals = [record for record in saved.turns if record.method in saved.config["run_methods"]]
@@ -185,14 +206,22 @@ def write_results(saved: SavedRun) -> Comparison:
         turns=saved.turns,
         costs=saved.costs,
         fits=saved.fits,
-        pairs=comparisons(rivals),
-        pairs_here=comparisons(rivals, saved.task.fraction) if saved.task.fraction else {},
+        pairs=comparisons(rivals, level=level),
+        pairs_here=comparisons(rivals, saved.task.fraction, level) if saved.task.fraction else {},
         by_turn={name: accuracy_by_turn(found) for name, found in by_method(saved.turns).items()},
         data=saved.task,
     )
     write_report(comparison)
     write_html(comparison)
     return comparison
+
+
+def _plan(saved: SavedRun) -> dict[str, Any] | None:
+    """What the slices of until=decided have decided; None where all was planned to be measured."""
+    if not saved.config.get("until"):
+        return None
+    contrasts = contrasts_asked(saved.config["contrasts"], saved.config["run_methods"])
+    return decided(saved.turns, saved.costs, contrasts, saved.config["seeds"], saved.wall_s)
 
 
 def _extra(saved: SavedRun) -> dict[str, dict[str, Estimate]]:

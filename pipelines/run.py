@@ -53,8 +53,8 @@ PACKAGES = [
 ]
 COMMIT_FILE = "COMMIT"  # in place of a checkout (pipelines.bundle)
 GATE_FILE = "gate.json"  # what the literal recipe did on what it trained on, where it passed (pipelines.gate)
-# Settings that change where results go, not what they are.
-NOT_HASHED = ("runs_dir", "mlflow", "log_level")
+# Settings that change where results go or when a run pauses, not what they are.
+NOT_HASHED = ("runs_dir", "mlflow", "log_level", "max_hours")
 CLOCK_S = 5.0  # a start time may move by so much where the machine's clock is put right
 
 
@@ -250,7 +250,7 @@ def open_run(config: Mapping[str, Any]) -> Run:
             raise RecordError(
                 f"{folder} is being written by process {writer} of the same configuration; wait for it or stop it"
             )
-        if state.get("status") in ("running", "interrupted", "failed"):
+        if state.get("status") in ("running", "interrupted", "failed", "paused"):
             records = folder / "records.jsonl"
             _drop_cut_line(records)
             run = Run(folder, config, earlier_s=float(state.get("wall_s", 0.0)))
@@ -274,5 +274,7 @@ def open_run(config: Mapping[str, Any]) -> Run:
 def _point_latest(runs_dir: Path, folder: Path) -> None:
     """`runs/latest` points at the newest run."""
     link = runs_dir / "latest"
-    link.unlink(missing_ok=True)
-    link.symlink_to(os.path.relpath(folder, runs_dir), target_is_directory=True)
+    part = runs_dir / f".latest-{os.getpid()}"  # another process may do the same at this moment
+    part.unlink(missing_ok=True)
+    part.symlink_to(os.path.relpath(folder, runs_dir), target_is_directory=True)
+    part.replace(link)

@@ -11,11 +11,13 @@ from itertools import combinations
 from typing import Any
 
 from eval.cost import relative_latency
-from eval.stats import StatsError
+from eval.stats import LEVEL, StatsError
 from reports.base import Comparison
+from reports.decided import sentences
 
 METRIC = "retention/accuracy"  # right answers over every scored turn
 MORE_CLAUSES = "asking about more of its clauses would tell (task.num_clauses=0: all)"
+MORE_SLICES = "more slices would tell"
 MORE_SEEDS = "more seeds would tell (seeds=3)"
 MANY = 500  # families; more is no advice
 HERE, LIKE_IT, COST = "For this rulebook", "For rulebooks like it", "Time an answer"
@@ -25,10 +27,15 @@ Pairs = Mapping[str, Mapping[str, Any]]  # "a - b" -> figures of eval.summary.co
 
 def head(comparison: Comparison) -> dict[str, list[str]]:
     """Heading -> its sentences; headings without any are left out."""
+    plan = comparison.summary.get("decided")
+    if plan and plan["slices"] < plan["first_look"]:
+        return {LIKE_IT: sentences(plan)}
     whole = comparison.data is not None and comparison.data.fraction >= 1
     found = {
-        HERE: kept(comparison.pairs_here.get(METRIC, {}), MORE_SEEDS if whole else MORE_CLAUSES),
-        LIKE_IT: kept(comparison.pairs.get(METRIC, {})),
+        HERE: kept(
+            comparison.pairs_here.get(METRIC, {}), MORE_SLICES if plan else MORE_SEEDS if whole else MORE_CLAUSES
+        ),
+        LIKE_IT: sentences(plan) if plan else kept(comparison.pairs.get(METRIC, {})),
         COST: cost(comparison),
     }
     return {heading: sentences for heading, sentences in found.items() if sentences}
@@ -64,10 +71,11 @@ def cost(comparison: Comparison) -> list[str]:
     """Which of two methods is quicker, on the timed questions that both answer."""
     decided: list[str] = []
     undecided: list[str] = []
+    level = comparison.summary.get("decided", {}).get("level", LEVEL)
     timed = {name: [c for c in comparison.costs if c.method == name] for name in comparison.rivals}
     for a, b in combinations([name for name, records in timed.items() if records], 2):
         try:
-            found = relative_latency(timed[a], timed[b])
+            found = relative_latency(timed[a], timed[b], level)
         except StatsError:
             continue
         quick, slow = (a, b) if found.value < 0 else (b, a)

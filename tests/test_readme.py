@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import bundle, chat, export, report, warm_up
-from pipelines.cli import compose_config, options_of
+from pipelines.cli import compose_config, launches, one_run, options_of
 from pipelines.config import resolve
 from tasks import ask
 from tasks.local import read
@@ -42,7 +42,7 @@ def test_a_command_is_understood(command: str) -> None:
         return
     if module in ("pipelines.compare", "pipelines.ablate"):
         words = [word for word in words if not (module.endswith("ablate") and word.startswith("rows="))]
-        resolve(compose_config("compare", words))
+        resolve(compose_config("compare", one_run([word for word in words if not launches([word])])))
     elif module == "pipelines.report":
         options_of(report.Options, words)
     elif module == "pipelines.chat":

@@ -190,7 +190,7 @@ class RecallMethod:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
         Keys come from the memories' own questions. A value starts at the nearest memory's, where one is near
-        (a new version of a clause, a sibling), else at its own key. Keys and values of all others stay as they are.
+        (a new version of a clause, a sibling), else at its own key. Keys and values of all others stay.
         The report says which memories are decoded word for word; one that is not is kept, with a warning. Where
         a memory has no vectors, the key is all there is to write.
         """

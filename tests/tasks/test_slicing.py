@@ -46,9 +46,27 @@ def test_clauses_without_siblings_come_last() -> None:
         assert sum(not m.family for m in slice_task(mixed, pairs + 1, seed).memories) == 1
 
 
-def test_seeds_draw_different_slices() -> None:
-    drawn = {tuple(m.id for m in slice_task(REGS, 18, seed).memories) for seed in range(10)}
-    assert len(drawn) > 5
+def test_seeds_share_no_family_until_all_were_drawn() -> None:
+    """44 families of three give seven slices of six families; then they are shuffled again."""
+    families = [{m.family for m in slice_task(REGS, 18, seed).memories} for seed in range(14)]
+    first, second = families[:7], families[7:]
+    for round_ in (first, second):
+        assert len(set().union(*round_)) == sum(map(len, round_)) == 42
+    assert not any(slice_ in first for slice_ in second)
+
+
+def test_families_of_unlike_sizes_take_turns_too() -> None:
+    """Every slice is large enough, and few families come twice before all have come once."""
+    sizes = dict.fromkeys(m.family for m in REGS.memories)
+    large = set(list(sizes)[::3])  # every third family gets a fourth clause, from the others'
+    moved = [m for m in REGS.memories if m.family in large and m.id.endswith("c")]
+    uneven = replace(
+        REGS, memories=tuple(replace(m, family=f"{m.family} 2") if m in moved else m for m in REGS.memories)
+    )
+    slices = [slice_task(uneven, 18, seed).memories for seed in range(7)]
+    assert all(18 <= len(memories) < 21 for memories in slices)
+    drawn = Counter(m.id for memories in slices for m in memories)
+    assert len(drawn) >= 100 and max(drawn.values()) <= 2
 
 
 @pytest.mark.parametrize("everything", [None, 0, len(REGS.memories)])
