@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
 from methods.chat import IGNORE, Sample
+from methods.graphs import next_size
 
 COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
@@ -35,8 +36,50 @@ class Batch:
     injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
     num_tokens: int  # of the samples
-    lm_weight: float  # what the token losses' weighted sum is divided by
-    num_asked: float  # what the retrieval losses' sum is divided by
+    lm_weight: float | Tensor  # what the token losses' weighted sum is divided by
+    num_asked: float | Tensor  # what the retrieval losses' sum is divided by
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> Batch:
+        """On a card, from memory that the copy need not wait for."""
+        if device.type == "cpu":
+            return self
+        moved = {name: t.pin_memory().to(device, non_blocking=True) for name, t in self.tensors().items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that a batch is filled up to, so that few of them differ: a step of each is recorded (methods.graphs).
+
+    Where memories have a part (num_pads > 0), there are as many queries and injections as samples; those that fill
+    up ask for nothing, and feed the last num_pads tokens of the row, which nothing reads.
+    """
+
+    tokens: int  # N
+    samples: int  # B
+    width: int  # T
+    labels: int  # L
+    num_pads: int
+
+
+def shape_of(samples: Sequence[Sample], batch_tokens: int, num_pads: int) -> Shape:
+    """The shape that a batch of about `batch_tokens` is computed in."""
+    longest = max(map(len, samples))
+    width = next_size(longest, 2 * COARSE)
+    narrowest = max(COARSE, round_up(width * 2 // 3 + 1) if width > 2 * COARSE else width)
+    tokens = sum(map(len, samples)) - (len(samples) - 1) * common_tokens(samples) + num_pads
+    labels = sum(len(_learnt(sample)) for sample in samples)
+    return Shape(
+        tokens=next_size(tokens, max(COARSE, batch_tokens // 4)),
+        samples=max(batch_tokens // narrowest, next_size(len(samples), 1)),
+        width=width,
+        labels=next_size(labels, max(COARSE, batch_tokens // 4)) if labels else 0,
+        num_pads=num_pads,
+    )
 
 
 def round_up(size: int, multiple: int = COARSE) -> int:
@@ -55,9 +98,16 @@ def common_tokens(samples: Sequence[Sample]) -> int:
     return min(sum(1 for _ in takewhile(bool, alike)), *ends)
 
 
-def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
-    """multiple: of tokens, that sizes are filled up to; it changes no loss."""
+def collate(
+    samples: Sequence[Sample],
+    pad_token_id: int,
+    device: torch.device,
+    multiple: int = COARSE,
+    shape: Shape | None = None,
+) -> Batch:
+    """multiple: of tokens, that sizes are filled up to; shape: that they are filled up to instead. No loss changes."""
     common, width = common_tokens(samples), round_up(max(map(len, samples)), multiple)
+    width = shape.width if shape else width
     row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
     places: list[list[int]] = []
     for b, sample in enumerate(samples):
@@ -70,15 +120,21 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
     asked = [(place[s.recall_position], s.memory_index) for s, place in placed if _asks(s)]
     fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
-    def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], multiple: int = 1) -> Sequence[Tensor]:
-        spare = round_up(len(found), multiple) - len(found)
-        rows = torch.tensor([*found, *[fill] * spare], dtype=torch.long, device=device)
+    def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], size: int) -> Sequence[Tensor]:
+        rows = torch.tensor([*found, *[fill] * (size - len(found))], dtype=torch.long, device=device)
         return rows.reshape(-1, len(fill)).unbind(dim=1)
 
-    input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), multiple)
-    predicting_L, labels_L = columns(learnt, (0, 0), multiple)
-    asking_Q, memory_index_Q = columns(asked, (0, 0))
-    injected_I, fed_index_I = columns(fed, (0, 0))
+    num_tokens, num_labels = round_up(len(row), multiple), round_up(len(learnt), multiple)
+    num_asked, num_fed, last = len(asked), len(fed), 0
+    if shape:
+        num_tokens, num_labels, last = shape.tokens, shape.labels, shape.tokens - shape.num_pads
+        num_asked = num_fed = shape.samples if shape.num_pads else 0
+        spare = shape.samples - len(samples)
+        places += [[0]] * spare
+    input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), num_tokens)
+    predicting_L, labels_L = columns(learnt, (0, 0), num_labels)
+    asking_Q, memory_index_Q = columns(asked, (0, IGNORE), num_asked)
+    injected_I, fed_index_I = columns(fed, (last, 0), num_fed)
     weights_L = torch.zeros(len(labels_L))
     weights_L[: len(weights)] = torch.tensor(weights)
     return Batch(

@@ -108,13 +108,13 @@ class Clock:
 
     def __init__(self, device: torch.device, enabled: bool) -> None:
         self.enabled = enabled
-        self._sync = device.type == "cuda"
+        self._device = device
         self.start_s = self.now()
         self.stage_s: dict[str, float] = {}
 
     def now(self) -> float:
-        if self.enabled and self._sync:
-            torch.cuda.synchronize()
+        if self.enabled and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     def passed(self) -> float:

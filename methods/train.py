@@ -25,7 +25,7 @@ from methods import control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, share_of
-from methods.chat import Sample
+from methods.chat import IGNORE, Sample
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.lora import fused
 from methods.packing import hidden_states, packing
@@ -100,13 +100,13 @@ class MemoryTerm(nn.Module):
         return F.normalize(self.values_MPD[index_N], dim=-1) * self.gain
 
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
-        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
+        """Cross-entropies of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748), summed; of IGNORE none."""
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
             logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
         if self.twins_MM is not None:
-            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
-        return F.cross_entropy(logits_NM, index_N)
+            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N.clamp(min=0)], float("-inf"))
+        return F.cross_entropy(logits_NM, index_N, ignore_index=IGNORE, reduction="sum")
 
 
 class MemoryLM(nn.Module):
@@ -133,11 +133,9 @@ class MemoryLM(nn.Module):
             logits_LV = self.logits(control_rows.head(base.get_output_embeddings(), hidden_ND[batch.predicting_L]))
             losses_L = F.cross_entropy(logits_LV, batch.labels_L, reduction="none")
             losses["lm"] = (losses_L * batch.weights_L).sum() / batch.lm_weight
-        num_here = len(batch.memory_index_Q)
-        if num_here and self.memory is not None:
+        if len(batch.memory_index_Q) and self.memory is not None:
             query_QD = hidden_ND[batch.asking_Q].float()
-            mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q)
-            losses["retrieval"] = mean * (num_here / batch.num_asked)
+            losses["retrieval"] = self.memory.retrieval_loss(query_QD, batch.memory_index_Q) / batch.num_asked
         return losses or {"lm": hidden_ND.sum() * 0.0}  # other processes wait for this one's gradient
 
     def _injected(self, embeds_ND: Tensor, batch: Batch) -> Tensor:

@@ -187,11 +187,11 @@ class RecallMethod:
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Keys come from the untouched base model, as at the fit; it is loaded for the moment. Then they are fitted
-        to their own questions. A value starts at the nearest memory's, where one is near (a new version of a
-        clause, a sibling), else at its own text's. Keys and values of all other memories stay as they are. The
-        report says which memories are decoded word for word; one that is not is kept, with a warning. Where a
-        memory has no vectors, the key is all there is to write.
+        Keys come from the untouched base model, as at the fit. Then they are fitted to their own questions. A value
+        starts at the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own
+        text's. Keys and values of all other memories stay as they are. The report says which memories are decoded
+        word for word; one that is not is kept, with a warning. Where a memory has no vectors, the key is all there
+        is to write.
         """
         return self._write(memories, self.write_config)
 
@@ -199,9 +199,7 @@ class RecallMethod:
         started = time.perf_counter()
         bank = self.fitted_bank()
         self._check(memories)
-        untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
-        keys_ND = bank.normalise(self._extract(untouched, memories))
-        del untouched
+        keys_ND = bank.normalise(self._extract(self._untouched(), memories))
         asked = [self._questions(m) for m in memories]
         fed = self._start_values(keys_ND)
         written: dict[str, WrittenValue] = {}
@@ -223,6 +221,11 @@ class RecallMethod:
             inexact=tuple(memory_id for memory_id, w in written.items() if not w.exact),
             steps={memory_id: w.steps for memory_id, w in written.items()},
         )
+
+    def _untouched(self) -> Backbone:
+        """The base model as it comes: at hand where this one is a copy, else loaded for the moment."""
+        backbone = self.backbone
+        return backbone.origin or load_backbone(backbone.name, str(backbone.device), backbone.dtype_name)
 
     def _start_values(self, keys_ND: torch.Tensor) -> list[torch.Tensor]:
         """(P, D) that new memories are fed as where nothing is optimised: as many as fitted ones, untrained."""
