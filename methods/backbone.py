@@ -278,7 +278,9 @@ def resolve_device(device: str) -> torch.device:
     count = torch.cuda.device_count()
     number = torch.cuda.current_device() if found.index is None else found.index
     if number >= count:
-        raise MethodError(f"device={device}: torch sees {count} CUDA devices here, from cuda:0 on; name one of them")
+        raise MethodError(
+            f"device={device}: torch sees {count} CUDA devices here, from cuda:0 on; name one of them"
+        )
     return torch.device("cuda", number)
 
 
@@ -316,7 +318,9 @@ def _load(name: str, device: torch.device = CPU) -> tuple[Any, Any]:
         raise MethodError("the folder holds no weights (*.safetensors)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        placed = {"dtype": torch.float32} if device.type == "cpu" else {"dtype": "auto", "device_map": {"": device}}
+        placed = (
+            {"dtype": torch.float32} if device.type == "cpu" else {"dtype": "auto", "device_map": {"": device}}
+        )
         whole: Any = AutoModelForCausalLM.from_pretrained(
             source, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **placed
         )
@@ -385,7 +389,9 @@ def room_on(device: torch.device) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise MethodError(f"{too_little(device)}; free it, name another with device=..., or take a smaller model") from error
+        raise MethodError(
+            f"{too_little(device)}; free it, name another with device=..., or take a smaller model"
+        ) from error
 
 
 def too_little(device: torch.device) -> str:

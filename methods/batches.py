@@ -50,36 +50,38 @@ class Batch:
         moved = {name: t.pin_memory().to(device, non_blocking=True) for name, t in self.tensors().items()}
         return replace(self, **moved)
 
+    def take(self, other: Batch) -> None:
+        """Another batch of the same sizes, from the host, into these tensors."""
+        given = other.tensors()
+        for name, tensor in self.tensors().items():
+            value = given[name]
+            tensor.copy_(value if tensor.device.type == "cpu" else value.pin_memory(), non_blocking=True)
+
 
 @dataclass(frozen=True)
-class Shape:
+class BatchShape:
     """Sizes that a batch is filled up to, so that few of them differ: a step of each is recorded (methods.graphs).
 
-    Where memories have a part (num_pads > 0), there are as many queries and injections as samples; those that fill
-    up ask for nothing, and feed the last num_pads tokens of the row, which nothing reads.
+    Queries and injections that fill up ask for nothing and feed the row's last `num_pads` tokens, which nothing
+    reads; samples that fill up are none.
     """
 
     tokens: int  # N
     samples: int  # B
     width: int  # T
     labels: int  # L
-    num_pads: int
+    queries: int  # Q
+    injections: int  # I
+    num_pads: int  # vectors of a memory
 
 
-def shape_of(samples: Sequence[Sample], batch_tokens: int, num_pads: int) -> Shape:
-    """The shape that a batch of about `batch_tokens` is computed in."""
-    longest = max(map(len, samples))
-    width = next_size(longest, 2 * COARSE)
-    narrowest = max(COARSE, round_up(width * 2 // 3 + 1) if width > 2 * COARSE else width)
-    tokens = sum(map(len, samples)) - (len(samples) - 1) * common_tokens(samples) + num_pads
-    labels = sum(len(_learnt(sample)) for sample in samples)
-    return Shape(
-        tokens=next_size(tokens, max(COARSE, batch_tokens // 4)),
-        samples=max(batch_tokens // narrowest, next_size(len(samples), 1)),
-        width=width,
-        labels=next_size(labels, max(COARSE, batch_tokens // 4)) if labels else 0,
-        num_pads=num_pads,
-    )
+@dataclass(frozen=True)
+class Counts:
+    """What a batch is counted and its losses are divided by."""
+
+    num_tokens: int
+    lm_weight: float
+    num_asked: float
 
 
 def round_up(size: int, multiple: int = COARSE) -> int:
@@ -98,14 +100,33 @@ def common_tokens(samples: Sequence[Sample]) -> int:
     return min(sum(1 for _ in takewhile(bool, alike)), *ends)
 
 
+def batch_shape(samples: Sequence[Sample], batch_tokens: int, has_memory: bool, num_pads: int) -> BatchShape:
+    """The shape that a batch of about `batch_tokens` is computed in: powers of two and halves between them."""
+    width = next_size(max(map(len, samples)), 2 * COARSE)
+    narrowest = round_up(width * 2 // 3 + 1) if width > 2 * COARSE else COARSE
+    rows = next_size(max(len(samples), batch_tokens // narrowest), 1)
+    quarter = max(COARSE, batch_tokens // 4)
+    tokens = sum(map(len, samples)) - (len(samples) - 1) * common_tokens(samples) + num_pads
+    labels = sum(len(_learnt(sample)) for sample in samples)
+    return BatchShape(
+        tokens=next_size(tokens, quarter),
+        samples=rows,
+        width=width,
+        labels=next_size(labels, quarter) if labels else 0,
+        queries=rows if has_memory else 0,
+        injections=rows if num_pads else 0,
+        num_pads=num_pads,
+    )
+
+
 def collate(
     samples: Sequence[Sample],
     pad_token_id: int,
     device: torch.device,
     multiple: int = COARSE,
-    shape: Shape | None = None,
+    shape: BatchShape | None = None,
 ) -> Batch:
-    """multiple: of tokens, that sizes are filled up to; shape: that they are filled up to instead. No loss changes."""
+    """multiple: of tokens, that sizes are filled up to; shape: to which they are instead. It changes no loss."""
     common, width = common_tokens(samples), round_up(max(map(len, samples)), multiple)
     width = shape.width if shape else width
     row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
@@ -117,7 +138,7 @@ def collate(
     placed = list(zip(samples, places, strict=True))
     learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]
     weights = [weight for s in samples for weight in _weights(s)]
-    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if _asks(s)]
+    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if asks(s)]
     fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
     def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], size: int) -> Sequence[Tensor]:
@@ -128,9 +149,8 @@ def collate(
     num_asked, num_fed, last = len(asked), len(fed), 0
     if shape:
         num_tokens, num_labels, last = shape.tokens, shape.labels, shape.tokens - shape.num_pads
-        num_asked = num_fed = shape.samples if shape.num_pads else 0
-        spare = shape.samples - len(samples)
-        places += [[0]] * spare
+        num_asked, num_fed = shape.queries, shape.injections
+        places += [[0]] * (shape.samples - len(samples))
     input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), num_tokens)
     predicting_L, labels_L = columns(learnt, (0, 0), num_labels)
     asking_Q, memory_index_Q = columns(asked, (0, IGNORE), num_asked)
@@ -156,9 +176,13 @@ def collate(
     )
 
 
-def _asks(sample: Sample) -> bool:
+def asks(sample: Sample) -> bool:
     """Whether it is a question with a memory to find."""
     return sample.recall_position >= 0 and sample.memory_index >= 0
+
+
+def learns(sample: Sample) -> bool:
+    return bool(_learnt(sample))
 
 
 def _learnt(sample: Sample) -> list[int]:
@@ -185,13 +209,15 @@ def share_of(
         replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
     ]
     batch = collate(mine, pad_token_id, device, multiple)
-    if world == 1:
-        return batch
-    return replace(
-        batch,
+    return batch if world == 1 else replace(batch, **vars(counts(samples, world)))
+
+
+def counts(samples: Sequence[Sample], world: int = 1) -> Counts:
+    """Of a batch that `world` processes share."""
+    return Counts(
         num_tokens=sum(map(len, samples)),
         lm_weight=sum(weight for sample in samples for weight in _weights(sample)) / world,
-        num_asked=sum(map(_asks, samples)) / world,
+        num_asked=sum(map(asks, samples)) / world,
     )
 
 

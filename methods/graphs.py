@@ -1,8 +1,8 @@
 """Work on a card, recorded once a shape and replayed: one launch for thousands.
 
 A small model's kernels take less time than it takes to launch them. A CUDA graph keeps the launches: the same
-kernels on the same tensors, which is why what is recorded reads from and writes to tensors that stay where they are.
-Elsewhere than on CUDA the same code runs as it is written; this file alone asks which.
+kernels on the same tensors, so what is recorded works on tensors that stay where they are. Elsewhere the same code
+runs as it is written; this file alone asks which.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _failed: set[str] = set()  # kinds of work that could not be recorded: said once
 
 @contextmanager
 def eagerly() -> Iterator[None]:
-    """Within, nothing is recorded, and neither shapes nor caches are made for it: what recording is compared with."""
+    """Within, nothing is recorded nor laid out for it: what recorded work is compared with."""
     before = _eager.set(True)
     try:
         yield
@@ -89,7 +89,9 @@ class Recorded(Generic[T]):
             torch.cuda.set_stream(usual)  # a recording that broke off leaves its own one current
             torch.cuda.synchronize(self._device)
             _failed.add(self._kind)
-            log.warning("%s could not be recorded and runs as written: %s", self._kind, str(error).partition("\n")[0])
+            log.warning(
+                "%s could not be recorded and runs as written: %s", self._kind, str(error).partition("\n")[0]
+            )
             return
         self._graph = graph
 

@@ -187,11 +187,11 @@ class RecallMethod:
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         """Adds or replaces memories with every weight frozen (see `methods.recall.writing`).
 
-        Keys come from the untouched base model, as at the fit. Then they are fitted to their own questions. A value
-        starts at the nearest memory's, where one is near (a new version of a clause, a sibling), else at its own
-        text's. Keys and values of all other memories stay as they are. The report says which memories are decoded
-        word for word; one that is not is kept, with a warning. Where a memory has no vectors, the key is all there
-        is to write.
+        Keys come from the untouched base model, as at the fit. Then they are fitted to their own questions. A
+        value starts at the nearest memory's, where one is near (a new version of a clause, a sibling), else at its
+        own text's. Keys and values of all other memories stay as they are. The report says which memories are
+        decoded word for word; one that is not is kept, with a warning. Where a memory has no vectors, the key is
+        all there is to write.
         """
         return self._write(memories, self.write_config)
 
