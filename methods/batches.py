@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,18 +45,23 @@ class Batch:
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     def to(self, device: torch.device) -> Batch:
-        """On a card, from memory that the copy need not wait for."""
         if device.type == "cpu":
             return self
-        moved = {name: t.pin_memory().to(device, non_blocking=True) for name, t in self.tensors().items()}
+        moved: dict[str, Any] = {
+            n: _near(t, device).to(device, non_blocking=True) for n, t in self.tensors().items()
+        }
         return replace(self, **moved)
 
     def take(self, other: Batch) -> None:
         """Another batch of the same sizes, from the host, into these tensors."""
         given = other.tensors()
         for name, tensor in self.tensors().items():
-            value = given[name]
-            tensor.copy_(value if tensor.device.type == "cpu" else value.pin_memory(), non_blocking=True)
+            tensor.copy_(_near(given[name], tensor.device), non_blocking=True)
+
+
+def _near(tensor: Tensor, device: torch.device) -> Tensor:
+    """In memory from which a card copies while the host goes on."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,8 @@ def release() -> None:
     """Lets go of all caches and recordings: they are made again when they are needed."""
     _kept.clear()
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _room(device: torch.device) -> int:
@@ -249,24 +251,34 @@ class FixedModel:
         if self._taken + places > self._buffers.length:
             self._move(self._slots, self._buffers.rows, next_size(self._taken + places, SMALLEST))
         inputs, recorded = self._buffers.step(places)
-        ids_RS = torch.zeros(self._buffers.rows, places, dtype=torch.long)
-        positions_RS, fed_RS = torch.zeros_like(ids_RS), torch.zeros_like(ids_RS, dtype=torch.bool)
-        starts = self._seen_RC.sum(dim=1).tolist()
-        vectors: list[tuple[int, int, Tensor]] = []
+        ids = [[0] * places] * self._buffers.rows  # a row that fills up feeds something
         for slot, items in zip(self._slots, fed, strict=True):
-            ids_RS[slot, : len(items)] = torch.tensor([token for token, _ in items])
-            positions_RS[slot] = starts[slot] + torch.arange(places).clamp(max=len(items) - 1)
-            self._seen_RC[slot, self._taken : self._taken + len(items)] = True
-            vectors += [(slot, place, vector) for place, (_, vector) in enumerate(items) if vector is not None]
-        inputs.ids_RS.copy_(ids_RS, non_blocking=True)
-        inputs.positions_RS.copy_(positions_RS, non_blocking=True)
-        inputs.places_S.copy_(torch.arange(self._taken, self._taken + places), non_blocking=True)
-        inputs.seen_RC.copy_(self._seen_RC, non_blocking=True)
+            ids[slot] = [token for token, _ in items] + [0] * (places - len(items))
+        place_S = torch.arange(places)
+        lengths_R1 = torch.tensor([len(items) for items in fed])[:, None]
+        positions_RS = torch.zeros(self._buffers.rows, places, dtype=torch.long)
+        starts_R1 = self._seen_RC[self._slots].sum(dim=1, keepdim=True)
+        positions_RS[self._slots] = starts_R1 + torch.minimum(place_S, lengths_R1 - 1)
+        self._seen_RC[self._slots, self._taken : self._taken + width] = place_S[:width] < lengths_R1
+        vectors = [
+            (slot, place, vector)
+            for slot, items in zip(self._slots, fed, strict=True)
+            for place, (_, vector) in enumerate(items)
+            if vector is not None
+        ]
+        fed_RS = torch.zeros(self._buffers.rows, places, dtype=torch.bool)
         if vectors:
             slots, at, found = zip(*vectors, strict=True)
             fed_RS[list(slots), list(at)] = True
             inputs.vectors_RSD[list(slots), list(at)] = torch.stack(found).to(inputs.vectors_RSD)
-        inputs.fed_RS.copy_(fed_RS, non_blocking=True)
+        for there, here in (
+            (inputs.ids_RS, torch.tensor(ids)),
+            (inputs.positions_RS, positions_RS),
+            (inputs.places_S, self._taken + place_S),
+            (inputs.seen_RC, self._seen_RC),
+            (inputs.fed_RS, fed_RS),
+        ):
+            there.copy_(here, non_blocking=True)
         logits_RSV, hidden_RSD = recorded()
         self.forwards += 1
         self._taken += width
@@ -279,8 +291,7 @@ class FixedModel:
     def keep(self, kept: Sequence[int], width: int) -> None:
         """Of the last `width` places only each row's first `kept` stay in sight; what none keeps is free again."""
         begin = self._taken - width
-        for slot, count in zip(self._slots, kept, strict=True):
-            self._seen_RC[slot, begin + count : self._taken] = False
+        self._seen_RC[self._slots, begin : self._taken] &= torch.arange(width) < torch.tensor(kept)[:, None]
         self._taken = begin + max(kept)
 
     def only(self, rows: Sequence[int]) -> None:

@@ -21,8 +21,8 @@ from methods.base import Context, FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit_processes import FitJob, fit_missing, not_made
-from pipelines.footprint import footprints
+from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
+from pipelines.footprint import footprints, release_memory
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.passes import change_memories, measure_ability, named_tasks
@@ -49,28 +49,15 @@ def compare(config: Resolved, display: Display) -> Comparison:
     check_questions(backbone, tasks.values(), config.evaluation.max_new_tokens)
     run = open_run({**config.raw, "data_version": data.version, "model_version": backbone.fingerprint})
     display.say(f"run folder: {run.folder}")
+    config = with_processes(config, backbone)
     say_too_long(config.run_methods, config, data, backbone, display)
     try:
         write_json(run.folder / "environment.json", environment(backbone))
         write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
         names = fit_apart_first(config, run, tasks, backbone, display)
         for seed, task in tasks.items():
-            methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-            with whole_rulebook(methods, task, display):
-                ask_dialogues(config, run, methods, task, seed, display)
-                methods = [method for method in methods if method.name in config.run_methods]
-                time_answers(config, run, methods, task, seed, display)
-
-            def make(
-                name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed
-            ) -> Method:
-                return make_method(config, name, task, seed, weights, display, folder)
-
-            learners = [method for method in methods if method.name not in ARMS]
-            if config.evaluation.ability:
-                measure_ability(config, run, learners, task, seed, backbone, display)
-            if config.evaluation.lifecycle:
-                change_memories(config, run, learners, task, seed, backbone, make, display)
+            ask_seed(config, run, names[seed], task, seed, backbone, display)
+            release_memory()  # of this seed's methods, before the next one's are loaded
         run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
@@ -78,6 +65,32 @@ def compare(config: Resolved, display: Display) -> Comparison:
         raise
     run.close("finished")
     return comparison
+
+
+def ask_seed(
+    config: Resolved,
+    run: Run,
+    names: Sequence[str],
+    task: TaskData,
+    seed: int,
+    backbone: Backbone,
+    display: Display,
+) -> None:
+    """All that is asked of one seed's methods. They are gone at its end: each holds a copy of the model."""
+    methods = fit_methods(config, run, names, task, seed, backbone, display)
+    with whole_rulebook(methods, task, display):
+        ask_dialogues(config, run, methods, task, seed, display)
+        methods = [method for method in methods if method.name in config.run_methods]
+        time_answers(config, run, methods, task, seed, display)
+
+    def make(name: str, weights: Backbone, folder: Path) -> Method:
+        return make_method(config, name, task, seed, weights, display, folder)
+
+    learners = [method for method in methods if method.name not in ARMS]
+    if config.evaluation.ability:
+        measure_ability(config, run, learners, task, seed, backbone, display)
+    if config.evaluation.lifecycle:
+        change_memories(config, run, learners, task, seed, backbone, make, display)
 
 
 def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:

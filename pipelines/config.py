@@ -74,7 +74,9 @@ class CompareConfig:
     seed: int = 0
     seeds: int = 1  # how many seeds to run, from `seed` on
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
-    fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
+    # Fits side by side, each in a process of its own; 1: one after the other, in this one; 0: as many as there is
+    # memory for, one a core at most
+    fit_processes: int = 1
     fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
     log_level: str = "warning"  # of methods: info shows tests of an epoch, debug candidates and samples too
     runs_dir: str = "runs"
@@ -154,7 +156,6 @@ class Resolved:
 LOG_LEVELS = ("debug", "info", "warning")
 AT_LEAST_ONE = (
     "seeds",
-    "fit_processes",
     "fit_devices",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
@@ -172,6 +173,10 @@ def _check_at_least_one(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if isinstance(value, int) and value < 1:
             raise TaskError(f"{key}={value} must be at least 1")
+    if config.fit_processes < 0:
+        raise TaskError(
+            f"fit_processes={config.fit_processes} must be at least 1, or 0 for as many as there is room"
+        )
 
 
 def resolve(config: DictConfig) -> Resolved:
