@@ -27,6 +27,7 @@ from tasks.base import QA, Dialogue, Message, TaskData, Turn
 
 log = logging.getLogger(__name__)
 
+WARMUP_ON_CARD = 6  # questions, asked twice: there each shape of a step is first run as written, then recorded
 SERIAL_QUESTIONS = 12  # whose answers are timed without drafts as well: they take twice as long
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -250,8 +251,9 @@ def run_cost(
     Of the first questions an answer that took drafts is decoded again without, right behind. peaks: method -> its
     memory, measured apart. Warm-up answers are not recorded. Records come as they are measured.
     """
+    on_card = any(peak.kind == "vram" for peak in peaks.values())
     for method in methods:
-        for asked in questions[:warmup]:
+        for asked in list(questions[:WARMUP_ON_CARD]) * 2 if on_card else questions[:warmup]:
             method.answer(asked.context)
     shapes = {method.name: method.shapes() if isinstance(method, Shaped) else None for method in methods}
     total, finished = rounds * len(questions) * len(methods), 0

@@ -1,7 +1,7 @@
 """Decoding with keys and values in tensors that stay where they are: a step is recorded once a shape and replayed.
 
 `FixedModel` takes over behind a prefill what `methods.decode` does with a growing cache, and says the same tokens
-up to rounding. Rows and places fed are powers of two, the cache one of few lengths; what fills up is seen by
+up to rounding. Rows and places fed are powers of four, the cache one of few lengths; what fills up is seen by
 nothing. Tensors and recordings are kept with the model, for its next answers.
 
 Shapes: R rows, S places fed in one step, C places of the cache, T of them taken, H heads, W width of a head,
@@ -26,7 +26,7 @@ from methods.graphs import Recorded, new_pool, next_size
 from methods.packing import packs
 from methods.prefixes import new_cache
 
-SMALLEST = 128  # places of a cache
+SMALLEST = 256  # places of a cache
 SHARE_KEPT = 4  # the part of a card's memory, as its divisor, that all kept caches may take
 KEPT_ON_HOST = 2**30  # bytes, likewise
 
@@ -35,9 +35,9 @@ Steps = Recorded[tuple[Tensor, Tensor]]
 Layers = Sequence[tuple[Tensor, Tensor]]  # keys and values (R, H, C, W) of each
 
 
-def power_of_two(size: int) -> int:
+def power_of_four(size: int) -> int:
     """The least that is not below `size`."""
-    return 1 << (size - 1).bit_length()
+    return int(4 ** -(-(size - 1).bit_length() // 2))
 
 
 @contextmanager
@@ -210,7 +210,7 @@ class FixedModel:
         num_rows, self._taken = mask_RT.shape
         layers = [(layer.keys, layer.values) for layer in cache.layers]
         self._slots = list(range(num_rows))  # of each row, in the buffers
-        self._buffers = kept.get(model, layers, power_of_two(num_rows), next_size(self._taken + room, SMALLEST))
+        self._buffers = kept.get(model, layers, power_of_four(num_rows), next_size(self._taken + room, SMALLEST))
         self._buffers.copy(layers, self._slots, self._taken)
         self._seen_RC = self._nothing_seen()
         self._seen_RC[:num_rows, : self._taken] = mask_RT.cpu().bool()
@@ -221,7 +221,7 @@ class FixedModel:
         layers = getattr(cache, "layers", [])
         if not packs(model) or any(getattr(layer, "keys", None) is None for layer in layers):
             return None
-        places = power_of_two(len(mask_RT)) * next_size(mask_RT.shape[1] + room, SMALLEST)
+        places = power_of_four(len(mask_RT)) * next_size(mask_RT.shape[1] + room, SMALLEST)
         per_place = sum(side[:1, :, :1].nbytes for layer in layers for side in (layer.keys, layer.values))
         if places * per_place > _room(mask_RT.device):
             return None
@@ -247,7 +247,7 @@ class FixedModel:
     def step(self, fed: Sequence[Sequence[Fed]]) -> Tensor:
         """Each row's tokens, or vectors in place of their embeddings -> logits (rows, S, V)."""
         width = max(map(len, fed))
-        places = power_of_two(width)
+        places = power_of_four(width)
         if self._taken + places > self._buffers.length:
             self._move(self._slots, self._buffers.rows, next_size(self._taken + places, SMALLEST))
         inputs, recorded = self._buffers.step(places)
@@ -295,10 +295,10 @@ class FixedModel:
         self._taken = begin + max(kept)
 
     def only(self, rows: Sequence[int]) -> None:
-        """The other rows have stopped: they see nothing, and once half are gone nothing is computed for them."""
+        """The other rows have stopped: they see nothing, and once most are gone nothing is computed for them."""
         left = [self._slots[row] for row in rows]
-        if power_of_two(len(left)) < self._buffers.rows:
-            self._move(left, power_of_two(len(left)), self._buffers.length)
+        if power_of_four(len(left)) < self._buffers.rows:
+            self._move(left, power_of_four(len(left)), self._buffers.length)
             return
         gone = sorted(set(self._slots) - set(left))
         self._seen_RC[gone] = False

@@ -14,7 +14,7 @@ from model_script import random_bank, says, scripted
 from methods import decode, fixed_cache
 from methods.backbone import Backbone
 from methods.decode import Generated, Sampling, generate, quoting, serially
-from methods.fixed_cache import FixedModel, last_hidden_states, power_of_two, release
+from methods.fixed_cache import FixedModel, last_hidden_states, power_of_four, release
 from methods.prefixes import new_cache
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 
@@ -57,14 +57,14 @@ def test_a_batch_says_the_same(lively: Backbone, fixed: Fixed) -> None:
     found = fixed.generate(lively, PROMPTS, [NEW, 3, 9, NEW, 1])
     assert tokens(found) == tokens(plain)
     assert [output.forwards for output in found] == [output.forwards for output in plain]
-    assert fixed.sizes == [(8, 128), (4, 128), (2, 128)]  # rows that have stopped are computed no more
+    assert fixed.sizes == [(16, 256), (4, 256)]  # rows that have stopped are computed no more
 
 
 def test_one_row_says_the_same_and_holds_as_many_bytes(lively: Backbone, fixed: Fixed) -> None:
     for prompt in PROMPTS:
         (plain,), (found,) = generate(lively, [prompt], NEW), fixed.generate(lively, [prompt], NEW)
         assert (found.token_ids, found.kv_bytes) == (plain.token_ids, plain.kv_bytes)
-    assert fixed.sizes == [(1, 128)]  # one cache, used again: what an answer left is not seen by the next
+    assert fixed.sizes == [(1, 256)]  # one cache, used again: what an answer left is not seen by the next
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -185,6 +185,6 @@ def test_no_cache_is_fixed_for_a_model_that_forgets(
     assert FixedModel.behind(model, cache, torch.ones(1, 3, dtype=torch.long), 10, 1) is None
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (256, 256), (257, 512)])
-def test_powers_of_two(size: int, expected: int) -> None:
-    assert power_of_two(size) == expected
+@pytest.mark.parametrize(("size", "expected"), [(1, 1), (2, 4), (4, 4), (5, 16), (16, 16), (17, 64), (256, 256)])
+def test_powers_of_four(size: int, expected: int) -> None:
+    assert power_of_four(size) == expected
