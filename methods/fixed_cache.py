@@ -90,9 +90,7 @@ def _layer_class() -> type:
 class _Buffers:
     """A cache of R rows and C places, and the steps on it by the number of places they feed."""
 
-    def __init__(
-        self, model: Any, like: Sequence[tuple[Tensor, Tensor]], rows: int, length: int, pool: Any
-    ) -> None:
+    def __init__(self, model: Any, like: Layers, rows: int, length: int, pool: Any) -> None:
         self._model = weakref.ref(model)  # else a model that is kept by what it keeps would never go
         self.rows, self.length, self._pool = rows, length, pool
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import COARSE, BatchShape, batch_shape, collate
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.packing import packing
 from methods.train import LoraTrainConfig, MemoryLM, MemoryTerm, TrainLog, train_lora
 from tasks.base import Message
 
@@ -147,6 +149,7 @@ def with_room_for(backbone: Backbone, num_samples: int) -> None:
     decoder = backbone.model.model
     forward = decoder.forward
 
+    @functools.wraps(forward)  # what it takes is looked at
     def limited(*args: Any, **kwargs: Any) -> Any:
         if kwargs["samples"][0].shape[0] > num_samples:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -189,7 +192,8 @@ def test_a_step_takes_nothing_from_another_device(pristine_lively: Backbone) -> 
     memory = MemoryTerm(found.keys_MD, found.values_MPD, found.gain, train_keys=True, train_values=True)
     memory.twins_MM = twins_MM.to("meta")
     module = MemoryLM(backbone.model.requires_grad_(True), memory, backbone.facts.logits).to("meta")
-    for samples in batches_of(backbone):
-        losses = module(collate(samples, 0, CPU).to(torch.device("meta")))
-        sum(losses.values()).backward()  # type: ignore[union-attr]
+    with packing(backbone.model):
+        for samples in batches_of(backbone):
+            losses = module(collate(samples, 0, CPU).to(torch.device("meta")))
+            sum(losses.values()).backward()  # type: ignore[union-attr]
     assert all(p.grad is None or p.grad.device.type == "meta" for p in module.parameters())
