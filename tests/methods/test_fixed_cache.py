@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from model_script import random_bank, says, scripted
+from tiny_families import FAMILIES, save_family
 
 from methods import decode, fixed_cache
-from methods.backbone import Backbone
+from methods.backbone import Backbone, load_backbone
 from methods.decode import Generated, Sampling, generate, quoting, serially
 from methods.fixed_cache import FixedModel, last_hidden_states, power_of_four, release
 from methods.prefixes import new_cache
@@ -136,6 +138,17 @@ def test_another_thread_at_work_or_too_little_room_takes_the_growing_cache(
     monkeypatch.setattr(fixed_cache, "KEPT_ON_HOST", 100)
     assert tokens(fixed.generate(lively, PROMPTS, NEW)) == plain
     assert fixed.sizes == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_says_the_same(family: str, fixed: Fixed, tmp_path: Path) -> None:
+    """Those whose cache forgets, or whose attention takes no mask of ours, keep the growing one."""
+    backbone = load_backbone(str(save_family(family, tmp_path / family)), device="cpu", dtype="float32")
+    prompts = [[20 + n for n in prompt] for prompt in PROMPTS]
+    said = tokens(generate(backbone, prompts, NEW))
+    drafters = [quoting([], [row[:9]]) for row in said]
+    assert tokens(fixed.generate(backbone, prompts, NEW, drafters=drafters)) == said
+    assert bool(fixed.sizes) == (family != "gemma3_text")
 
 
 def test_changed_weights_are_read_where_they_lie(lively: Backbone, fixed: Fixed) -> None:

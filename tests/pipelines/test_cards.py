@@ -192,7 +192,10 @@ class Narrow:
 def test_answers_that_find_no_room_together_are_generated_in_parts(caplog: pytest.LogCaptureFixture) -> None:
     task = load_task("regs", 6, 0)
     dialogues = build_dialogues(
-        task, 0, "test", DialogueOptions(1, max_unanswerable=3, max_two_clause=2, num_ordinary=3)
+        task,
+        0,
+        "test",
+        DialogueOptions(questions_per_clause=1, max_unanswerable=3, max_two_clause=2, num_ordinary=3),
     )
     settings: dict[str, Any] = {"seed": 0, "max_new_tokens": 8, "batch_size": 16}
     wide, narrow = Narrow(99), Narrow(3)
