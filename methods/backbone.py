@@ -318,7 +318,7 @@ def _load(name: str, device: torch.device = CPU) -> tuple[Any, Any]:
         raise MethodError("the folder holds no weights (*.safetensors)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        placed = (
+        placed: dict[str, Any] = (
             {"dtype": torch.float32} if device.type == "cpu" else {"dtype": "auto", "device_map": {"": device}}
         )
         whole: Any = AutoModelForCausalLM.from_pretrained(

@@ -134,7 +134,7 @@ def read_facts(model: Any, tokenizer: Any) -> ModelFacts:
 
 def _embedding_norm(embedding: nn.Module, num_tokens: int) -> float:
     """Some embeddings scale what they hold (Gemma: by sqrt(D)), so it is measured on what comes out of them."""
-    parts = torch.arange(num_tokens, device=embedding.weight.device).split(8192)  # type: ignore[union-attr, arg-type]
+    parts = torch.arange(num_tokens, device=next(embedding.parameters()).device).split(8192)
     return sum(float(embedding(ids).float().norm(dim=-1).sum()) for ids in parts) / num_tokens
 
 
