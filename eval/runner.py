@@ -7,6 +7,7 @@ up and interleaved over the methods, so that what slows the machine slows all of
 from __future__ import annotations
 
 import itertools
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +17,17 @@ import psutil
 import torch
 
 from eval.records import CostRecord, TurnRecord
-from methods.base import Answer, Context, Method
+from methods.backbone import resolve_device, too_little
+from methods.base import Answer, Context, Method, MethodError
 from methods.decode import serially
+from methods.fixed_cache import release
 from methods.prefixes import Prefixes, reusing
 from methods.shapes import Shaped
 from tasks.base import QA, Dialogue, Message, TaskData, Turn
 
+log = logging.getLogger(__name__)
+
+WARMUP_ON_CARD = 6  # questions, asked twice: there each shape of a step is first run as written, then recorded
 SERIAL_QUESTIONS = 12  # whose answers are timed without drafts as well: they take twice as long
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
@@ -82,8 +88,8 @@ def run_retention(
             answers: list[Answer] = []
             if not all(known):
                 with reusing(prefixes):
-                    answers = method.answer_batch(
-                        [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
+                    answers = _answers(
+                        method, [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
                     )
             records = []
             for number, ((state, turn), old) in enumerate(zip(batch, known, strict=True)):
@@ -98,6 +104,20 @@ def run_retention(
             if records:
                 yield records
             live = [state for state, _ in batch]
+
+
+def _answers(method: Method, contexts: Sequence[Context]) -> list[Answer]:
+    """In halves where the memory does not hold them together. Raises MethodError where it does not hold one."""
+    try:
+        return method.answer_batch(contexts)
+    except torch.OutOfMemoryError as error:
+        said = too_little(resolve_device("auto"))
+        if len(contexts) == 1:
+            raise MethodError(f"{said}, and one answer of {method.name} does not fit; free it") from error
+    release()
+    log.warning("%s: %d answers are generated in two parts", said, len(contexts))
+    half = len(contexts) // 2
+    return [*_answers(method, contexts[:half]), *_answers(method, contexts[half:])]
 
 
 def _batches(dialogues: Sequence[Dialogue], batch_size: int) -> Iterator[Sequence[Dialogue]]:
@@ -231,8 +251,9 @@ def run_cost(
     Of the first questions an answer that took drafts is decoded again without, right behind. peaks: method -> its
     memory, measured apart. Warm-up answers are not recorded. Records come as they are measured.
     """
+    on_card = any(peak.kind == "vram" for peak in peaks.values())
     for method in methods:
-        for asked in questions[:warmup]:
+        for asked in list(questions[:WARMUP_ON_CARD]) * 2 if on_card else questions[:warmup]:
             method.answer(asked.context)
     shapes = {method.name: method.shapes() if isinstance(method, Shaped) else None for method in methods}
     total, finished = rounds * len(questions) * len(methods), 0

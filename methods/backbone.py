@@ -17,6 +17,8 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +44,7 @@ ADAPTER = "adapter_model.safetensors"
 PACKAGED_ENCODER = "all-minilm-l6-v2"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 TINY = "tiny"  # a random two-layer model for tests: seconds, no knowledge
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Backbone:
     ids: ControlIds
     facts: ModelFacts
     fingerprint: str  # of weights, tokenizer and template; a bank made with another model is refused by it
+    origin: Backbone | None = None  # what it is a copy of, with untouched weights
+    merged: bool = False  # an adapter is in the weights: they are no longer the model's own
 
     @property
     def device(self) -> torch.device:
@@ -112,7 +117,8 @@ class Backbone:
 
     def clone(self) -> Backbone:
         """A copy with weights of its own; the tokenizer is shared."""
-        return replace(self, model=copy.deepcopy(self.model))
+        origin = self.origin if self.origin is not None or self.merged else self
+        return replace(self, model=copy.deepcopy(self.model), origin=origin)
 
 
 def cache_dir() -> Path:
@@ -258,29 +264,50 @@ def _fingerprint(model: Any, tokenizer: Any) -> str:
 
 
 def resolve_device(device: str) -> torch.device:
+    """A CUDA device comes with its number: it is one card, whatever others there are.
+
+    Raises MethodError for a device that is unknown, or not here.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise MethodError("device=cuda was asked for, but torch sees no CUDA device here; use device=cpu")
     try:
-        return torch.device(device)
+        found = torch.device(device)
     except RuntimeError as error:
         raise MethodError(f"device={device} is unknown; choose auto, cpu, cuda or cuda:<number>") from error
+    if found.type != "cuda":
+        return found
+    if not torch.cuda.is_available():
+        raise MethodError(f"device={device} was asked for, but torch sees no CUDA device here; use device=cpu")
+    count = torch.cuda.device_count()
+    number = torch.cuda.current_device() if found.index is None else found.index
+    if number >= count:
+        raise MethodError(
+            f"device={device}: torch sees {count} CUDA devices here, from cuda:0 on; name one of them"
+        )
+    return torch.device("cuda", number)
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Of the weights. Where a card computes no bf16, its fp32 products run as TF32, if it has that."""
     choices: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+            if torch.cuda.is_bf16_supported(including_emulation=False):
+                return torch.bfloat16
+            torch.set_float32_matmul_precision("high")
+            return torch.float32
         return torch.bfloat16 if _bf16_is_faster_here() else torch.float32
     if dtype not in choices:
         raise MethodError(f"dtype={dtype} is unknown; choose auto, {', '.join(choices)}")
     return choices[dtype]
 
 
-def _load(name: str) -> tuple[Any, Any]:
-    """(model in fp32, tokenizer). Raises MethodError for what is no causal LM, or not whole."""
+def _load(name: str, device: torch.device = CPU) -> tuple[Any, Any]:
+    """(model, tokenizer). Raises MethodError for what is no causal LM, or not whole.
+
+    On the CPU weights come in fp32. On a card they come in the type in which they are kept, straight from the
+    file: the host's memory need not hold them.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = str(_convert_packaged_lm()) if name == PACKAGED_LM else name
@@ -294,9 +321,14 @@ def _load(name: str) -> tuple[Any, Any]:
         raise MethodError("the folder holds no weights (*.safetensors)")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        whole: Any = AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        placed: dict[str, Any] = (
+            {"dtype": torch.float32} if device.type == "cpu" else {"dtype": "auto", "device_map": {"": device}}
         )
+        whole: Any = AutoModelForCausalLM.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **placed
+        )
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # files can be broken in any way
         if "Unrecognized configuration class" in str(error):
             raise MethodError("it is of a kind that is no causal LM, such as an encoder-decoder") from error
@@ -305,6 +337,8 @@ def _load(name: str) -> tuple[Any, Any]:
             f"safetensors, nor a Hub id that can be reached ({first_line(error)})"
         ) from error
     model, found = whole
+    if model.dtype is torch.float16:  # it overflows where bf16 does not
+        model.float()
     if any(key.startswith(("encoder.", "model.encoder.")) for key in found["unexpected_keys"]):
         raise MethodError("it is an encoder-decoder, of which a causal LM is one half; choose a decoder")
     missing = sorted(found["missing_keys"])
@@ -343,11 +377,49 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     from transformers import GenerationConfig
 
     where = resolve_device(device)
-    model: Any
+    if where.type == "cuda":
+        torch.cuda.set_device(where)  # what asks for "the" card means this one
+    with room_on(where):
+        model, tokenizer, tokens, facts = _ready(name, where, seed)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token_id = facts.turn_end
+        tokenizer.padding_side = "left"
+        tokenizer.clean_up_tokenization_spaces = False  # it would rewrite what was said ("5 ." -> "5.")
+        model.generation_config = GenerationConfig()  # what a model brings in its own is no setting of a run
+        fingerprint = _fingerprint(model, tokenizer)
+        model.to(where, resolve_dtype(dtype, where)).eval()
+        model.config.use_cache = True
+    return Backbone(name, model, tokenizer, ControlIds(*[*tokens.values(), facts.turn_end]), facts, fingerprint)
+
+
+@contextmanager
+def room_on(device: torch.device) -> Iterator[None]:
+    """Within, a card whose memory is too small, or filled by others, is one sentence. Raises MethodError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise MethodError(
+            f"{too_little(device)}; free it, name another with device=..., or take a smaller model"
+        ) from error
+
+
+def too_little(device: torch.device) -> str:
+    """What is said of a card that is full: who holds how much of it."""
+    if device.type != "cuda":
+        return "the memory is too small"
+    free, total = torch.cuda.mem_get_info(device)
+    mine = torch.cuda.memory_reserved(device)
+    held = {"this process": mine, "other processes": max(0, total - free - mine)}
+    parts = " and ".join(f"{size / 2**30:.1f} GiB by {who}" for who, size in held.items())
+    return f"{device} has too little memory: of {total / 2**30:.1f} GiB, {parts} are in use"
+
+
+def _ready(name: str, device: torch.device, seed: int) -> tuple[Any, Any, dict[str, int], ModelFacts]:
+    """(model with control tokens and its warm-up, tokenizer, ids of the control tokens, facts)."""
     try:
         warmed = _warmed(name)
         base = warmed[1]["base"] if warmed else name
-        model, tokenizer = _tiny() if base == TINY else _load(base)
+        model, tokenizer = _tiny() if base == TINY else _load(base, device)
         if warmed and _fingerprint(model, tokenizer) != warmed[1]["base_fingerprint"]:
             raise MethodError(f"its warm-up was made on other weights of {base}; warm this model up anew")
         if not tokenizer.chat_template:
@@ -355,19 +427,10 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
         check_vocabulary(model, tokenizer)
         tokens = _add_control_tokens(model, tokenizer, seed)
         if warmed:
-            model = load_adapter(model, warmed[0]).merge_and_unload()  # into its weights, in fp32
-        facts = read_facts(model, tokenizer)
+            model = load_adapter(model.float(), warmed[0]).merge_and_unload()  # into its weights, in fp32
+        return model, tokenizer, tokens, read_facts(model, tokenizer)
     except MethodError as error:
         raise MethodError(f"model={name}: {error}") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = facts.turn_end
-    tokenizer.padding_side = "left"
-    tokenizer.clean_up_tokenization_spaces = False  # it would rewrite what was said ("5 ." -> "5.")
-    model.generation_config = GenerationConfig()  # what a model brings in its own is no setting of a run
-    fingerprint = _fingerprint(model, tokenizer)
-    model.to(where, resolve_dtype(dtype, where)).eval()
-    model.config.use_cache = True
-    return Backbone(name, model, tokenizer, ControlIds(*[*tokens.values(), facts.turn_end]), facts, fingerprint)
 
 
 def fingerprint_of(name: str) -> str:

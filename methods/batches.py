@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from methods.chat import IGNORE, Sample
+from methods.graphs import next_size
 
 COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
@@ -35,8 +37,57 @@ class Batch:
     injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
     num_tokens: int  # of the samples
-    lm_weight: float  # what the token losses' weighted sum is divided by
-    num_asked: float  # what the retrieval losses' sum is divided by
+    lm_weight: float | Tensor  # what the token losses' weighted sum is divided by
+    num_asked: float | Tensor  # what the retrieval losses' sum is divided by
+
+    def tensors(self) -> dict[str, Tensor]:
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> Batch:
+        if device.type == "cpu":
+            return self
+        moved: dict[str, Any] = {
+            n: _near(t, device).to(device, non_blocking=True) for n, t in self.tensors().items()
+        }
+        return replace(self, **moved)
+
+    def take(self, other: Batch) -> None:
+        """Another batch of the same sizes, from the host, into these tensors."""
+        given = other.tensors()
+        for name, tensor in self.tensors().items():
+            tensor.copy_(_near(given[name], tensor.device), non_blocking=True)
+
+
+def _near(tensor: Tensor, device: torch.device) -> Tensor:
+    """In memory from which a card copies while the host goes on."""
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """Sizes that a batch is filled up to, so that few of them differ: a step of each is recorded (methods.graphs).
+
+    Queries and injections that fill up ask for nothing and feed the row's last `num_pads` tokens, which nothing
+    reads; samples that fill up are none.
+    """
+
+    tokens: int  # N
+    samples: int  # B
+    width: int  # T
+    labels: int  # L
+    queries: int  # Q
+    injections: int  # I
+    num_pads: int  # vectors of a memory
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What a batch is counted and its losses are divided by."""
+
+    num_tokens: int
+    lm_weight: float
+    num_asked: float
 
 
 def round_up(size: int, multiple: int = COARSE) -> int:
@@ -55,9 +106,35 @@ def common_tokens(samples: Sequence[Sample]) -> int:
     return min(sum(1 for _ in takewhile(bool, alike)), *ends)
 
 
-def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, multiple: int = COARSE) -> Batch:
-    """multiple: of tokens, that sizes are filled up to; it changes no loss."""
+def batch_shape(samples: Sequence[Sample], batch_tokens: int, has_memory: bool, num_pads: int) -> BatchShape:
+    """The shape that a batch of about `batch_tokens` is computed in: powers of two and halves between them."""
+    width = next_size(max(map(len, samples)), 2 * COARSE)
+    narrowest = round_up(width * 2 // 3 + 1) if width > 2 * COARSE else COARSE
+    rows = next_size(max(len(samples), batch_tokens // narrowest), 1)
+    quarter = max(COARSE, batch_tokens // 4)
+    tokens = sum(map(len, samples)) - (len(samples) - 1) * common_tokens(samples) + num_pads
+    labels = sum(len(_learnt(sample)) for sample in samples)
+    return BatchShape(
+        tokens=next_size(tokens, quarter),
+        samples=rows,
+        width=width,
+        labels=next_size(labels, quarter) if labels else 0,
+        queries=rows if has_memory else 0,
+        injections=rows if num_pads else 0,
+        num_pads=num_pads,
+    )
+
+
+def collate(
+    samples: Sequence[Sample],
+    pad_token_id: int,
+    device: torch.device,
+    multiple: int = COARSE,
+    shape: BatchShape | None = None,
+) -> Batch:
+    """multiple: of tokens, that sizes are filled up to; shape: to which they are instead. It changes no loss."""
     common, width = common_tokens(samples), round_up(max(map(len, samples)), multiple)
+    width = shape.width if shape else width
     row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
     places: list[list[int]] = []
     for b, sample in enumerate(samples):
@@ -67,18 +144,23 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
     placed = list(zip(samples, places, strict=True))
     learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]
     weights = [weight for s in samples for weight in _weights(s)]
-    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if _asks(s)]
+    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if asks(s)]
     fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
-    def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], multiple: int = 1) -> Sequence[Tensor]:
-        spare = round_up(len(found), multiple) - len(found)
-        rows = torch.tensor([*found, *[fill] * spare], dtype=torch.long, device=device)
+    def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], size: int) -> Sequence[Tensor]:
+        rows = torch.tensor([*found, *[fill] * (size - len(found))], dtype=torch.long, device=device)
         return rows.reshape(-1, len(fill)).unbind(dim=1)
 
-    input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), multiple)
-    predicting_L, labels_L = columns(learnt, (0, 0), multiple)
-    asking_Q, memory_index_Q = columns(asked, (0, 0))
-    injected_I, fed_index_I = columns(fed, (0, 0))
+    num_tokens, num_labels = round_up(len(row), multiple), round_up(len(learnt), multiple)
+    num_asked, num_fed, last = len(asked), len(fed), 0
+    if shape:
+        num_tokens, num_labels, last = shape.tokens, shape.labels, shape.tokens - shape.num_pads
+        num_asked, num_fed = shape.queries, shape.injections
+        places += [[0]] * (shape.samples - len(samples))
+    input_ids_N, positions_N, back_N = columns(row, (pad_token_id, 0, 0), num_tokens)
+    predicting_L, labels_L = columns(learnt, (0, 0), num_labels)
+    asking_Q, memory_index_Q = columns(asked, (0, IGNORE), num_asked)
+    injected_I, fed_index_I = columns(fed, (last, 0), num_fed)
     weights_L = torch.zeros(len(labels_L))
     weights_L[: len(weights)] = torch.tensor(weights)
     return Batch(
@@ -100,9 +182,13 @@ def collate(samples: Sequence[Sample], pad_token_id: int, device: torch.device, 
     )
 
 
-def _asks(sample: Sample) -> bool:
+def asks(sample: Sample) -> bool:
     """Whether it is a question with a memory to find."""
     return sample.recall_position >= 0 and sample.memory_index >= 0
+
+
+def learns(sample: Sample) -> bool:
+    return bool(_learnt(sample))
 
 
 def _learnt(sample: Sample) -> list[int]:
@@ -129,13 +215,15 @@ def share_of(
         replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
     ]
     batch = collate(mine, pad_token_id, device, multiple)
-    if world == 1:
-        return batch
-    return replace(
-        batch,
+    return batch if world == 1 else replace(batch, **vars(counts(samples, world)))
+
+
+def counts(samples: Sequence[Sample], world: int = 1) -> Counts:
+    """Of a batch that `world` processes share."""
+    return Counts(
         num_tokens=sum(map(len, samples)),
         lm_weight=sum(weight for sample in samples for weight in _weights(sample)) / world,
-        num_asked=sum(map(_asks, samples)) / world,
+        num_asked=sum(map(asks, samples)) / world,
     )
 
 

@@ -44,5 +44,6 @@ def load_checkpoint(folder: Path, weights: Sequence[nn.Parameter], optimizer: An
             if name == "weight":
                 weight.data.copy_(value)
             else:
-                optimizer.state[weight][name] = value.to(weight.device) if value.ndim else value
+                there = value.ndim or optimizer.param_groups[0].get("fused")  # a fused update counts on the device
+                optimizer.state[weight][name] = value.to(weight.device) if there else value
         return dict(json.loads(kept.metadata()["counted"]))

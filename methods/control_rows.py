@@ -9,6 +9,7 @@ Shapes: B batch, T tokens, N positions, D hidden, V vocabulary, R trained rows.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -26,8 +27,15 @@ def _trained_rows(layer: Any) -> tuple[Tensor, Tensor] | None:
     if not plain:
         return None
     name = adapter.active_adapters[0]
-    index_R = torch.tensor(adapter.token_indices[name], device=base.weight.device)
-    return adapter.trainable_tokens_delta[name].to(base.weight), index_R
+    return adapter.trainable_tokens_delta[name].to(base.weight), _index(
+        tuple(adapter.token_indices[name]), base.weight.device
+    )
+
+
+@lru_cache(maxsize=64)
+def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
+    """Made once: a step that is recorded (methods.graphs) takes nothing from the host."""
+    return torch.tensor(indices, device=device)
 
 
 def embed(layer: Any, input_ids_BT: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -29,9 +29,13 @@ import torch
 from torch import Tensor
 
 from methods.backbone import Backbone
+from methods.fixed_cache import Fed, FixedModel, last_hidden_states
+from methods.graphs import recordable
 from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache
 
 MAX_LOGIT_BYTES = 2**30  # of one step's logits: what a step may feed at once
+LOGIT_SHARE = 32  # of a card's memory, as its divisor, likewise
+FIXED_ROOM = 64  # places of a fixed cache beside those of the answers: what drafts leave unused
 
 OnToken = Callable[[int], None]  # receives each new token of a batch of one
 _listener: ContextVar[OnToken | None] = ContextVar("listener", default=None)
@@ -108,13 +112,13 @@ class Clock:
 
     def __init__(self, device: torch.device, enabled: bool) -> None:
         self.enabled = enabled
-        self._sync = device.type == "cuda"
+        self._device = device
         self.start_s = self.now()
         self.stage_s: dict[str, float] = {}
 
     def now(self) -> float:
-        if self.enabled and self._sync:
-            torch.cuda.synchronize()
+        if self.enabled and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     def passed(self) -> float:
@@ -133,21 +137,6 @@ class Clock:
         begin = self.now()
         yield
         self.stage_s[name] = self.stage_s.get(name, 0.0) + self.now() - begin
-
-
-@contextmanager
-def _last_hidden_states(model: Any) -> Iterator[dict[str, Tensor]]:
-    """Catches what enters the output head: last hidden states (R, S, D), at no cost and for any architecture."""
-    seen: dict[str, Tensor] = {}
-
-    def keep(_module: Any, args: tuple[Tensor, ...]) -> None:
-        seen["hidden"] = args[0]
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield seen
-    finally:
-        handle.remove()
 
 
 @dataclass(frozen=True)
@@ -189,9 +178,6 @@ class Generated:
     kv_bytes: int = 0  # at batch 1
     forwards: int = 0  # of the batch
     drafted: int = 0  # tokens offered as drafts
-
-
-Fed = tuple[int, Tensor | None]  # a token, and what is fed in place of its embedding
 
 
 @dataclass
@@ -272,8 +258,8 @@ class _Row:
 class _Model:
     """The model with its cache and the mask of what each row may see there."""
 
-    def __init__(self, model: Any, cache: Any) -> None:
-        self.model, self.cache = model, cache
+    def __init__(self, model: Any, cache: Any, seen: Mapping[str, Tensor]) -> None:
+        self.model, self.cache, self._seen = model, cache, seen
         self.embed = model.get_input_embeddings()
         self.mask_RT: Tensor = torch.empty(0)
         self.forwards = 0
@@ -340,6 +326,11 @@ class _Model:
         self.cache.reorder_cache(index_R)
 
     @property
+    def hidden(self) -> Tensor:
+        """Last hidden states (R, S, D) of the last forward."""
+        return self._seen["hidden"]
+
+    @property
     def kv_bytes(self) -> int:
         """Exact bytes of keys and values."""
         tensors = [t for layer in getattr(self.cache, "layers", []) for t in (layer.keys, layer.values)]
@@ -378,10 +369,11 @@ def generate(
         for n, prompt in enumerate(prompts)
     ]
     processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
-    prefixes = current_prefixes()
+    fast = recordable(backbone.device) and keeps_every_token(model)
+    prefixes = None if fast else current_prefixes()  # a card computes prompts anew in less time
     begun = prefixes.compute(model, prompts) if prefixes else None
     ids, mask = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
-    running = _Model(model, join_prefixes(model, begun) if begun else new_cache(model))
+    cache = join_prefixes(model, begun) if begun else new_cache(model)
     del begun  # else it would lie in memory beside the cache
     trigger = None
     if mechanism is not None:
@@ -389,18 +381,26 @@ def generate(
         trigger = mechanism.trigger
 
     rows = list(everyone)
-    with _last_hidden_states(model) as seen:
+    with ExitStack() as stack:
+        running: _Model | FixedModel = _Model(model, cache, stack.enter_context(last_hidden_states(model)))
         with clock.stage("prefill"):
             logits_RSV = running.prefill(
                 torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
             )
+        hidden_RSD = running.hidden
+        if fast:
+            fixed = FixedModel.behind(model, cache, running.mask_RT, max(caps) + FIXED_ROOM, running.forwards)
+            if fixed is not None:
+                stack.callback(fixed.close)
+                running = fixed
+        del cache
         while True:
             chosen = _choices(rows, logits_RSV, sampling, processors)
             kept, called = zip(*(row.choose(chosen[r], trigger) for r, row in enumerate(rows)), strict=True)
             calling = [r for r, calls in enumerate(called) if calls]
             if mechanism is not None and calling:
                 places = [len(rows[r].fed) - 1 - logits_RSV.shape[1] for r in calling]  # from the end
-                found = mechanism.give([rows[r].number for r in calling], seen["hidden"][calling, places])
+                found = mechanism.give([rows[r].number for r in calling], hidden_RSD[calling, places])
                 for r, given in zip(calling, found, strict=True):
                     rows[r].receive(given, may_draft)
             running.keep(kept, max(len(row.fed) for row in rows))
@@ -410,10 +410,11 @@ def generate(
             if len(left) < len(rows) and not sampling.do_sample:  # a draw is made for every row, as in the library
                 running.only(left)
                 rows = [rows[r] for r in left]
-            several = may_feed_several and _worth_it(rows, logits_RSV.shape[-1])
+            several = may_feed_several and _worth_it(rows, logits_RSV.shape[-1], backbone.device)
             for row in rows:
                 row.feed(several, pad)
             logits_RSV = running.step([row.fed for row in rows])
+            hidden_RSD = running.hidden
     return [
         Generated(
             tuple(row.said),
@@ -438,11 +439,14 @@ def _choices(rows: Sequence[_Row], logits_RSV: Tensor, sampling: Sampling, proce
     return torch.multinomial(scores_RV.softmax(dim=-1), num_samples=1).expand(-1, width).tolist()
 
 
-def _worth_it(rows: Sequence[_Row], vocabulary: int) -> bool:
+def _worth_it(rows: Sequence[_Row], vocabulary: int, device: torch.device) -> bool:
     """Whether at least half of the rows have more than one token to feed, and the logits of all find room.
 
     Those that have not wait for the others: a place of padding costs as much as one of a draft.
     """
     widths = [row.width for row in rows if not row.done]
-    room = len(rows) * max(widths) * vocabulary * 4 <= MAX_LOGIT_BYTES
+    most = MAX_LOGIT_BYTES
+    if device.type == "cuda":
+        most = max(most, torch.cuda.get_device_properties(device).total_memory // LOGIT_SHARE)
+    room = len(rows) * max(widths) * vocabulary * 4 <= most
     return room and 2 * sum(width > 1 for width in widths) >= len(rows)

@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -280,10 +280,10 @@ class RagMethod:
         nothing = (unanswerable[0].clause, unanswerable[0].answer) if unanswerable else NO_CLAUSE["en"]
         cache: dict[tuple[Message, ...], list[Passage]] = {}
 
-        def retrieve(messages: tuple[Message, ...]) -> list[Passage]:
-            if messages not in cache:
-                cache[messages] = self.retriever.retrieve([messages], self.top_k + 1)[0][0]
-            return cache[messages]
+        def look_up(asked: Iterable[tuple[Message, ...]]) -> None:
+            new = [messages for messages in dict.fromkeys(asked) if messages not in cache]
+            if new:
+                cache.update(zip(new, self.retriever.retrieve(new, self.top_k + 1)[0], strict=True))
 
         def alone() -> bool:
             return not self.whole_book and rng.random() < ALONE
@@ -292,7 +292,7 @@ class RagMethod:
             """A question with its clause among what is found, or not: then nothing here answers it."""
             if not has_gold:
                 example = replace(example, clause=nothing[0], reasoning="", answer=nothing[1])
-            found_here = retrieve(example.messages)
+            found_here = cache[example.messages]
             others = [p for p in found_here if p.memory_id != example.memory_id]
             if alone():
                 others = []
@@ -310,7 +310,7 @@ class RagMethod:
 
         def opened_conversation(conversation: Conversation) -> Sample:
             asked = conversation.messages[:-1]
-            passages = [] if alone() else retrieve(asked)[: self.top_k]
+            passages = [] if alone() else cache[asked][: self.top_k]
             messages = (*open_book(asked, passages), conversation.messages[-1])
             return conversation_sample(backbone, replace(conversation, messages=messages))
 
@@ -331,6 +331,7 @@ class RagMethod:
             for example in rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable))):
                 draw(example)
             pure = rng.sample(conversations, min(len(conversations), round(size * drawing.sft_only)))
+            look_up([example.messages for example, has_gold in drawn] + [c.messages[:-1] for c in pure])
             samples = [opened(example, has_gold) for example, has_gold in drawn]
             samples += [opened_conversation(c) for c in pure]
             yield length_grouped(samples, train.batch_tokens, rng)

@@ -24,17 +24,19 @@ from torch.nn import functional as F
 from methods import control_rows
 from methods.backbone import Backbone, load_adapter
 from methods.base import MethodError
-from methods.batches import Batch, padding_multiple, share_of
-from methods.chat import Sample
+from methods.batches import Batch, Counts, counts, padding_multiple
+from methods.chat import IGNORE, Sample
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.lora import fused
 from methods.packing import hidden_states, packing
+from methods.step import Step
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all
 TAU = 0.05  # memory logits are cosine / tau in training
 VECTOR_RATE = 10.0  # learning rate of memory vectors, in those of the weights
 WARMUP = 0.1  # share of the budget
 MAX_GRAD_NORM = 1.0
+READ_EVERY = 50  # steps between looks at the losses
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -100,13 +102,13 @@ class MemoryTerm(nn.Module):
         return F.normalize(self.values_MPD[index_N], dim=-1) * self.gain
 
     def retrieval_loss(self, query_ND: Tensor, index_N: Tensor) -> Tensor:
-        """Cross-entropy of cosine / tau over the whole bank (InfoNCE, arXiv:1807.03748)."""
+        """Summed cross-entropies of cosine / tau over the bank (InfoNCE, arXiv:1807.03748); IGNORE has none."""
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
             logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
         if self.twins_MM is not None:
-            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N], float("-inf"))
-        return F.cross_entropy(logits_NM, index_N)
+            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N.clamp(min=0)], float("-inf"))
+        return F.cross_entropy(logits_NM, index_N, ignore_index=IGNORE, reduction="sum")
 
 
 class MemoryLM(nn.Module):
@@ -133,11 +135,9 @@ class MemoryLM(nn.Module):
             logits_LV = self.logits(control_rows.head(base.get_output_embeddings(), hidden_ND[batch.predicting_L]))
             losses_L = F.cross_entropy(logits_LV, batch.labels_L, reduction="none")
             losses["lm"] = (losses_L * batch.weights_L).sum() / batch.lm_weight
-        num_here = len(batch.memory_index_Q)
-        if num_here and self.memory is not None:
+        if len(batch.memory_index_Q) and self.memory is not None:
             query_QD = hidden_ND[batch.asking_Q].float()
-            mean = self.memory.retrieval_loss(query_QD, batch.memory_index_Q)
-            losses["retrieval"] = mean * (num_here / batch.num_asked)
+            losses["retrieval"] = self.memory.retrieval_loss(query_QD, batch.memory_index_Q) / batch.num_asked
         return losses or {"lm": hidden_ND.sum() * 0.0}  # other processes wait for this one's gradient
 
     def _injected(self, embeds_ND: Tensor, batch: Batch) -> Tensor:
@@ -191,10 +191,11 @@ def train_lora(
         mixed_precision="bf16" if backbone.dtype is torch.bfloat16 else "no",
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         cpu=backbone.device.type == "cpu",
+        device_placement=False,  # everything stays on the model's own device, whichever card that is
         # A batch need not use every parameter: the bank's vectors have no part in plain conversations.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    rank, world = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank,
@@ -211,13 +212,22 @@ def train_lora(
     vectors = [p for p in memory.parameters() if p.requires_grad] if memory is not None else []
     if vectors:
         groups.append({"params": vectors, "peak": VECTOR_RATE * config.learning_rate})
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0)
+    fused_update = True if backbone.device.type == "cuda" else None
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=fused_update)
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     wrapped.train()
     scale = {"lm": 1.0, "retrieval": 1.0 if memory is None else memory.weight}
     result = TrainLog()
-    multiple = padding_multiple(backbone.dtype, accelerator.device)
-    pad_token_id = int(backbone.tokenizer.pad_token_id)
+    step = Step(
+        wrapped,
+        memory,
+        accelerator,
+        scale,
+        backbone.device,
+        batch_tokens=config.batch_tokens,
+        multiple=padding_multiple(backbone.dtype, backbone.device),
+        pad_token_id=int(backbone.tokenizer.pad_token_id),
+    )
     epoch = 0
     kept = load_checkpoint(checkpoints, [*weights, *vectors], optimizer) if checkpoints else None
     if kept is not None:
@@ -225,6 +235,7 @@ def train_lora(
         result = TrainLog(**kept | {"samples": Counter(kept["samples"])})
         for _ in range(epoch):
             next(epochs)
+    losses = _Losses(accelerator, result)
     with _fast_forward(peft_model, backbone):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
@@ -232,27 +243,25 @@ def train_lora(
                 break
             check_positions(backbone, batches)
             for samples in batches:
-                batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
+                num_tokens = sum(map(len, samples))
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
-                        share = (result.forward_tokens + batch.num_tokens / 2) / config.max_tokens
+                        share = (result.forward_tokens + num_tokens / 2) / config.max_tokens
                         group["lr"] = group["peak"] * _schedule(min(share, 1.0))
-                    with accelerator.autocast():
-                        losses = wrapped(batch)
-                    loss = sum(scale[name] * value for name, value in losses.items())
-                    accelerator.backward(loss)
+                    losses.add(step(samples), counts(samples))
                     if accelerator.sync_gradients:
+                        step.settle()
                         accelerator.clip_grad_norm_(weights, MAX_GRAD_NORM)
                         result.optimizer_steps += 1
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
-                result.forward_tokens += batch.num_tokens
+                result.forward_tokens += num_tokens
                 result.samples.update(sample.source for sample in samples)
-                result.add(**_whole_losses(accelerator, losses, batch))
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
                     break
             epoch += 1
+            losses.read()
             if checkpoints and rank == 0:
                 counted = {**vars(result), "epoch": epoch}
                 save_checkpoint(checkpoints, [*weights, *vectors], optimizer, counted)
@@ -261,6 +270,7 @@ def train_lora(
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
                     on_epoch_end(peft_model, epoch)
                 wrapped.train()
+    step.close()
     accelerator.free_memory()
     peft_model.eval()
     if adapter_to is not None and accelerator.is_main_process:
@@ -291,15 +301,31 @@ def drawn_first(backbone: Backbone, epochs: Iterator[list[list[Sample]]]) -> Ite
     return chain([first], epochs)
 
 
-def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> dict[str, float]:
-    """The batch's losses, of which each process has computed its share."""
-    found = {name: float(value.detach()) for name, value in losses.items()}
-    if accelerator.num_processes == 1:
-        return found
-    present = {"lm": batch.lm_weight > 0, "retrieval": batch.num_asked > 0}
-    shares = torch.tensor([found.get(name, 0.0) for name in present], device=accelerator.device)
-    means = accelerator.reduce(shares, reduction="mean").tolist()
-    return {name: mean for (name, is_there), mean in zip(present.items(), means, strict=True) if is_there}
+class _Losses:
+    """Of the batches so far: they are read many at once, since to read one is to wait for a card."""
+
+    def __init__(self, accelerator: Any, log: TrainLog) -> None:
+        self._accelerator, self._log = accelerator, log
+        self._waiting: list[dict[str, Tensor]] = []
+
+    def add(self, losses: dict[str, Tensor], batch: Counts) -> None:
+        """Losses of a batch, of which each process has computed its share."""
+        if self._accelerator.num_processes > 1:
+            present = {"lm": batch.lm_weight > 0, "retrieval": batch.num_asked > 0}
+            device = next(iter(losses.values())).device
+            shares = [losses.get(name, torch.zeros((), device=device)).float() for name in present]
+            means = self._accelerator.reduce(torch.stack(shares), reduction="mean")
+            losses = {name: mean for (name, there), mean in zip(present.items(), means, strict=True) if there}
+        self._waiting.append(losses)
+        if len(self._waiting) >= READ_EVERY:
+            self.read()
+
+    def read(self) -> None:
+        values = [value.float() for losses in self._waiting for value in losses.values()]
+        read = iter(torch.stack(values).tolist() if values else ())
+        for losses in self._waiting:
+            self._log.add(**{name: next(read) for name in losses})
+        self._waiting = []
 
 
 @contextmanager
@@ -311,6 +337,7 @@ def _fast_forward(peft_model: Any, backbone: Backbone) -> Iterator[None]:
 
 def _merge(backbone: Backbone, peft_model: Any) -> None:
     backbone.model = peft_model.merge_and_unload()
+    backbone.merged = True
     backbone.model.eval()
     for parameter in backbone.model.parameters():
         parameter.requires_grad_(False)

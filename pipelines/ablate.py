@@ -24,7 +24,7 @@ from pipelines.ablation_rows import SETS, AblationRow, chosen_rows
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
 from pipelines.compare import ask_dialogues, say_too_long
 from pipelines.config import Resolved, resolve
-from pipelines.fit_processes import FitJob, fit_missing, not_made
+from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.packages import logs_to_mlflow
@@ -76,6 +76,7 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     }
     run = open_run({**base.raw, **asked})
     display.say(f"run folder: {run.folder}")
+    base = with_processes(base, backbone)
     say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)
     try:
         write_json(run.folder / "environment.json", environment(backbone))

@@ -20,8 +20,8 @@ from methods.base import Context, FitBorrower, Method, MethodError
 from methods.recall.embed import too_long_to_recite
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
-from pipelines.fit_processes import FitJob, fit_missing, not_made
-from pipelines.footprint import footprints
+from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
+from pipelines.footprint import footprints, release_memory
 from pipelines.gate import SPEC, gated
 from pipelines.making import make_method
 from pipelines.packages import logs_to_mlflow
@@ -49,6 +49,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
     check_questions(backbone, tasks.values(), config.evaluation.max_new_tokens)
     run = open_run({**config.raw, "data_version": data.version, "model_version": backbone.fingerprint})
     display.say(f"run folder: {run.folder}")
+    config = with_processes(config, backbone)
     say_too_long(config.run_methods, config, data, backbone, display)
     try:
         write_json(run.folder / "environment.json", environment(backbone))
@@ -57,6 +58,7 @@ def compare(config: Resolved, display: Display) -> Comparison:
             names = fit_apart_first(config, run, {seed: tasks[seed] for seed in together}, backbone, display)
             for seed in together:
                 measure(config, run, names[seed], tasks[seed], seed, backbone, display)
+                release_memory()  # of this seed's methods, before the next one's are loaded
         run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
@@ -75,7 +77,10 @@ def measure(
     backbone: Backbone,
     display: Display,
 ) -> None:
-    """All passes of one seed: its methods fitted on its slice, asked, timed, and what the evaluation adds."""
+    """All passes of one seed: its methods fitted on its slice, asked, timed, and what the evaluation adds.
+
+    They are gone at its end: each holds a copy of the model.
+    """
     methods = fit_methods(config, run, names, task, seed, backbone, display)
     ask_dialogues(config, run, methods, task, seed, display)
     methods = [method for method in methods if method.name in config.run_methods]

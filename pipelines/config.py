@@ -82,7 +82,9 @@ class CompareConfig:
         default_factory=list
     )  # until=decided: e.g. [recall-sft,H2]; []: all pairs, and H2
     run_methods: list[str] = field(default_factory=lambda: ["recall", "sft", "rag"])
-    fit_processes: int = 1  # fits side by side, each in a process of its own; 1: one after the other, in this one
+    # Fits side by side, each in a process of its own; 1: one after the other, in this one; 0: as many as there is
+    # memory for, one a core at most
+    fit_processes: int = 1
     fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
     log_level: str = "warning"  # of methods: info shows tests of an epoch, debug candidates and samples too
     runs_dir: str = "runs"
@@ -163,7 +165,6 @@ UNTIL = ("", "decided")
 LOG_LEVELS = ("debug", "info", "warning")
 AT_LEAST_ONE = (
     "seeds",
-    "fit_processes",
     "fit_devices",
     "evaluation.max_new_tokens",
     "evaluation.batch_size",
@@ -181,6 +182,10 @@ def _check_at_least_one(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if isinstance(value, int) and value < 1:
             raise TaskError(f"{key}={value} must be at least 1")
+    if config.fit_processes < 0:
+        raise TaskError(
+            f"fit_processes={config.fit_processes} must be at least 1, or 0 for as many as there is room"
+        )
 
 
 def _check_until(values: Mapping[str, Any]) -> None:

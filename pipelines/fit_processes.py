@@ -1,4 +1,4 @@
-"""Fits methods in processes of their own, several at a time, each with its share of the cores.
+"""Fits methods in processes of their own, several at a time, each with its share of the cores and a card in turn.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS_LOG.md, "Speed"), hence fits side
 by side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,9 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 
 from eval.fields import decode
@@ -33,6 +35,10 @@ from pipelines.run import Run, write_json
 from pipelines.saved_fits import fit_and_save, load_fit
 from tasks.base import Memory
 
+if TYPE_CHECKING:
+    from methods.backbone import Backbone
+
+LIBRARIES_BYTES = 3 * 2**29  # of a process: the libraries' own, and a sentence encoder
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
 MARK = "recallbench: "  # before what a fit's process says to the one that started it
 MEMORIES = "memories.json"  # in the folder of a refit: what it is fitted on in place of the task's memories
@@ -82,7 +88,39 @@ def not_made(run: Run, jobs: Iterable[FitJob]) -> list[FitJob]:
 def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: Display) -> None:
     """Makes fits in processes of their own where several go side by side, or several devices share one."""
     if (config.fit_processes > 1 and len(missing) > 1) or (config.fit_devices > 1 and missing):
-        fit_apart(run, missing, config.fit_processes, display, config.fit_devices)
+        fit_apart(run, missing, max(1, config.fit_processes), display, config.fit_devices)
+
+
+def with_processes(config: Resolved, backbone: Backbone) -> Resolved:
+    """The configuration with a number in place of `fit_processes=0`: as many as have room, one a core at most."""
+    if config.fit_processes:
+        return config
+    if backbone.device.type == "cuda":
+        cards = cards_of(config.device) or [str(backbone.device)]
+        free = [torch.cuda.mem_get_info(torch.device(card))[0] for card in cards]
+    else:
+        free = [psutil.virtual_memory().available]
+    room = sum(int(size // fit_bytes(backbone, config.train.batch_tokens)) for size in free)
+    return replace(config, raw={**config.raw, "fit_processes": max(1, min(room, os.cpu_count() or 1))})
+
+
+def fit_bytes(backbone: Backbone, batch_tokens: int) -> int:
+    """About what one fit takes on its device, on the high side: weights, and what a step keeps of a batch for its
+    gradients, computed as written once and kept for its recordings once."""
+    config = backbone.model.config.get_text_config()
+    hidden, layers = backbone.hidden_size, int(config.num_hidden_layers)
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    kept = layers * (16 * hidden + 8 * int(inner)) * backbone.dtype.itemsize
+    logits = 16 * len(backbone.tokenizer)  # in the model's type and in fp32, and their gradients
+    weights = sum(parameter.nbytes for parameter in backbone.model.parameters())
+    return int(1.5 * weights) + 2 * batch_tokens * (kept + logits) + LIBRARIES_BYTES
+
+
+def cards_of(device: str) -> list[str]:
+    """The cards that fits side by side are dealt out to; none where one device was named, or there is no card."""
+    if device not in ("auto", "cuda") or resolve_device(device).type != "cuda":
+        return []
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 def threads_of(fits: int, processes: int, cores: int) -> list[int]:
@@ -107,25 +145,36 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
     What a user can put right comes back as MethodError. If one fails or the command is interrupted, the others
     are ended, and what was finished stays.
     """
+    cards: queue.SimpleQueue[str] = queue.SimpleQueue()  # one is taken for a fit and given back behind it
+    spread = cards_of(str(run.config.get("device", "auto"))) if devices == 1 else []
+    for number in range(processes):
+        cards.put(spread[number % len(spread)] if spread else "")
     threads = dict(zip(jobs, threads_of(len(jobs), processes, (os.cpu_count() or 1) // devices), strict=True))
     running: list[subprocess.Popen[str]] = []
     failed = threading.Event()
 
     def fit(job: FitJob) -> None:
+        card = cards.get()
         try:
             if not failed.is_set():
-                fit_one(job)
+                fit_one(job, card)
         except BaseException:
             failed.set()  # at once: this worker takes the next job before the pool hears of it
             raise
+        finally:
+            cards.put(card)
 
-    def hear(said: dict[str, Any]) -> None:
+    def hear(job: FitJob, said: dict[str, Any]) -> None:
         if "error" in said:
             raise MethodError(said["error"])
+        if "warning" in said:
+            display.say(f"{job.label}: {said['warning']}")
+            return
         display(said["stage"], said["done"], said["total"])
 
-    def fit_one(job: FitJob) -> None:
-        words = command_of(run, job, devices)
+    def fit_one(job: FitJob, card: str) -> None:
+        placed = replace(job, overrides=(*job.overrides, f"device={card}")) if card else job
+        words = command_of(run, placed, devices)
         folder = job.folder_in(run)
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
@@ -141,7 +190,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
                 printed, mark, said = line.partition(MARK)
                 log.write(printed)
                 if mark:
-                    hear(json.loads(said))
+                    hear(job, json.loads(said))
         if child.wait() != 0:
             last_words = (folder / "fit.log").read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]
             raise RuntimeError(f"fitting {job.label} failed:\n{last_words}")
@@ -173,6 +222,7 @@ def main(folder: Path, target: Path, job: FitJob) -> None:
 
     config = saved_config(folder, job.overrides)
     logging.getLogger("methods").setLevel(config.log_level.upper())
+    logging.getLogger("methods").addHandler(Warnings(logging.WARNING))
     facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(job.seed)
     if job.refit:
@@ -205,6 +255,13 @@ def own_device(device: str) -> str:
             f"({torch.cuda.device_count()}); set fit_devices to at most that"
         )
     return f"cuda:{local}"
+
+
+class Warnings(logging.Handler):
+    """What a fit warns of, for another process to show: its own error stream goes to a file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say(warning=record.getMessage())
 
 
 class Silent(Display):

@@ -2,7 +2,7 @@
 
 In one process with its rivals a method's peak would hold their weights too. What loading and merging need for a
 moment is no part of it. `python -m pipelines.footprint RUN SEED METHOD` prints one JSON line; `footprints` starts
-one such process a method.
+one such process a method, on a card side by side: what its allocator counts is a process's own.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from eval.runner import Footprint, PeakMemory, cost_questions
 from methods.arms import borrows_from
-from methods.backbone import load_backbone
+from methods.backbone import load_backbone, resolve_device
 from pipelines.config import saved_config
 from pipelines.making import make_method
 from pipelines.progress import Display, quiet_libraries
@@ -29,16 +32,23 @@ NUM_MEASUREMENTS = 3  # one after another in the same process
 
 def footprints(run_folder: Path, seed: int, methods: Sequence[str], display: Display) -> dict[str, Footprint]:
     """Method -> its peak memory. A failing process is an error: a peak is never guessed."""
-    found: dict[str, Footprint] = {}
-    for done, method in enumerate(methods):
-        display("memory of each method", done, len(methods))
+    on_cpu = resolve_device(saved_config(run_folder).device).type == "cpu"
+    stage = "memory of each method"
+    display(stage, 0, len(methods))
+
+    def watched(method: str) -> Footprint:
         words = [sys.executable, "-m", "pipelines.footprint", str(run_folder), str(seed), method]
         result = subprocess.run(words, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise RuntimeError(f"measuring the memory of {method} failed:\n{result.stderr[-2000:]}")
         body = json.loads(result.stdout.splitlines()[-1])
-        found[method] = Footprint(**body | {"peaks_bytes": tuple(body["peaks_bytes"])})
-    display("memory of each method", len(methods), len(methods))
+        return Footprint(**body | {"peaks_bytes": tuple(body["peaks_bytes"])})
+
+    found: dict[str, Footprint] = {}
+    with ThreadPoolExecutor(max_workers=1 if on_cpu else max(1, len(methods))) as pool:
+        for method, footprint in zip(methods, pool.map(watched, methods), strict=True):
+            found[method] = footprint
+            display(stage, len(found), len(methods))
     return found
 
 
@@ -75,6 +85,8 @@ def release_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
         if trim is not None:
             trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

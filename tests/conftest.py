@@ -35,6 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: over three seconds; leave out with -m 'not slow'")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device here"))
+
+
 @pytest.fixture(scope="session")
 def pristine() -> Backbone:
     """The tiny random model as it is loaded. Shared: never change it, clone it."""

@@ -107,7 +107,7 @@ class RecallMechanism:
         """Step N+1: the memory of each row, its pads, its vectors, and its text as the draft of what follows."""
         assert self._clock is not None
         with self._clock.stage("memory_head"):
-            cosine_RM = self.bank.memory_head(hidden_RD)
+            cosine_RM = self.bank.memory_head(hidden_RD).cpu()  # at once: each row's choice would wait for a card
             return [
                 self._given(self._choose(row, cosine_M)) for row, cosine_M in zip(rows, cosine_RM, strict=True)
             ]

@@ -267,8 +267,9 @@ class SpecRecallMethod(RecallMethod):
         return bank
 
     def _new_keys(self, memories: Sequence[Memory], asked: Sequence[Sequence[Example]]) -> torch.Tensor:
-        """The texts' vectors, as at the fit: from the untouched base, which is loaded for the moment."""
-        untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
+        """The texts' vectors, as at the fit: from the untouched base, at hand where this model is a copy of it."""
+        own = self.backbone
+        untouched = own.origin or load_backbone(own.name, str(own.device), own.dtype_name)
         return self.fitted_bank().normalise(self._extract(untouched, memories))
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:
