@@ -127,8 +127,13 @@ def sample(
 def of_seeds(drawn: Sample, seeds: Collection[int]) -> Sample:
     """The answers of some seeds."""
     kept = [i for i, seed in enumerate(drawn.seeds) if seed in seeds]
-    labels = ([getattr(drawn, name)[i] for i in kept] for name in ("clusters", "seeds", "items"))
-    return Sample(drawn.values[kept], *map(tuple, labels), drawn.reason)
+    return Sample(
+        drawn.values[kept],
+        tuple(drawn.clusters[i] for i in kept),
+        tuple(drawn.seeds[i] for i in kept),
+        tuple(drawn.items[i] for i in kept),
+        drawn.reason,
+    )
 
 
 # --- the estimator ------------------------------------------------------------------------------

@@ -382,18 +382,19 @@ def generate(
 
     rows = list(everyone)
     with ExitStack() as stack:
-        running: _Model | FixedModel = _Model(model, cache, stack.enter_context(last_hidden_states(model)))
+        growing = _Model(model, cache, stack.enter_context(last_hidden_states(model)))
+        running: _Model | FixedModel = growing
         with clock.stage("prefill"):
-            logits_RSV = running.prefill(
+            logits_RSV = growing.prefill(
                 torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
             )
         hidden_RSD = running.hidden
         if fast:
-            fixed = FixedModel.behind(model, cache, running.mask_RT, max(caps) + FIXED_ROOM, running.forwards)
+            fixed = FixedModel.behind(model, cache, growing.mask_RT, max(caps) + FIXED_ROOM, growing.forwards)
             if fixed is not None:
                 stack.callback(fixed.close)
                 running = fixed
-        del cache
+        del cache, growing
         while True:
             chosen = _choices(rows, logits_RSV, sampling, processors)
             kept, called = zip(*(row.choose(chosen[r], trigger) for r, row in enumerate(rows)), strict=True)

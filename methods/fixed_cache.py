@@ -71,7 +71,7 @@ class _Inputs:
 def _layer_class() -> type:
     from transformers.cache_utils import DynamicLayer  # takes seconds
 
-    class FixedLayer(DynamicLayer):  # type: ignore[misc]
+    class FixedLayer(DynamicLayer):
         """A layer's keys and values: what comes is written to the places that the step names."""
 
         def __init__(self, keys: Tensor, values: Tensor, buffers: _Buffers) -> None:
@@ -80,6 +80,8 @@ def _layer_class() -> type:
             self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
         def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+            assert self.keys is not None
+            assert self.values is not None
             self.keys.index_copy_(2, self.buffers.places_S, key_states)
             self.values.index_copy_(2, self.buffers.places_S, value_states)
             return self.keys, self.values

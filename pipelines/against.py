@@ -54,8 +54,8 @@ def compare_folders(a: Path, b: Path) -> TwoRuns:
 
 
 def _of_logs(a: Path, b: Path) -> TwoRuns:
-    sides = [sides_of_logs([read_log(file) for file in log_files(path)]) for path in (a, b)]
-    return TwoRuns((a.name, b.name), compare_runs(_matched(*sides, "task")), {}, None)
+    one, other = (sides_of_logs([read_log(file) for file in log_files(path)]) for path in (a, b))
+    return TwoRuns((a.name, b.name), compare_runs(_matched(one, other, "task")), {}, None)
 
 
 def _of_runs(a: Path, b: Path) -> TwoRuns:
@@ -69,14 +69,14 @@ def _of_runs(a: Path, b: Path) -> TwoRuns:
             "run both on one version of one task"
         )
     for what, groups, fix in (("other dialogues", ("dialogues",), "ask"), ("another decoding", HOW, "decode")):
-        one, other = (below(settings_of, groups) for settings_of in flat)
-        changed = [key for key in one | other if one.get(key) != other.get(key)]
+        was, now = (below(settings_of, groups) for settings_of in flat)
+        changed = [key for key in was | now if was.get(key) != now.get(key)]
         if changed:
             said = "; ".join(
-                f"{key} {one.get(key, 'not set')} against {other.get(key, 'not set')}" for key in changed
+                f"{key} {was.get(key, 'not set')} against {now.get(key, 'not set')}" for key in changed
             )
             raise IncomparableError(f"{what}: {said}; {fix} both alike")
-    sides = [sides_of_run(run.turns, below(of, HOW)) for run, of in zip(runs, flat, strict=True)]
+    one, other = (sides_of_run(run.turns, below(of, HOW)) for run, of in zip(runs, flat, strict=True))
     differs = {
         key: (flat[0].get(key, "not set"), flat[1].get(key, "not set"))
         for key in flat[0] | flat[1]
@@ -86,7 +86,7 @@ def _of_runs(a: Path, b: Path) -> TwoRuns:
     if codes[0] != codes[1]:
         differs["code_version"] = (codes[0], codes[1])
     seeds = tuple(sorted({r.seed for r in runs[0].turns})), tuple(sorted({r.seed for r in runs[1].turns}))
-    return TwoRuns((a.name, b.name), compare_runs(_matched(*sides, "method")), differs, seeds)
+    return TwoRuns((a.name, b.name), compare_runs(_matched(one, other, "method")), differs, seeds)
 
 
 def _saved(folder: Path) -> SavedRun:
@@ -100,7 +100,7 @@ def _saved(folder: Path) -> SavedRun:
 def _matched(a: Mapping[str, Side], b: Mapping[str, Side], kind: str) -> list[tuple[Side, Side]]:
     """Sides of one name; where both runs have only one, these two. Raises IncomparableError where none match."""
     if len(a) == len(b) == 1:
-        return [(*a.values(), *b.values())]
+        return list(zip(a.values(), b.values(), strict=True))
     common = [name for name in a if name in b]
     if not common:
         raise IncomparableError(

@@ -19,6 +19,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 from methods.base import MethodError
 from pipelines.cli import main_with
@@ -189,7 +190,10 @@ def pack(tree: Path, folder: Path, part_bytes: int, target: Target) -> list[int]
 
     folder.mkdir()
     parts = _Parts(folder, part_bytes)
-    with lzma.open(parts, "wb", preset=PRESET) as packed, tarfile.open(fileobj=packed, mode="w|") as archive:
+    with (
+        lzma.open(cast(IO[bytes], parts), "wb", preset=PRESET) as packed,
+        tarfile.open(fileobj=packed, mode="w|") as archive,
+    ):
         for child in sorted(tree.iterdir()):
             archive.add(child, child.name, filter=anonymous)
     parts.finish()
