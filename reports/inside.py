@@ -35,7 +35,7 @@ class SavedBank:
 
     ids: tuple[str, ...]
     texts: tuple[str, ...]
-    keys_MD: Floats  # unit vectors that the memory head compares the query with
+    keys_MD: Floats  # what the memory head compares the query with
     fed_MF: Floats  # (M, P * D): what is fed for each memory, P vectors one after another; P = 0 where texts are
     gain: float
 

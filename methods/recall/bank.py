@@ -48,7 +48,9 @@ def check_vectors(ids: Sequence[str], vectors_ND: Tensor) -> None:
 
 
 class MemoryBank:
-    """Memory ids, texts, unit keys (M, D) to be found by, and what is fed for each memory (P, D), in one order.
+    """Memory ids, texts, keys (M, D) to be found by, and what is fed for each memory (P, D), in one order.
+
+    A key is a unit vector, or the mean of unit states and so the shorter, the further apart they lie.
 
     center_D is subtracted from raw vectors before they are normalised: last-layer states of any two texts
     have cosines near 1, and centring spreads them (Ethayarajh 2019, arXiv:1909.00512). Zero: the
@@ -89,7 +91,7 @@ class MemoryBank:
         return F.normalize(raw_ND.float().to(self.center_D.device) - self.center_D, dim=-1)
 
     def write(self, ids: Sequence[str], texts: Sequence[str], keys_ND: Tensor, fed: Sequence[Tensor]) -> None:
-        """Adds memories, or replaces those whose id is known. Keys are L2-normalised at write.
+        """Adds memories, or replaces those whose id is known. Keys over unit length are L2-normalised at write.
 
         fed: (P, D) of each memory, as they are to be fed.
         Raises MethodError for an empty text, two memories with one id, a wrong width, or NaN.
@@ -105,7 +107,8 @@ class MemoryBank:
         check_vectors(ids, keys_ND)
         check_vectors([i for i, fed_PD in zip(ids, fed, strict=True) for _ in fed_PD], torch.cat(list(fed)))
         device = self.keys_MD.device
-        keys_ND = F.normalize(keys_ND.float().to(device), dim=-1)
+        keys_ND = keys_ND.float().to(device)
+        keys_ND = keys_ND / keys_ND.norm(dim=-1, keepdim=True).clamp(min=1.0)
         old = [n for n, memory_id in enumerate(ids) if memory_id in self._rows]
         new = [n for n, memory_id in enumerate(ids) if memory_id not in self._rows]
         self._rows |= {ids[n]: len(self.ids) + place for place, n in enumerate(new)}
@@ -146,8 +149,15 @@ class MemoryBank:
         self.fed = list((values_MPD * self.gain).clone())
 
     def memory_head(self, query_BD: Tensor) -> Tensor:
-        """(B, D) states of <recall> -> (B, M) cosines, raw: no temperature, no softmax."""
-        return F.normalize(query_BD.float(), dim=-1) @ self.keys_MD.T
+        """(B, D) states of <recall> -> (B, M) logits, raw: no temperature, no softmax.
+
+        Of unit keys the cosines; of shorter ones 1 less half the squared distance to the unit state, by which a
+        class whose members lie apart, such as questions that no clause answers, still gets its own (prototypical
+        networks; Snell et al. 2017, arXiv:1703.05175).
+        """
+        return (
+            F.normalize(query_BD.float(), dim=-1) @ self.keys_MD.T + (1.0 - self.keys_MD.square().sum(dim=-1)) / 2
+        )
 
     def memory_embeddings(self, index: int) -> Tensor:
         """(P, D): all that is fed for a memory, one vector in place of each pad."""

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from methods.answering import answer_from, prompts_for
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
@@ -219,18 +218,18 @@ class RecallMethod:
         )
 
     def _new_keys(self, memories: Sequence[Memory], asked: Sequence[Sequence[Example]]) -> torch.Tensor:
-        """Unit keys (N, D) of memories that come after the training. asked: the questions of each."""
+        """Keys (N, D) of memories that come after the training. asked: the questions of each."""
         return self._keys(asked)
 
     def _keys(self, asked: Sequence[Sequence[Example]]) -> torch.Tensor:
-        """Unit keys (N, D): the mean of the states that a memory's questions have at <recall>.
+        """(N, D): the mean of the unit states that a memory's questions have at <recall>.
 
         A class by its prototype (Snell et al. 2017, arXiv:1703.05175). While weights and keys train together the
         keys lag behind, and keys optimised on so few states miss other wordings (docs/EXPERIMENTS.md).
         """
         states_QD = query_states(self.backbone, [example.messages for own in asked for example in own])
         parts = states_QD.split([len(own) for own in asked])
-        return F.normalize(torch.stack([own_QD.mean(dim=0) for own_QD in parts]), dim=-1)
+        return torch.stack([own_QD.mean(dim=0) for own_QD in parts])
 
     def _start_values(self, keys_ND: torch.Tensor) -> list[torch.Tensor]:
         """(P, D) that new memories are fed as where nothing is optimised: as many as fitted ones, untrained."""

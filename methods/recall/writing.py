@@ -169,7 +169,7 @@ def plan_starts(bank: MemoryBank, keys_ND: Tensor) -> list[Tensor]:
 
     Where no key is, at the memory's own key, at the size of fitted values.
     """
-    cosine_NM = keys_ND @ bank.keys_MD.T
+    cosine_NM = F.normalize(keys_ND, dim=-1) @ F.normalize(bank.keys_MD, dim=-1).T
     if NULL_ID in bank:
         cosine_NM[:, bank.index(NULL_ID)] = -1.0
     nearest_N = cosine_NM.argmax(dim=1).tolist() if len(bank) else [-1] * len(keys_ND)

@@ -43,7 +43,7 @@ def sample_weights(model):
 
 
 class MemoryBank:
-    """ids, texts, unit keys, what is fed for each memory (one vector or more), and how a memory is chosen."""
+    """ids, texts, keys, what is fed for each memory (one vector or more), and how a memory is chosen."""
 
     def __init__(self, folder, device):
         meta, self.settings = _read_json(folder, "bank.json"), _read_json(folder, "recall.json")
@@ -61,7 +61,8 @@ class MemoryBank:
 
     def memory_head(self, query_RD):
         """(R, D) states of <recall> -> (R, M) cosines."""
-        return torch.nn.functional.normalize(query_RD.float(), dim=-1) @ self.keys.T
+        cosine_RM = torch.nn.functional.normalize(query_RD.float(), dim=-1) @ self.keys.T
+        return cosine_RM + (1.0 - self.keys.square().sum(dim=-1)) / 2  # 0 for keys of unit length
 
 
 def _read_json(folder, name):

@@ -61,6 +61,24 @@ def test_the_memory_head_is_the_cosine() -> None:
     torch.testing.assert_close(bank.memory_head(bank.keys_MD * 5).diagonal(), torch.ones(5))
 
 
+def test_a_class_whose_members_lie_apart_gets_what_is_nearer_to_its_mean() -> None:
+    """The memory head ranks by the distance to the mean, not by the angle."""
+    torch.manual_seed(3)
+    bank = MemoryBank(torch.zeros(WIDTH), 1.0, "")
+    groups = [
+        F.normalize(torch.randn(9, WIDTH) + 4 * near * torch.randn(WIDTH), dim=-1) for near in (0.0, 1.0, 1.0)
+    ]
+    means_3D = torch.stack([group_QD.mean(dim=0) for group_QD in groups])
+    bank.write(["apart", "a", "b"], ["x", "y", "z"], means_3D, list(torch.ones(3, 1, WIDTH)))
+    assert torch.equal(bank.keys_MD, means_3D)
+    states = torch.cat(groups)
+    expected = 1.0 - torch.cdist(states, means_3D).square() / 2
+    torch.testing.assert_close(bank.memory_head(states * 7), expected, atol=1e-5, rtol=0)
+    own = [bank.memory_head(groups[0]), groups[0] @ F.normalize(means_3D, dim=-1).T]
+    assert int(own[0].argmax(dim=-1).eq(0).sum()) >= int(own[1].argmax(dim=-1).eq(0).sum())
+    assert not torch.equal(own[0].argsort(dim=-1), own[1].argsort(dim=-1))
+
+
 def test_writing_a_known_id_replaces_that_memory_only() -> None:
     bank, before = bank_of(), bank_of()
     new = torch.randn(2, WIDTH)
