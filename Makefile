@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: compare test lint setup clean
+.PHONY: compare test torture lint setup clean
 
 setup: $(READY)
 
@@ -13,6 +13,10 @@ compare: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# A comparison killed at 25 random moments, about half an hour; in pieces with: tests/torture/kills.py to=FOLDER
+torture: $(READY)
+	$(BIN)/python tests/torture/kills.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

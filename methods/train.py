@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods import control_rows
+from methods import checkpoint, control_rows
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import Batch, padding_multiple, share_of
@@ -59,7 +60,8 @@ class TrainLog:
 
     forward_tokens: int = 0
     optimizer_steps: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all attempts
+    earlier_s: float = 0.0  # of them, those of attempts that were cut
     losses: dict[str, list[float]] = field(default_factory=dict)
     samples: Counter[str] = field(default_factory=Counter)  # by source
 
@@ -171,8 +173,9 @@ def train_lora(
     """Trains a LoRA on `backbone.model` until the token budget is spent, saves it and merges it.
 
     adapter_to: a folder that receives the adapter in PEFT's format, so that `merge_adapters` can restore
-    the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept at the end
-    of each epoch; a stage that was killed goes on from there, with the samples that it would have drawn.
+    the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept as
+    training goes (`methods.checkpoint.EVERY_S`) and at its end; a stage that was killed goes on from there, with
+    the samples that it would have drawn. Whoever names the folder removes it once the fit is saved.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
@@ -180,6 +183,8 @@ def train_lora(
 
     Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
     Each must be given the same `epochs`; the first one alone saves.
+
+    Raises MethodError where a loss is no number; checkpoints are from before.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import set_seed
@@ -218,20 +223,32 @@ def train_lora(
     result = TrainLog()
     multiple = padding_multiple(backbone.dtype, accelerator.device)
     pad_token_id = int(backbone.tokenizer.pad_token_id)
-    epoch = 0
-    kept = load_checkpoint(checkpoints, [*weights, *vectors], optimizer) if checkpoints else None
+    kept_weights = [*weights, *(memory.parameters() if memory is not None else ())]
+    epoch = behind = 0  # epochs trained on, and batches of the next one
+    kept = load_checkpoint(checkpoints, kept_weights, optimizer) if checkpoints else None
     if kept is not None:
-        epoch = kept.pop("epoch")
-        result = TrainLog(**kept | {"samples": Counter(kept["samples"])})
-        for _ in range(epoch):
-            next(epochs)
+        epoch, behind = kept.pop("epoch"), kept.pop("batches")
+        result = TrainLog(**kept | {"samples": Counter(kept["samples"]), "earlier_s": kept["seconds"]})
+        for _ in range(epoch if result.forward_tokens < config.max_tokens else 0):
+            next(epochs, None)
+    last_kept = time.perf_counter()
+
+    def keep() -> None:
+        """The state as it is, on disk."""
+        nonlocal last_kept
+        if checkpoints and rank == 0:
+            seconds = result.seconds + time.perf_counter() - started
+            counted = {**vars(result), "seconds": seconds, "epoch": epoch, "batches": behind}
+            save_checkpoint(checkpoints, kept_weights, optimizer, counted)
+        last_kept = time.perf_counter()
+
     with _fast_forward(peft_model, backbone):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
             check_positions(backbone, batches)
-            for samples in batches:
+            for samples in batches[behind:]:
                 batch = share_of(samples, rank, world, pad_token_id, accelerator.device, multiple)
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
@@ -246,28 +263,29 @@ def train_lora(
                         result.optimizer_steps += 1
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
+                found = _whole_losses(accelerator, losses, batch)
+                _check_losses(found, stage, result, samples)
                 result.forward_tokens += batch.num_tokens
                 result.samples.update(sample.source for sample in samples)
-                result.add(**_whole_losses(accelerator, losses, batch))
+                result.add(**found)
+                behind += 1
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
                     break
-            epoch += 1
-            if checkpoints and rank == 0:
-                counted = {**vars(result), "epoch": epoch}
-                save_checkpoint(checkpoints, [*weights, *vectors], optimizer, counted)
+                if accelerator.sync_gradients and time.perf_counter() - last_kept > checkpoint.EVERY_S:
+                    keep()
+            epoch, behind = epoch + 1, 0
             if on_epoch_end is not None:
                 wrapped.eval()
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
                     on_epoch_end(peft_model, epoch)
                 wrapped.train()
+    keep()
     accelerator.free_memory()
     peft_model.eval()
     if adapter_to is not None and accelerator.is_main_process:
         peft_model.save_pretrained(str(adapter_to), save_embedding_layers=False)
     _merge(backbone, peft_model)
-    if checkpoints and rank == 0:
-        (checkpoints / "checkpoint.safetensors").unlink(missing_ok=True)
     result.seconds += time.perf_counter() - started
     return result
 
@@ -300,6 +318,18 @@ def _whole_losses(accelerator: Any, losses: dict[str, Tensor], batch: Batch) -> 
     shares = torch.tensor([found.get(name, 0.0) for name in present], device=accelerator.device)
     means = accelerator.reduce(shares, reduction="mean").tolist()
     return {name: mean for (name, is_there), mean in zip(present.items(), means, strict=True) if is_there}
+
+
+def _check_losses(losses: dict[str, float], stage: str, so_far: TrainLog, samples: Sequence[Sample]) -> None:
+    """Raises MethodError where one is no number: after its step no weight is."""
+    for name, value in losses.items():
+        if not math.isfinite(value):
+            sources = ", ".join(f"{source} ({n})" for source, n in Counter(s.source for s in samples).items())
+            raise MethodError(
+                f"{stage}: the {name} loss is {value} at step {len(so_far.losses.get(name, ())) + 1}, after "
+                f"{so_far.forward_tokens} tokens, on samples from {sources}; lower train.learning_rate, or set "
+                "dtype=float32"
+            )
 
 
 @contextmanager

@@ -24,14 +24,15 @@ from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.footprint import footprints
 from pipelines.gate import SPEC, gated
-from pipelines.making import make_method
-from pipelines.passes import change_memories, measure_ability, named_tasks
+from pipelines.log_runs import log_once
+from pipelines.making import load_of_run, make_method
+from pipelines.passes import change_memories, lifecycle_of, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
-from pipelines.run import Run, environment, open_run, write_json
-from pipelines.saved_fits import fit_or_load, load_fit, save_fit
+from pipelines.run import MEASURED, Run, environment, open_run, read_json, write_json
+from pipelines.saved_fits import fit_or_load, key_of, load_fit, save_fit
 from pipelines.whole_rulebook import whole_rulebook
-from reports.base import Comparison, LoggedRun, TaskFacts
+from reports.base import Comparison, LoggedRun, ReportError, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
@@ -41,8 +42,10 @@ def compare(config: Resolved, display: Display) -> Comparison:
     """The whole experiment; returns what the reports are made from."""
     seeds = range(config.seed, config.seed + config.seeds)
     tasks = {seed: config.task.load(seed) for seed in seeds}
-    for task in tasks.values():
+    for seed, task in tasks.items():
         check(task)
+        if config.evaluation.lifecycle:
+            lifecycle_of(config, task, seed)
     data = tasks[config.seed]
     named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
@@ -51,33 +54,47 @@ def compare(config: Resolved, display: Display) -> Comparison:
     display.say(f"run folder: {run.folder}")
     say_too_long(config.run_methods, config, data, backbone, display)
     try:
-        write_json(run.folder / "environment.json", environment(backbone))
-        write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
-        names = fit_apart_first(config, run, tasks, backbone, display)
-        for seed, task in tasks.items():
-            methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-            with whole_rulebook(methods, task, display):
-                ask_dialogues(config, run, methods, task, seed, display)
-                methods = [method for method in methods if method.name in config.run_methods]
-                time_answers(config, run, methods, task, seed, display)
-
-            def make(
-                name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed
-            ) -> Method:
-                return make_method(config, name, task, seed, weights, display, folder)
-
-            learners = [method for method in methods if method.name not in ARMS]
-            if config.evaluation.ability:
-                measure_ability(config, run, learners, task, seed, backbone, display)
-            if config.evaluation.lifecycle:
-                change_memories(config, run, learners, task, seed, backbone, make, display)
-        run.stop_clock()
+        if MEASURED not in run.stages:
+            measure(config, run, tasks, in_run_dtype(config, run, backbone), display)
+            run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
-        run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        run.abandon(error)
         raise
-    run.close("finished")
+    run.close("unlogged" if config.mlflow else "finished")
     return comparison
+
+
+def in_run_dtype(config: Resolved, run: Run, backbone: Backbone) -> Backbone:
+    """The model in the dtype that the run began with: another probe may choose another."""
+    facts = run.folder / "environment.json"
+    if facts.exists() and read_json(facts).get("dtype") != backbone.dtype_name:
+        return load_of_run(config, run.folder, config.device)
+    return backbone
+
+
+def measure(
+    config: Resolved, run: Run, tasks: Mapping[int, TaskData], backbone: Backbone, display: Display
+) -> None:
+    """All that needs a model: fits, dialogues, timings and, where asked for, the further passes."""
+    write_json(run.folder / "environment.json", environment(backbone))
+    write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[config.seed])))
+    names = fit_apart_first(config, run, tasks, backbone, display)
+    for seed, task in tasks.items():
+        methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
+        with whole_rulebook(methods, task, display):
+            ask_dialogues(config, run, methods, task, seed, display)
+            methods = [method for method in methods if method.name in config.run_methods]
+            time_answers(config, run, methods, task, seed, display)
+
+        def make(name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed) -> Method:
+            return make_method(config, name, task, seed, weights, display, folder)
+
+        learners = [method for method in methods if method.name not in ARMS]
+        if config.evaluation.ability:
+            measure_ability(config, run, learners, task, seed, backbone, display)
+        if config.evaluation.lifecycle:
+            change_memories(config, run, learners, task, seed, backbone, make, display)
 
 
 def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:
@@ -145,7 +162,8 @@ def fit_methods(
             assert report is not None
             save_fit(folder, report)
         else:
-            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}")
+            key = key_of(config, name, task, seed, backbone)
+            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}", key)
         methods[name] = method
     return [methods[name] for name in names]
 
@@ -203,11 +221,12 @@ def time_answers(
     options = config.evaluation
     questions = cost_questions(task, seed, options.timed_questions, options.max_new_tokens)
     peaks = footprints(run.folder, seed, [method.name for method in methods], display)
-    done = {(r.method, r.seed, r.question_id, r.round) for r in run.costs}  # of a pass that was cut
-    timed = run_cost(methods, questions, peaks, seed=seed, rounds=options.timed_rounds, progress=display)
+    done = {(r.method, r.question_id, r.round) for r in run.costs if r.seed == seed}  # of a pass that was cut
+    timed = run_cost(
+        methods, questions, peaks, seed=seed, rounds=options.timed_rounds, done=done, progress=display
+    )
     for record in timed:
-        if (record.method, record.seed, record.question_id, record.round) not in done:
-            run.add([record])
+        run.add([record])
     run.finish_stage(stage)
 
 
@@ -218,14 +237,18 @@ def run_and_show(config: Any) -> None:
     resolved = resolve(config)
     logging.getLogger("methods").setLevel(resolved.log_level.upper())
     logged: LoggedRun | None = None
+    refused: ReportError | None = None
     with Display() as display:
         comparison = compare(resolved, display)
         if resolved.mlflow:
-            from reports.mlflow_log import log_comparison
-
             display.say("logging to MLflow")
-            logged = log_comparison(comparison)
+            try:
+                logged = log_once(comparison)
+            except ReportError as error:  # the results stand; they are shown, and the sentence behind them
+                refused = error
     show(comparison, logged, sys.stdout)
+    if refused is not None:
+        raise refused
 
 
 if __name__ == "__main__":

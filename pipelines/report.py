@@ -16,16 +16,20 @@ from eval.records import RecordError
 from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
 from pipelines.keep import keep
-from pipelines.results import read_json, read_saved, write_results
-from pipelines.run import writer_of
+from pipelines.log_runs import log_once, log_waiting, waits
+from pipelines.results import read_saved, write_results
+from pipelines.run import read_json, writer_of
 from reports.base import Comparison, LoggedRun, ReportError
+from reports.text import redact
 
 HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false] [keep=FOLDER]
+       python -m pipelines.report --log [runs_dir=runs]
 
   run=...        a run's folder, its id (the folder's name, or task/name), or latest
   runs_dir=...   where runs lie
   mlflow=true    logs the run to MLflow again
   keep=...       copies what the figures rest on, without weights, into a new folder: small enough to hand on
+  --log          logs to MLflow every finished run that it did not take when the run ended
 
 Computes summary.json, report.html, report.md, tables/ and figures/ (of an ablation: ablation.json, .csv and .md)
 again from the records. No model is loaded.
@@ -40,6 +44,7 @@ class Options:
     runs_dir: str = "runs"
     mlflow: bool = False
     keep: str = ""
+    log: bool = False
 
 
 def saved_runs(runs_dir: Path) -> dict[str, Path]:
@@ -77,7 +82,7 @@ def check_finished(folder: Path) -> None:
     path = folder / "run.json"
     state = read_json(path)
     status, writer = state.get("status"), writer_of(state)
-    if status == "finished":
+    if status in ("finished", "unlogged"):
         return
     if writer is not None:
         raise RecordError(f"{path}: the run still goes on in process {writer}; report it once that has ended")
@@ -96,6 +101,9 @@ def main() -> None:
 
 def report_and_show(options: Options) -> None:
     """Reports, logs to MLflow where asked to, prints the table."""
+    if options.log:
+        log_all(Path(options.runs_dir))
+        return
     folder = find_run(options.run, Path(options.runs_dir))
     check_finished(folder)
     if is_ablation(folder):
@@ -104,6 +112,15 @@ def report_and_show(options: Options) -> None:
         show_comparison(write_results(read_saved(folder)), options.mlflow)
     if options.keep:
         keep(folder, Path(options.keep))
+
+
+def log_all(runs_dir: Path) -> None:
+    """Logs what waits; a line a run."""
+    waiting = [folder for folder in saved_runs(runs_dir).values() if waits(folder)]
+    for folder in waiting:
+        logged = log_waiting(folder)
+        sys.stdout.write(f"{folder}: MLflow run {logged.run_id} in {redact(logged.tracking_uri)}\n")
+    sys.stdout.write(f"{len(waiting)} runs logged\n")
 
 
 def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:
@@ -128,7 +145,7 @@ def logged_to_mlflow(comparison: Comparison) -> LoggedRun:
     from reports.mlflow_log import log_comparison
 
     quiet_libraries()
-    return log_comparison(comparison)
+    return log_once(comparison) if waits(comparison.run_dir) else log_comparison(comparison)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from methods.answering import answer_from, prompts_for
-from methods.backbone import Backbone, load_backbone
+from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Clock, Generated, generate
 from methods.examples import Example, clause_examples
@@ -102,7 +102,7 @@ class RecallMethod:
         curves = {f"step1/{k}": tuple(v) for k, v in logs.step1.losses.items()}
         curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
         return FitReport(
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + logs.step1.earlier_s + logs.step2.earlier_s,
             forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
             optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
             bytes_stored=self.setup.adapter_bytes + bank.num_bytes,
@@ -200,6 +200,7 @@ class RecallMethod:
         bank = self.fitted_bank()
         self._check(memories)
         untouched = load_backbone(self.backbone.name, str(self.backbone.device), self.backbone.dtype_name)
+        check_weights(untouched, self.backbone.fingerprint)
         keys_ND = bank.normalise(self._extract(untouched, memories))
         del untouched
         asked = [self._questions(m) for m in memories]
