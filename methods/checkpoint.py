@@ -49,7 +49,7 @@ def load_checkpoint(folder: Path, weights: Sequence[nn.Parameter], optimizer: An
         counted, tensors = _read(file, weights)
     except Exception as error:  # a damaged file can fail in any way
         log.warning("%s is damaged (%s); this stage of training starts anew", file, error)
-        file.unlink()
+        file.unlink(missing_ok=True)  # of several processes each finds it so
         return None
     for key, value in tensors.items():
         n, name = key.split(".")

@@ -52,7 +52,7 @@ def fit_row(
     folder = run.fit_folder(seed, row.fit_of or row.name)
     method = make_method(config, row.method, task, seed, backbone.clone(), display, folder)
     key = key_of(config, row.method, task, seed, backbone)
-    fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}", key)
+    fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}", key, display.say)
     method.name = row.name
     return method
 

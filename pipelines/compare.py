@@ -163,7 +163,7 @@ def fit_methods(
             save_fit(folder, report)
         else:
             key = key_of(config, name, task, seed, backbone)
-            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}", key)
+            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}", key, display.say)
         methods[name] = method
     return [methods[name] for name in names]
 

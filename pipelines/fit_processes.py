@@ -123,6 +123,8 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
     def hear(said: dict[str, Any]) -> None:
         if "error" in said:
             raise MethodError(said["error"])
+        if "note" in said:
+            display.say(said["note"])
         if {"stage", "done", "total"} <= said.keys():
             display(said["stage"], said["done"], said["total"])
 
@@ -180,7 +182,7 @@ def main(folder: Path, target: Path, job: FitJob) -> None:
     runs_dir = None if config.fresh else Path(config.runs_dir)
     if rank == 0:
         method = make_method(config, job.method, task, job.seed, backbone, Lines(job.label), target)
-        fit_and_save(method, target, task, key, runs_dir)
+        fit_and_save(method, target, task, key, runs_dir, lambda text: say(note=text))
         return
     if runs_dir and fit_of_another_run(key, runs_dir, target):  # the first process takes it over
         return

@@ -58,7 +58,7 @@ def gate(
         method = make_method(config, SPEC, task, config.seed, backbone.clone(), display, folder)
         task = replace(task, memories=few)
         key = key_of(config, SPEC, task, config.seed, backbone)
-        report = fit_or_load(method, run, folder, task, job.stage, key)
+        report = fit_or_load(method, run, folder, task, job.stage, key, display.say)
     found = Passed(report.notes["segment_hit_at_1"], report.notes["verbatim_from_true_vector"])
     if found.segment_hit_at_1 < LEAST_SEGMENTS or found.verbatim_from_true_vector < LEAST_VERBATIM:
         raise GateError(

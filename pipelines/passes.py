@@ -107,7 +107,7 @@ class _Spares:
         folder = job.folder_in(self.run)
         method = self.make(self.name, self.backbone.clone(), folder)
         key = key_of(self.config, self.name, task, self.seed, self.backbone)
-        return method, fit_or_load(method, self.run, folder, task, job.stage, key)
+        return method, fit_or_load(method, self.run, folder, task, job.stage, key, self.display.say)
 
 
 def lifecycle_of(config: Resolved, task: TaskData, seed: int) -> LifecyclePlan:

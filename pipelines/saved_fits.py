@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ def fit_of_another_run(key: str, runs_dir: Path, folder: Path) -> Path | None:
     return None
 
 
-def copy_fit(source: Path, folder: Path, key: str) -> None:
+def copy_fit(source: Path, folder: Path, key: str) -> FitReport:
     """Takes a fit over whole; fits that lie in folders below it are others."""
 
     def left_out(parent: str, names: Collection[str]) -> list[str]:
@@ -98,23 +98,24 @@ def copy_fit(source: Path, folder: Path, key: str) -> None:
     assert report is not None
     write_whole(folder / KEY, key)
     save_fit(folder, report)
+    return report
 
 
-def fit_and_save(method: Method, folder: Path, task: TaskData, key: str, runs_dir: Path | None) -> FitReport:
+def fit_and_save(
+    method: Method, folder: Path, task: TaskData, key: str, runs_dir: Path | None, say: Callable[[str], None]
+) -> FitReport:
     """Fits the method and saves it in `folder`. The report notes on how many threads its seconds were taken.
 
-    runs_dir: where another run may hold the same fit, which is then taken over; None: nowhere.
+    runs_dir: where another run may hold the same fit, which is then taken over and said; None: nowhere.
     """
     import torch  # not above: reports read fits without it
 
     folder.mkdir(parents=True, exist_ok=True)
     source = fit_of_another_run(key, runs_dir, folder) if runs_dir else None
     if source is not None:
+        say(f"{method.name}: the fit of {source} is the same and taken over; fresh=true makes it anew")
         restore(method, source)
-        copy_fit(source, folder, key)
-        report = load_fit(folder)
-        assert report is not None
-        return report
+        return copy_fit(source, folder, key)
     report = method.fit(task.memories, task.sft)
     report = dataclasses.replace(report, notes={**report.notes, "threads": float(torch.get_num_threads())})
     method.save(folder)
@@ -124,11 +125,13 @@ def fit_and_save(method: Method, folder: Path, task: TaskData, key: str, runs_di
     return report
 
 
-def fit_or_load(method: Method, run: Run, folder: Path, task: TaskData, stage: str, key: str) -> FitReport:
+def fit_or_load(
+    method: Method, run: Run, folder: Path, task: TaskData, stage: str, key: str, say: Callable[[str], None]
+) -> FitReport:
     """Restores the fit that `folder` holds, or makes it and finishes `stage`; the report is the making's."""
     report = load_fit(folder)
     if report is None:
-        report = fit_and_save(method, folder, task, key, None if run.fresh else run.runs_dir)
+        report = fit_and_save(method, folder, task, key, None if run.fresh else run.runs_dir, say)
         run.finish_stage(stage)
     else:
         restore(method, folder)

@@ -204,7 +204,7 @@ def test_what_loading_needs_for_a_moment_is_no_peak_of_answering(
 
     measure(finished.folder, 0, "sft")  # what is imported for the first time stays
     before = psutil.Process().memory_info().rss
-    monkeypatch.setattr("pipelines.footprint.load_backbone", load)
+    monkeypatch.setattr("pipelines.making.load_backbone", load)
     assert measure(finished.folder, 0, "sft").peak_bytes < before + size / 2
 
 

@@ -51,10 +51,10 @@ class Fitted:
 @pytest.mark.parametrize("cut", ["", "fit", "save"])
 def test_fitted_once_and_restored_after_unless_it_was_cut(tmp_path: Path, cut: str) -> None:
     task, run = load_task("regs", 6, 0), Run(tmp_path, {})
-    folder = run.fit_folder(0, "fitted")
+    folder, said = run.fit_folder(0, "fitted"), []
 
     def fit_again(method: Any) -> FitReport:
-        return fit_or_load(method, run, folder, task, "the stage", "a key")
+        return fit_or_load(method, run, folder, task, "the stage", "a key", said.append)
 
     if cut:
         with pytest.raises(KeyboardInterrupt):
@@ -75,7 +75,7 @@ def fitted_in(runs_dir: Path, number: int, key: str, fresh: bool = False, cut: s
         Run(runs_dir / "regs" / str(number), {"runs_dir": str(runs_dir)}, fresh=fresh),
     )
     method, folder = Fitted(cut), run.fit_folder(0, "fitted")
-    fit_or_load(method, run, folder, task, "the stage", key)
+    fit_or_load(method, run, folder, task, "the stage", key, method.done.append)
     assert (folder / "weights").exists() and load_fit(folder) is not None and run.stages == ["the stage"]
     return method, folder
 
@@ -83,7 +83,10 @@ def fitted_in(runs_dir: Path, number: int, key: str, fresh: bool = False, cut: s
 def test_a_fit_is_taken_over_from_another_run_that_made_the_same(tmp_path: Path) -> None:
     made, first = fitted_in(tmp_path, 1, "key")
     taken, second = fitted_in(tmp_path, 2, "key")
-    assert (made.done, taken.done) == (["fit", "save"], ["load"])
+    assert (made.done, taken.done) == (
+        ["fit", "save"],
+        [f"fitted: the fit of {first} is the same and taken over; fresh=true makes it anew", "load"],
+    )
     assert load_fit(first) == load_fit(second)
     assert fitted_in(tmp_path, 3, "another key")[0].done == ["fit", "save"]
     assert fitted_in(tmp_path, 4, "key", fresh=True)[0].done == ["fit", "save"]
