@@ -6,6 +6,7 @@ Anything else on a child's output is a library's and never read as the child's o
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -20,6 +21,7 @@ def say(**said: Any) -> None:
         sys.stdout.write(f"{MARK}{json.dumps(said)}\n")
         sys.stdout.flush()
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so again at its end
         raise SystemExit(1) from None
 
 

@@ -24,7 +24,7 @@ from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made
 from pipelines.footprint import footprints
 from pipelines.gate import SPEC, gated
-from pipelines.log_runs import log_once
+from pipelines.log_runs import tried
 from pipelines.making import load_of_run, make_method
 from pipelines.passes import change_memories, lifecycle_of, measure_ability, named_tasks
 from pipelines.progress import Display
@@ -32,7 +32,7 @@ from pipelines.results import read_saved, write_results
 from pipelines.run import MEASURED, Run, environment, open_run, read_json, write_json
 from pipelines.saved_fits import fit_or_load, key_of, load_fit, save_fit
 from pipelines.whole_rulebook import whole_rulebook
-from reports.base import Comparison, LoggedRun, ReportError, TaskFacts
+from reports.base import Comparison, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
@@ -82,10 +82,11 @@ def measure(
     names = fit_apart_first(config, run, tasks, backbone, display)
     for seed, task in tasks.items():
         methods = fit_methods(config, run, names[seed], task, seed, backbone, display)
-        with whole_rulebook(methods, task, display):
-            ask_dialogues(config, run, methods, task, seed, display)
-            methods = [method for method in methods if method.name in config.run_methods]
-            time_answers(config, run, methods, task, seed, display)
+        if not passes_of(methods, seed) <= set(run.stages):
+            with whole_rulebook(methods, task, display):
+                ask_dialogues(config, run, methods, task, seed, display)
+                timed = [method for method in methods if method.name in config.run_methods]
+                time_answers(config, run, timed, task, seed, display)
 
         def make(name: str, weights: Backbone, folder: Path, task: TaskData = task, seed: int = seed) -> Method:
             return make_method(config, name, task, seed, weights, display, folder)
@@ -95,6 +96,11 @@ def measure(
             measure_ability(config, run, learners, task, seed, backbone, display)
         if config.evaluation.lifecycle:
             change_memories(config, run, learners, task, seed, backbone, make, display)
+
+
+def passes_of(methods: Sequence[Method], seed: int) -> set[str]:
+    """The stages in which a seed's methods are asked among the whole rulebook."""
+    return {f"timing seed {seed}", *(f"dialogues {method.name} seed {seed}" for method in methods)}
 
 
 def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:
@@ -236,16 +242,11 @@ def run_and_show(config: Any) -> None:
 
     resolved = resolve(config)
     logging.getLogger("methods").setLevel(resolved.log_level.upper())
-    logged: LoggedRun | None = None
-    refused: ReportError | None = None
     with Display() as display:
         comparison = compare(resolved, display)
         if resolved.mlflow:
             display.say("logging to MLflow")
-            try:
-                logged = log_once(comparison)
-            except ReportError as error:  # the results stand; they are shown, and the sentence behind them
-                refused = error
+        logged, refused = tried(comparison) if resolved.mlflow else (None, None)
     show(comparison, logged, sys.stdout)
     if refused is not None:
         raise refused

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipelines.ablation_results import comparison_of, is_ablation, write_ablation
 from pipelines.results import read_saved, write_results
 from pipelines.run import read_json, take_up
-from reports.base import Comparison, LoggedRun
+from reports.base import Comparison, LoggedRun, ReportError
 
 
 def log_once(comparison: Comparison) -> LoggedRun:
@@ -27,6 +27,21 @@ def log_once(comparison: Comparison) -> LoggedRun:
     finally:
         run.close(status)
     return logged
+
+
+def tried(comparison: Comparison) -> tuple[LoggedRun | None, ReportError | None]:
+    """Logs a run, again where it was finished: (where it stands, None), or (None, why MLflow did not take it).
+
+    The results stand either way, and are to be shown before the error is raised.
+    """
+    from pipelines.progress import quiet_libraries
+    from reports.mlflow_log import log_comparison
+
+    quiet_libraries()
+    try:
+        return log_once(comparison) if waits(comparison.run_dir) else log_comparison(comparison), None
+    except ReportError as error:
+        return None, error
 
 
 def waits(folder: Path) -> bool:

@@ -16,10 +16,10 @@ from eval.records import RecordError
 from pipelines.ablation_results import Ablation, comparison_of, is_ablation, text_of, write_ablation
 from pipelines.cli import main_with
 from pipelines.keep import keep
-from pipelines.log_runs import log_once, log_waiting, waits
+from pipelines.log_runs import log_waiting, tried, waits
 from pipelines.results import read_saved, write_results
 from pipelines.run import read_json, writer_of
-from reports.base import Comparison, LoggedRun, ReportError
+from reports.base import Comparison, ReportError
 from reports.text import redact
 
 HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false] [keep=FOLDER]
@@ -125,27 +125,23 @@ def log_all(runs_dir: Path) -> None:
 
 def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:
     """The rows' table and the verdicts on H5 and H6."""
-    logged = logged_to_mlflow(comparison_of(ablation)) if to_mlflow else None
+    logged, refused = tried(comparison_of(ablation)) if to_mlflow else (None, None)
     sys.stdout.write(text_of(ablation))
     sys.stdout.write(f"\nevery figure: {ablation.saved.folder / 'ablation.json'}\n")
     if logged is not None:
         sys.stdout.write(f"MLflow: run {logged.run_id} in {logged.tracking_uri}; see it with: mlflow ui\n")
+    if refused is not None:
+        raise refused
 
 
 def show_comparison(comparison: Comparison, to_mlflow: bool) -> None:
     """The methods' table and the verdicts."""
     from reports.terminal import show
 
-    show(comparison, logged_to_mlflow(comparison) if to_mlflow else None, sys.stdout)
-
-
-def logged_to_mlflow(comparison: Comparison) -> LoggedRun:
-    """MLflow takes 2 s to import: it is met only where it is asked for."""
-    from pipelines.progress import quiet_libraries
-    from reports.mlflow_log import log_comparison
-
-    quiet_libraries()
-    return log_once(comparison) if waits(comparison.run_dir) else log_comparison(comparison)
+    logged, refused = tried(comparison) if to_mlflow else (None, None)
+    show(comparison, logged, sys.stdout)
+    if refused is not None:
+        raise refused
 
 
 if __name__ == "__main__":

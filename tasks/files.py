@@ -54,7 +54,8 @@ def flush_all(folder: Path) -> None:
     """Every file below a folder, written by whomever, down to the disk."""
     for path in (*folder.rglob("*"), folder):
         if not path.is_symlink() and (path.is_file() or path.is_dir()):
-            flush(path)
+            with contextlib.suppress(FileNotFoundError):  # a database takes its journal away
+                flush(path)
 
 
 @contextlib.contextmanager

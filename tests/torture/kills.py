@@ -30,7 +30,7 @@ PHASES = {  # name -> the function of pipelines.compare that is it
     "dialogues": "ask_dialogues",
     "timing": "time_answers",
     "lifecycle": "change_memories",
-    "logging": "log_once",
+    "logging": "tried",
 }
 WORDS = (
     "preset=smoke",
