@@ -54,7 +54,7 @@ def footprints(run_folder: Path, seed: int, methods: Sequence[str], display: Dis
         for method, body in zip(missing, measured, strict=True):
             own[method] = body
             write_json(file, kept)
-            display(stage, len(own), len(methods))
+            display(stage, sum(name in own for name in methods), len(methods))
     found = {method: own[method] | {"peaks_bytes": tuple(own[method]["peaks_bytes"])} for method in methods}
     return {method: Footprint(**body) for method, body in found.items()}
 

@@ -164,7 +164,7 @@ def test_on_a_card_memory_is_measured_side_by_side(monkeypatch: pytest.MonkeyPat
     def run(words: list[str], **_settings: Any) -> Any:
         together.wait()
         body = {"peak_bytes": len(words[-1]), "kind": "vram", "peaks_bytes": [1, 2], "reserved_bytes": 9}
-        return SimpleNamespace(returncode=0, stdout=json.dumps(body) + "\n", stderr="")
+        return SimpleNamespace(returncode=0, stdout=children.MARK + json.dumps(body) + "\n", stderr="")
 
     monkeypatch.setattr(footprint.subprocess, "run", run)
     monkeypatch.setattr(footprint, "saved_config", lambda _folder: SimpleNamespace(device="cuda"))
