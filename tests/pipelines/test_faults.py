@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,7 +151,8 @@ def jobs(*names: str) -> list[FitJob]:
 
 
 def saying(monkeypatch: pytest.MonkeyPatch, module: Any, code: str) -> None:
-    """The module's children run this code in place of their own."""
+    """The module's children run this code in place of their own, on the CPU."""
+    monkeypatch.setattr(module, "saved_config", lambda _folder: SimpleNamespace(device="cpu"))
     monkeypatch.setattr(module, "command_of", lambda *_args: [sys.executable, "-c", f"import os, sys\n{code}"])
 
 
