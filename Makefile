@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: compare test lint fuzz setup clean
+.PHONY: compare test torture lint fuzz setup clean
 
 setup: $(READY)
 
@@ -17,6 +17,10 @@ test: lint
 fuzz: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[dev,fuzz]"
 	$(BIN)/python tests/fuzz/run.py
+
+# A comparison killed at 25 random moments, about half an hour; in pieces with: tests/torture/kills.py to=FOLDER
+torture: $(READY)
+	$(BIN)/python tests/torture/kills.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

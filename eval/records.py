@@ -6,9 +6,11 @@ without a model. Records are flushed as they come; a file cut in the middle of a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import lzma
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,16 +172,24 @@ PACKED = "records.jsonl.xz"
 
 
 class RecordWriter:
-    """Appends records to a file, each flushed before the next is computed."""
+    """Appends records to a file, each on the disk before the next is computed."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", errors="surrogatepass")  # as JSON reads them
+        self._file = path.open("ab", buffering=0)
 
     def write(self, records: Iterable[Record]) -> None:
-        for record in records:
-            self._file.write(_encode(record) + "\n")
-        self._file.flush()
+        """All of them or, where the disk takes no more, none. Raises OSError then."""
+        body = "".join(_encode(record) + "\n" for record in records).encode(errors="surrogatepass")
+        size = self._file.seek(0, os.SEEK_END)
+        try:
+            while body:
+                body = body[self._file.write(body) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(size)
+            raise
 
     def close(self) -> None:
         self._file.close()

@@ -10,7 +10,7 @@ import itertools
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -71,9 +71,9 @@ def run_retention(
 
     Dialogues stand in the order of their generated turns and length and are cut into batches. A batch goes through
     all its turns before the next one starts, so that each turn goes on from the prompts of the turn before.
-    done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again; a batch that
-    is done as a whole is not computed again. The batches are the same either way; a turn behind one that is
-    skipped is computed from its start, which may differ by rounding.
+    done: (dialogue id, turn) -> a record of an earlier, unfinished run. It is not yielded again, and a batch of
+    dialogues that is done as a whole is not computed again. One that was cut is computed from its first turn on:
+    its later turns go on from the prompts of the earlier ones, and would else differ by rounding.
     """
     done = done or {}
     texts = {memory.id: memory.text for memory in task.memories}
@@ -82,11 +82,12 @@ def run_retention(
     total, finished = num_generated(dialogues), 0
     for group in _batches(dialogues, batch_size):
         prefixes = Prefixes()
+        whole = all((d.id, n) in done for d in group for n, turn in enumerate(d.turns) if turn.kind != "filler")
         live = [_Live(dialogue) for dialogue in group]
         while batch := [(state, turn) for state in live if (turn := state.advance()) is not None]:
             known = [done.get((state.dialogue.id, state.next_turn)) for state, _ in batch]
             answers: list[Answer] = []
-            if not all(known):
+            if not whole:
                 with reusing(prefixes):
                     answers = _answers(
                         method, [Context(tuple(state.history), max_new_tokens) for state, _ in batch]
@@ -244,12 +245,14 @@ def run_cost(
     seed: int,
     rounds: int = 1,
     warmup: int = 1,
+    done: Collection[tuple[str, str, int]] = (),
     progress: Progress | None = None,
 ) -> Iterator[CostRecord]:
     """Times single answers. For each question every method answers in turn, in rotating order.
 
     Of the first questions an answer that took drafts is decoded again without, right behind. peaks: method -> its
-    memory, measured apart. Warm-up answers are not recorded. Records come as they are measured.
+    memory, measured apart. Warm-up answers are not recorded. Records come as they are measured. done: method,
+    question id and round of what an earlier, unfinished pass has timed: not asked again.
     """
     on_card = any(peak.kind == "vram" for peak in peaks.values())
     for method in methods:
@@ -261,13 +264,15 @@ def run_cost(
         for number, asked in enumerate(questions):
             shift = (lap + number) % len(methods)
             for method in [*methods[shift:], *methods[:shift]]:
+                finished += 1
+                if (method.name, asked.qa.id, lap) in done:
+                    continue
                 answer = method.answer(asked.context)
                 serial_s = answer.usage.total_s if number < SERIAL_QUESTIONS else None
                 drafted = answer.usage.drafted or 0 < answer.usage.forwards < answer.usage.new_tokens
                 if serial_s is not None and drafted:
                     with serially():
                         serial_s = method.answer(asked.context).usage.total_s
-                finished += 1
                 if progress is not None:
                     progress("timing", finished, total)
                 peak = peaks[method.name]

@@ -28,6 +28,7 @@ from methods.recall.recipe import RecallConfig
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from tasks.base import Memory, Message
+from tasks.files import write_whole
 
 ARMS = ("none", "full_context", "oracle_text", "oracle_vector", "random_vector")
 LENDERS = {"oracle_text": "rag", "oracle_vector": "recall", "random_vector": "recall"}
@@ -88,7 +89,7 @@ class TextRetriever:
 
     def save(self, path: Path) -> None:
         body = {"ids": list(self._texts), "documents": list(self._texts.values())}
-        (path / "index.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+        write_whole(path / "index.json", json.dumps(body, ensure_ascii=False))
 
     def load(self, path: Path) -> None:
         """Reads its own index or Chroma's, which holds the same and embeddings."""

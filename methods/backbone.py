@@ -438,6 +438,15 @@ def fingerprint_of(name: str) -> str:
     return _fingerprint(*(_tiny() if name == TINY else _load(name)))
 
 
+def check_weights(backbone: Backbone, fingerprint: str) -> None:
+    """Raises MethodError where a model is not the one that was loaded before under its name."""
+    if backbone.fingerprint != fingerprint:
+        raise MethodError(
+            f"model={backbone.name}: its weights, tokenizer or template are not those that the run began with "
+            f"(fingerprint {fingerprint}, now {backbone.fingerprint}); put them back, or begin a new run"
+        )
+
+
 def load_adapter(model: Any, folder: Path) -> Any:
     """The model behind a saved adapter, as PEFT wraps it. Raises MethodError for one that is no whole plain LoRA.
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
+import tempfile
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,6 +43,7 @@ from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.template import whole_characters
 from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
+from tasks.files import write_whole
 
 ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
 ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
@@ -183,7 +186,7 @@ class ChromaRetriever:
             "documents": stored["documents"],
             "embeddings": [[float(x) for x in row] for row in stored["embeddings"]],
         }
-        (path / "index.json").write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+        write_whole(path / "index.json", json.dumps(body, ensure_ascii=False))
 
     def load(self, path: Path) -> None:
         body = json.loads((path / "index.json").read_text(encoding="utf-8"))
@@ -261,7 +264,13 @@ class RagMethod:
     def retriever(self) -> Retriever:
         if self._retriever is None:
             encoder = load_encoder(self.config.encoder, str(self.backbone.device))
-            self._retriever = ChromaRetriever(self.setup.folder / "chroma", encoder)
+            # Anew for each process: one that was killed may leave a database that is not whole
+            shutil.rmtree(self.setup.folder / "chroma", ignore_errors=True)
+            (self.setup.folder / "chroma").mkdir(parents=True)
+            database = Path(
+                tempfile.mkdtemp(dir=self.setup.folder / "chroma")
+            )  # Chroma keeps a path open for good
+            self._retriever = ChromaRetriever(database, encoder)
         return self._retriever
 
     # fitting
@@ -353,9 +362,10 @@ class RagMethod:
             stage=f"{self.name} reader",
             progress=self.setup.progress,
             adapter_to=self.setup.adapters / "reader",
+            checkpoints=self.setup.checkpoint_of("reader"),
         )
         return FitReport(
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + log.earlier_s,
             forward_tokens=log.forward_tokens,
             optimizer_steps=log.optimizer_steps,
             bytes_stored=self.setup.adapter_bytes + self.retriever.num_bytes,

@@ -20,6 +20,14 @@ CONFIGS: dict[str, type] = {
     "recall_spec": SpecRecallConfig,
     "rag": RagConfig,
 }
+VARIED = {  # name -> the method whose settings it takes
+    "recall_quoted": "recall",
+    "rag_direct": "rag",
+    "full_context": "rag",
+    "oracle_text": "rag",
+    "oracle_vector": "recall",
+    "random_vector": "recall",
+}
 VARIANTS = ("recall_quoted", "rag_direct")
 NAMES = ("recall", "recall_spec", "sft", "rag", *VARIANTS, *arms.ARMS)
 
@@ -33,6 +41,11 @@ def check_names(names: Sequence[str]) -> None:
             raise MethodError(f"run_methods: no method is called {name!r}; choose from: {', '.join(NAMES)}")
     if len(set(names)) != len(names):
         raise MethodError(f"run_methods names a method twice: {', '.join(names)}")
+
+
+def settings_of(name: str, configs: Mapping[str, Any]) -> Any:
+    """The settings that a method is built with; None where it has none."""
+    return configs.get(VARIED.get(name, name))
 
 
 def build_method(

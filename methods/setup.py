@@ -27,11 +27,16 @@ class MethodSetup:
     progress: Progress = no_progress
     indexed: Sequence[Memory] = ()  # what a search must find its way among, beside the memories of the fit
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="recallbench-")))
+    checkpoints: Path | None = None  # where fits keep their state as they train; None: nowhere
 
     @property
     def adapters(self) -> Path:
         """Where fits leave their adapters, one folder a stage."""
         return self.folder / "adapters"
+
+    def checkpoint_of(self, stage: str) -> Path | None:
+        """A folder for the checkpoints of one stage of a fit."""
+        return self.checkpoints / stage if self.checkpoints else None
 
     @property
     def adapter_bytes(self) -> int:

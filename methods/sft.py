@@ -109,9 +109,10 @@ class SftMethod:
             stage=self.name,
             progress=self.setup.progress,
             adapter_to=self.setup.adapters / "sft",
+            checkpoints=self.setup.checkpoint_of("sft"),
         )
         return FitReport(
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - started + log.earlier_s,
             forward_tokens=log.forward_tokens,
             optimizer_steps=log.optimizer_steps,
             bytes_stored=self.setup.adapter_bytes,

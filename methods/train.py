@@ -8,6 +8,7 @@ Shapes: B batch, T tokens, D hidden, V vocabulary, M memories.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods import control_rows
+from methods import checkpoint, control_rows
 from methods.backbone import Backbone, load_adapter
 from methods.base import MethodError
-from methods.batches import Batch, Counts, counts, padding_multiple
+from methods.batches import Batch, counts, padding_multiple
 from methods.chat import IGNORE, Sample
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.lora import fused
@@ -61,7 +62,8 @@ class TrainLog:
 
     forward_tokens: int = 0
     optimizer_steps: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all attempts
+    earlier_s: float = 0.0  # of them, those of attempts that were cut
     losses: dict[str, list[float]] = field(default_factory=dict)
     samples: Counter[str] = field(default_factory=Counter)  # by source
 
@@ -171,8 +173,9 @@ def train_lora(
     """Trains a LoRA on `backbone.model` until the token budget is spent, saves it and merges it.
 
     adapter_to: a folder that receives the adapter in PEFT's format, so that `merge_adapters` can restore
-    the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept at the end
-    of each epoch; a stage that was killed goes on from there, with the samples that it would have drawn.
+    the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept as
+    training goes (`methods.checkpoint.EVERY_S`) and at its end; a stage that was killed goes on from there, with
+    the samples that it would have drawn. Whoever names the folder removes it once the fit is saved.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
@@ -180,6 +183,8 @@ def train_lora(
 
     Under `torchrun` the processes share each batch (`share_of`): more devices make a fit faster, not different.
     Each must be given the same `epochs`; the first one alone saves.
+
+    Raises MethodError where a loss is no number; checkpoints are from before.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import set_seed
@@ -195,7 +200,6 @@ def train_lora(
         # A batch need not use every parameter: the bank's vectors have no part in plain conversations.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    rank = accelerator.process_index
     lora = LoraConfig(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank,
@@ -228,27 +232,40 @@ def train_lora(
         multiple=padding_multiple(backbone.dtype, backbone.device),
         pad_token_id=int(backbone.tokenizer.pad_token_id),
     )
-    epoch = 0
-    kept = load_checkpoint(checkpoints, [*weights, *vectors], optimizer) if checkpoints else None
+    kept_weights = [*weights, *(memory.parameters() if memory is not None else ())]
+    epoch = behind = 0  # epochs trained on, and batches of the next one
+    kept = load_checkpoint(checkpoints, kept_weights, optimizer) if checkpoints else None
     if kept is not None:
-        epoch = kept.pop("epoch")
-        result = TrainLog(**kept | {"samples": Counter(kept["samples"])})
-        for _ in range(epoch):
-            next(epochs)
-    losses = _Losses(accelerator, result)
+        epoch, behind = kept.pop("epoch"), kept.pop("batches")
+        result = TrainLog(**kept | {"samples": Counter(kept["samples"]), "earlier_s": kept["seconds"]})
+        for _ in range(epoch if result.forward_tokens < config.max_tokens else 0):
+            next(epochs, None)
+    losses = _Losses(accelerator, stage, result)
+    last_kept = time.perf_counter()
+
+    def keep() -> None:
+        """The state as it is, on disk, once its losses are seen to be numbers."""
+        nonlocal last_kept
+        losses.read()
+        if checkpoints and accelerator.process_index == 0:
+            seconds = result.seconds + time.perf_counter() - started
+            counted = {**vars(result), "seconds": seconds, "epoch": epoch, "batches": behind}
+            save_checkpoint(checkpoints, kept_weights, optimizer, counted)
+        last_kept = time.perf_counter()
+
     with _fast_forward(peft_model, backbone):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
                 break
             check_positions(backbone, batches)
-            for samples in batches:
+            for samples in batches[behind:]:
                 num_tokens = sum(map(len, samples))
                 with accelerator.accumulate(wrapped):
                     for group in optimizer.param_groups:
                         share = (result.forward_tokens + num_tokens / 2) / config.max_tokens
                         group["lr"] = group["peak"] * _schedule(min(share, 1.0))
-                    losses.add(step(samples), counts(samples))
+                    losses.add(step(samples), samples)
                     if accelerator.sync_gradients:
                         step.settle()
                         accelerator.clip_grad_norm_(weights, MAX_GRAD_NORM)
@@ -257,27 +274,26 @@ def train_lora(
                     optimizer.zero_grad(set_to_none=True)
                 result.forward_tokens += num_tokens
                 result.samples.update(sample.source for sample in samples)
+                behind += 1
                 progress(stage, min(result.forward_tokens, config.max_tokens), config.max_tokens)
                 if result.forward_tokens >= config.max_tokens:
                     break
-            epoch += 1
+                if accelerator.sync_gradients and time.perf_counter() - last_kept > checkpoint.EVERY_S:
+                    keep()
+            epoch, behind = epoch + 1, 0
             losses.read()
-            if checkpoints and rank == 0:
-                counted = {**vars(result), "epoch": epoch}
-                save_checkpoint(checkpoints, [*weights, *vectors], optimizer, counted)
             if on_epoch_end is not None:
                 wrapped.eval()
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
                     on_epoch_end(peft_model, epoch)
                 wrapped.train()
+    keep()
     step.close()
     accelerator.free_memory()
     peft_model.eval()
     if adapter_to is not None and accelerator.is_main_process:
         peft_model.save_pretrained(str(adapter_to), save_embedding_layers=False)
     _merge(backbone, peft_model)
-    if checkpoints and rank == 0:
-        (checkpoints / "checkpoint.safetensors").unlink(missing_ok=True)
     result.seconds += time.perf_counter() - started
     return result
 
@@ -302,30 +318,46 @@ def drawn_first(backbone: Backbone, epochs: Iterator[list[list[Sample]]]) -> Ite
 
 
 class _Losses:
-    """Of the batches so far: they are read many at once, since to read one is to wait for a card."""
+    """Of the batches so far: on a card they are read many at once, since to read one is to wait for it."""
 
-    def __init__(self, accelerator: Any, log: TrainLog) -> None:
-        self._accelerator, self._log = accelerator, log
-        self._waiting: list[dict[str, Tensor]] = []
+    def __init__(self, accelerator: Any, stage: str, log: TrainLog) -> None:
+        self._accelerator, self._stage, self._log = accelerator, stage, log
+        self._every = READ_EVERY if accelerator.device.type == "cuda" else 1
+        self._waiting: list[tuple[dict[str, Tensor], Sequence[Sample], int]] = []
 
-    def add(self, losses: dict[str, Tensor], batch: Counts) -> None:
+    def add(self, losses: dict[str, Tensor], samples: Sequence[Sample]) -> None:
         """Losses of a batch, of which each process has computed its share."""
         if self._accelerator.num_processes > 1:
+            batch = counts(samples)
             present = {"lm": batch.lm_weight > 0, "retrieval": batch.num_asked > 0}
             device = next(iter(losses.values())).device
             shares = [losses.get(name, torch.zeros((), device=device)).float() for name in present]
             means = self._accelerator.reduce(torch.stack(shares), reduction="mean")
             losses = {name: mean for (name, there), mean in zip(present.items(), means, strict=True) if there}
-        self._waiting.append(losses)
-        if len(self._waiting) >= READ_EVERY:
+        self._waiting.append((losses, samples, self._log.forward_tokens))
+        if len(self._waiting) >= self._every:
             self.read()
 
     def read(self) -> None:
-        values = [value.float() for losses in self._waiting for value in losses.values()]
+        """Raises MethodError where one is no number: after its step no weight is."""
+        values = [value.float() for losses, _, _ in self._waiting for value in losses.values()]
         read = iter(torch.stack(values).tolist() if values else ())
-        for losses in self._waiting:
-            self._log.add(**{name: next(read) for name in losses})
+        for losses, samples, tokens_before in self._waiting:
+            found = {name: next(read) for name in losses}
+            self._check(found, samples, tokens_before)
+            self._log.add(**found)
         self._waiting = []
+
+    def _check(self, losses: dict[str, float], samples: Sequence[Sample], tokens_before: int) -> None:
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                sources = ", ".join(f"{source} ({n})" for source, n in Counter(s.source for s in samples).items())
+                step = len(self._log.losses.get(name, ())) + 1
+                raise MethodError(
+                    f"{self._stage}: the {name} loss is {value} at step {step}, "
+                    f"after {tokens_before} tokens, on samples from {sources}; lower train.learning_rate, or set "
+                    "dtype=float32"
+                )
 
 
 @contextmanager

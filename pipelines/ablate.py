@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,17 @@ from methods.recall.embed import recall_margins
 from pipelines.ablation_results import TRIGGERS, write_ablation
 from pipelines.ablation_rows import SETS, AblationRow, chosen_rows
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
-from pipelines.compare import ask_dialogues, say_too_long
+from pipelines.compare import ask_dialogues, in_run_dtype, say_too_long
 from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
 from pipelines.gate import SPEC, gated
-from pipelines.making import make_method
+from pipelines.log_runs import status_at_end
+from pipelines.making import key_of, make_method
 from pipelines.packages import logs_to_mlflow
 from pipelines.passes import measure_ability
 from pipelines.progress import Display, quiet_libraries
 from pipelines.report import show_ablation
-from pipelines.results import read_json
-from pipelines.run import Run, environment, open_run, write_json
+from pipelines.run import MEASURED, Run, environment, open_run, read_json, write_json
 from pipelines.saved_fits import fit_or_load
 from reports.base import TaskFacts
 from tasks.base import Message, TaskData, TaskError
@@ -52,7 +52,8 @@ def fit_row(
     """The row's method, fitted, restored, or with another row's fit; it answers under the row's name."""
     folder = run.fit_folder(seed, row.fit_of or row.name)
     method = make_method(config, row.method, task, seed, backbone.clone(), display, folder)
-    fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}")
+    key = key_of(config, row.method, task, seed, backbone)
+    fit_or_load(method, run, folder, task, f"fit {row.name} seed {seed}", key, display.say)
     method.name = row.name
     return method
 
@@ -79,27 +80,41 @@ def ablate(words: list[str], rows: Sequence[AblationRow], display: Display) -> P
     base = with_processes(base, backbone)
     say_too_long([row.method for row in rows], base, tasks[base.seed], backbone, display)
     try:
-        write_json(run.folder / "environment.json", environment(backbone))
-        write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
-        sure = missing_fits([row for row in rows if row.method != SPEC], base, run)
-        rows = gated(rows, lambda row: row.method, base, run, backbone, display, beside=sure)
-        triggers = read_json(run.folder / TRIGGERS) if (run.folder / TRIGGERS).exists() else {}
-        fit_missing(base, run, missing_fits(rows, base, run), display)
-        for seed, task in tasks.items():
-            for row in rows:
-                method = fit_row(row, configs[row.name], run, task, seed, backbone, display)
-                if row.name not in triggers:  # of the first seed
-                    triggers[row.name] = trigger_of(method, task) if row.method.startswith("recall") else None
-                    write_json(run.folder / TRIGGERS, triggers)
-                ask_dialogues(base, run, [method], task, seed, display, split="dev")
-                if base.evaluation.ability:
-                    measure_ability(base, run, [method], task, seed, backbone, display)
-        run.stop_clock()
+        if MEASURED not in run.stages:
+            measure(base, configs, run, rows, tasks, in_run_dtype(base, run, backbone), display)
+            run.stop_clock()
     except BaseException as error:
-        run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        run.abandon(error)
         raise
-    run.close("finished")
+    run.close(status_at_end(base.mlflow))
     return run.folder
+
+
+def measure(
+    base: Resolved,
+    configs: Mapping[str, Resolved],
+    run: Run,
+    rows: Sequence[AblationRow],
+    tasks: Mapping[int, TaskData],
+    backbone: Backbone,
+    display: Display,
+) -> None:
+    """Fits and asks the rows that pass the gate."""
+    write_json(run.folder / "environment.json", environment(backbone))
+    write_json(run.folder / "task.json", asdict(TaskFacts.of(tasks[base.seed])))
+    sure = missing_fits([row for row in rows if row.method != SPEC], base, run)
+    rows = gated(rows, lambda row: row.method, base, run, backbone, display, beside=sure)
+    triggers = read_json(run.folder / TRIGGERS) if (run.folder / TRIGGERS).exists() else {}
+    fit_missing(base, run, missing_fits(rows, base, run), display)
+    for seed, task in tasks.items():
+        for row in rows:
+            method = fit_row(row, configs[row.name], run, task, seed, backbone, display)
+            if row.name not in triggers:  # of the first seed
+                triggers[row.name] = trigger_of(method, task) if row.method.startswith("recall") else None
+                write_json(run.folder / TRIGGERS, triggers)
+            ask_dialogues(base, run, [method], task, seed, display, split="dev")
+            if base.evaluation.ability:
+                measure_ability(base, run, [method], task, seed, backbone, display)
 
 
 Conversations = list[tuple[Message, ...]]

@@ -21,9 +21,10 @@ from eval.records import RecordError
 from eval.stats import Estimate
 from eval.summary import by_method, ledger_metrics, retention_metrics, structure_metrics
 from eval.verdict import Verdict, judge_ablation
-from pipelines.results import SavedRun, read_json, read_saved
-from pipelines.run import GATE_FILE, write_json
+from pipelines.results import SavedRun, read_saved
+from pipelines.run import GATE_FILE, read_json, write_json
 from reports.base import Comparison
+from tasks.files import write_whole
 
 TRIGGERS = "triggers.json"  # measured on the model, kept beside the records
 COLUMNS = {
@@ -182,8 +183,8 @@ def write_ablation(folder: Path) -> Ablation:
         "wall_s": ablation.saved.wall_s,
     }
     write_json(folder / "ablation.json", body)
-    table(ablation).to_csv(folder / "ablation.csv", index=False)
-    (folder / "ablation.md").write_text(text_of(ablation), encoding="utf-8")
+    write_whole(folder / "ablation.csv", table(ablation).to_csv(index=False))
+    write_whole(folder / "ablation.md", text_of(ablation))
     return ablation
 
 

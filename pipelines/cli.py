@@ -202,16 +202,16 @@ def main_with(kind: type[T], help_text: Callable[[], str], run: Callable[[T], No
 
 
 def guarded(run: Callable[[], None]) -> None:
-    """Errors of ours become one sentence and status 2; Ctrl-C becomes status 130."""
-    from eval.records import RecordError
-    from methods.base import MethodError
-    from reports.base import ReportError
-    from tasks.base import TaskError
+    """What a user can put right becomes one sentence and status 2; Ctrl-C becomes status 130."""
+    from pipelines.faults import sentence_of
 
     try:
         run()
-    except (TaskError, MethodError, RecordError, ReportError) as error:
-        fail(str(error))
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        fail(sentence)
     except KeyboardInterrupt:
         sys.stderr.write(
             "\ninterrupted: the run folder says what was finished; the same command goes on from there\n"

@@ -1,7 +1,8 @@
 """Compare recall, SFT and RAG on a task: `python -m pipelines.compare task=regs`.
 
 The main path reads from top to bottom in `compare`: load the task; for each seed fit the methods, run the
-dialogues, time single answers (`measure`); write the results. With until=decided seeds come one by one.
+dialogues, time single answers (`measure`); write the results. With until=decided seeds come one by one. What an
+earlier attempt has done is skipped.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
 from pipelines.footprint import footprints, release_memory
 from pipelines.gate import SPEC, gated
-from pipelines.making import make_method
+from pipelines.log_runs import status_at_end, tried
+from pipelines.making import key_of, load_of_run, make_method
 from pipelines.packages import logs_to_mlflow
-from pipelines.passes import change_memories, measure_ability, named_tasks
+from pipelines.passes import change_memories, lifecycle_of, measure_ability, named_tasks
 from pipelines.progress import Display
 from pipelines.results import read_saved, write_results
-from pipelines.run import Run, environment, open_run, write_json
+from pipelines.run import MEASURED, PAUSED, Run, environment, open_run, read_json, write_json
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
 from pipelines.until import is_over, until_decided
-from reports.base import Comparison, LoggedRun, TaskFacts
+from reports.base import Comparison, TaskFacts
 from tasks.base import Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
@@ -41,8 +43,10 @@ def compare(config: Resolved, display: Display) -> Comparison:
     """The whole experiment; returns what the reports are made from."""
     seeds = range(config.seed, config.seed + config.seeds)
     tasks = {seed: config.task.load(seed) for seed in seeds}
-    for task in tasks.values():
+    for seed, task in tasks.items():
         check(task)
+        if config.evaluation.lifecycle:
+            lifecycle_of(config, task, seed)
     data = tasks[config.seed]
     named_tasks(config)
     backbone = load_backbone(config.model, config.device, config.dtype)
@@ -52,20 +56,30 @@ def compare(config: Resolved, display: Display) -> Comparison:
     config = with_processes(config, backbone)
     say_too_long(config.run_methods, config, data, backbone, display)
     try:
-        write_json(run.folder / "environment.json", environment(backbone))
-        write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
-        for together in until_decided(config, run, display) if config.until else [list(seeds)]:
-            names = fit_apart_first(config, run, {seed: tasks[seed] for seed in together}, backbone, display)
-            for seed in together:
-                measure(config, run, names[seed], tasks[seed], seed, backbone, display)
-                release_memory()  # of this seed's methods, before the next one's are loaded
-        run.stop_clock()
+        if MEASURED not in run.stages:
+            backbone = in_run_dtype(config, run, backbone)
+            write_json(run.folder / "environment.json", environment(backbone))
+            write_json(run.folder / "task.json", asdict(TaskFacts.of(data)))
+            for together in until_decided(config, run, display) if config.until else [list(seeds)]:
+                names = fit_apart_first(config, run, {seed: tasks[seed] for seed in together}, backbone, display)
+                for seed in together:
+                    measure(config, run, names[seed], tasks[seed], seed, backbone, display)
+                    release_memory()  # of this seed's methods, before the next one's are loaded
+            run.stop_clock()
         comparison = write_results(read_saved(run.folder))  # from the files, as `pipelines.report` does it
     except BaseException as error:
-        run.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        run.abandon(error)
         raise
-    run.close("finished" if is_over(comparison.summary) else "paused")
+    run.close(status_at_end(config.mlflow) if is_over(comparison.summary) else PAUSED)
     return comparison
+
+
+def in_run_dtype(config: Resolved, run: Run, backbone: Backbone) -> Backbone:
+    """The model in the dtype that the run began with: another probe may choose another."""
+    facts = run.folder / "environment.json"
+    if facts.exists() and read_json(facts).get("dtype") != backbone.dtype_name:
+        return load_of_run(config, run.folder, config.device)
+    return backbone
 
 
 def measure(
@@ -79,8 +93,10 @@ def measure(
 ) -> None:
     """All passes of one seed: its methods fitted on its slice, asked, timed, and what the evaluation adds.
 
-    They are gone at its end: each holds a copy of the model.
+    They are gone at its end: each holds a copy of the model. What is measured to the end is not loaded again.
     """
+    if passes_of(config, names, seed) <= set(run.stages):
+        return
     methods = fit_methods(config, run, names, task, seed, backbone, display)
     ask_dialogues(config, run, methods, task, seed, display)
     methods = [method for method in methods if method.name in config.run_methods]
@@ -90,6 +106,14 @@ def measure(
         measure_ability(config, run, learners, task, seed, backbone, display)
     if config.evaluation.lifecycle:
         change_memories(config, run, learners, task, seed, backbone, display)
+
+
+def passes_of(config: Resolved, names: Sequence[str], seed: int) -> set[str]:
+    """The stages of `measure`, the fits' own apart."""
+    learners = [name for name in names if name in config.run_methods and name not in ARMS]
+    further = {"ability": config.evaluation.ability, "lifecycle": config.evaluation.lifecycle}
+    stages = {f"timing seed {seed}", *(f"dialogues {name} seed {seed}" for name in names)}
+    return stages | {f"{kind} {name} seed {seed}" for kind in further if further[kind] for name in learners}
 
 
 def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_tokens: int) -> None:
@@ -157,7 +181,8 @@ def fit_methods(
             assert report is not None
             save_fit(folder, report)
         else:
-            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}")
+            key = key_of(config, name, task, seed, backbone)
+            fit_or_load(method, run, folder, task, f"fit {name} seed {seed}", key, display.say)
         methods[name] = method
     return [methods[name] for name in names]
 
@@ -215,11 +240,12 @@ def time_answers(
     options = config.evaluation
     questions = cost_questions(task, seed, options.timed_questions, options.max_new_tokens)
     peaks = footprints(run.folder, seed, [method.name for method in methods], display)
-    done = {(r.method, r.seed, r.question_id, r.round) for r in run.costs}  # of a pass that was cut
-    timed = run_cost(methods, questions, peaks, seed=seed, rounds=options.timed_rounds, progress=display)
+    done = {(r.method, r.question_id, r.round) for r in run.costs if r.seed == seed}  # of a pass that was cut
+    timed = run_cost(
+        methods, questions, peaks, seed=seed, rounds=options.timed_rounds, done=done, progress=display
+    )
     for record in timed:
-        if (record.method, record.seed, record.question_id, record.round) not in done:
-            run.add([record])
+        run.add([record])
     run.finish_stage(stage)
 
 
@@ -229,16 +255,15 @@ def run_and_show(config: Any) -> None:
 
     resolved = resolve(config)
     logging.getLogger("methods").setLevel(resolved.log_level.upper())
-    logged: LoggedRun | None = None
     with Display() as display:
         to_mlflow = logs_to_mlflow(resolved.mlflow, display.say)
         comparison = compare(resolved, display)
         if to_mlflow:
-            from reports.mlflow_log import log_comparison
-
             display.say("logging to MLflow")
-            logged = log_comparison(comparison)
+        logged, refused = tried(comparison) if to_mlflow else (None, None)
     show(comparison, logged, sys.stdout)
+    if refused is not None:
+        raise refused
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ class CompareConfig:
     fit_devices: int = 1  # GPUs (or processes, on a CPU) that share each fit; the fit is the same
     log_level: str = "warning"  # of methods: info shows tests of an epoch, debug candidates and samples too
     runs_dir: str = "runs"
+    fresh: bool = False  # a new run, with fits of its own, though one that was cut, or the same fits, are there
     mlflow: bool = True
     train: Any = field(default_factory=lambda: default_of(LoraTrainConfig))
     examples: Any = field(default_factory=lambda: default_of(ExampleConfig))

@@ -29,10 +29,12 @@ import torch
 from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
+from pipelines.children import died_of, heard, say
 from pipelines.config import Resolved, saved_config
+from pipelines.faults import sentence_of
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
-from pipelines.saved_fits import fit_and_save, load_fit
+from pipelines.saved_fits import CHECKPOINTS, fit_and_save, fit_of_another_run, load_fit
 from tasks.base import Memory
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
 
 LIBRARIES_BYTES = 3 * 2**29  # of a process: the libraries' own, and a sentence encoder
 LAST_WORDS = 2000  # characters of a failed process's error stream that are shown
-MARK = "recallbench: "  # before what a fit's process says to the one that started it
 MEMORIES = "memories.json"  # in the folder of a refit: what it is fitted on in place of the task's memories
 
 
@@ -169,8 +170,10 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
             raise MethodError(said["error"])
         if "warning" in said:
             display.say(f"{job.label}: {said['warning']}")
-            return
-        display(said["stage"], said["done"], said["total"])
+        if "note" in said:
+            display.say(said["note"])
+        if {"stage", "done", "total"} <= said.keys():
+            display(said["stage"], said["done"], said["total"])
 
     def fit_one(job: FitJob, card: str) -> None:
         placed = replace(job, overrides=(*job.overrides, f"device={card}")) if card else job
@@ -187,11 +190,13 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
                 child.terminate()
             assert child.stdout is not None
             for line in child.stdout:
-                printed, mark, said = line.partition(MARK)
+                printed, said = heard(line)
                 log.write(printed)
-                if mark:
-                    hear(job, json.loads(said))
+                if said is not None:
+                    hear(job, said)
         if child.wait() != 0:
+            if died_of(child.returncode):
+                raise MethodError(f"fitting {job.label}: {died_of(child.returncode)}; what was done is kept")
             last_words = (folder / "fit.log").read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:]
             raise RuntimeError(f"fitting {job.label} failed:\n{last_words}")
         run.finish_stage(job.stage)
@@ -210,31 +215,29 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
             raise
 
 
-def _say(**said: Any) -> None:
-    sys.stdout.write(f"{MARK}{json.dumps(said)}\n")
-    sys.stdout.flush()
-
-
 def main(folder: Path, target: Path, job: FitJob) -> None:
     """Fits one method of the run in `folder` and saves it in the fit's folder, `target`."""
-    from methods.backbone import load_backbone
-    from pipelines.making import make_method
+    from pipelines.making import key_of, load_of_run, make_method
 
     config = saved_config(folder, job.overrides)
     logging.getLogger("methods").setLevel(config.log_level.upper())
     logging.getLogger("methods").addHandler(Warnings(logging.WARNING))
-    facts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     task = config.task.load(job.seed)
     if job.refit:
         task = replace(task, memories=read_memories(target), rest=())
     rank = int(os.environ.get("RANK", 0))
-    backbone = load_backbone(config.model, own_device(config.device), facts["dtype"])
+    backbone = load_of_run(config, folder, own_device(config.device))
+    key = key_of(config, job.method, task, job.seed, backbone)
+    runs_dir = None if config.fresh else Path(config.runs_dir)
     if rank == 0:
         method = make_method(config, job.method, task, job.seed, backbone, Lines(job.label), target)
-        fit_and_save(method, target, task.memories, task.sft)
+        fit_and_save(method, target, task, key, runs_dir, lambda text: say(note=text))
+        return
+    if runs_dir and fit_of_another_run(key, runs_dir, target):  # the first process takes it over
         return
     with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:  # an index, say, has one writer
-        method = make_method(config, job.method, task, job.seed, backbone, Silent(), Path(spare))
+        checkpoints = target / CHECKPOINTS  # all go on from the same
+        method = make_method(config, job.method, task, job.seed, backbone, Silent(), Path(spare), checkpoints)
         method.fit(task.memories, task.sft)
 
 
@@ -261,7 +264,7 @@ class Warnings(logging.Handler):
     """What a fit warns of, for another process to show: its own error stream goes to a file."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(warning=record.getMessage())
+        say(warning=record.getMessage())
 
 
 class Silent(Display):
@@ -280,7 +283,7 @@ class Lines(Display):
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         named = stage if stage.split()[0] == self._name else f"{self._name}: {stage}"
-        _say(stage=named, done=done, total=total)
+        say(stage=named, done=done, total=total)
 
 
 if __name__ == "__main__":
@@ -290,8 +293,11 @@ if __name__ == "__main__":
     try:
         asked: dict[str, Any] = json.loads(sys.argv[3])
         main(Path(sys.argv[1]), Path(sys.argv[2]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
-    except MethodError as error:
-        _say(error=str(error))
-        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        say(error=sentence)
+        raise SystemExit(2) from None

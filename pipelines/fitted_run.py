@@ -11,20 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
 
 from methods.answering import stream_answer
 from methods.arms import borrows_from
-from methods.backbone import Backbone, load_backbone, resolve_device
+from methods.backbone import Backbone, resolve_device
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded, WriteReport
 from methods.chat import encode_text
 from methods.parts import Part
 from methods.registry import NAMES
 from pipelines.config import Resolved, saved_config
-from pipelines.making import make_method
+from pipelines.making import load_of_run, make_method
 from pipelines.progress import Display
-from pipelines.results import read_json
-from pipelines.saved_fits import saved_fits
+from pipelines.run import read_json
+from pipelines.saved_fits import restore, saved_fits
 from tasks.base import Memory, Message, TaskError
 
 ROOM_TOKENS = 64  # kept for the chat template beside a question
@@ -93,8 +92,7 @@ class FittedRun:
         self.check(name)
         if name not in self._methods:
             if self._backbone is None:
-                dtype = str(read_json(self.folder / "environment.json").get("dtype", self.config.dtype))
-                self._backbone = load_backbone(self.config.model, self.config.device, dtype)
+                self._backbone = load_of_run(self.config, self.folder, self.config.device)
             scratch = Path(self._scratch.name) / name
             scratch.mkdir(parents=True, exist_ok=True)
             row = self._rows.get(name, {})
@@ -103,14 +101,7 @@ class FittedRun:
             method = make_method(config, kind, self.task, self.seed, self._backbone.clone(), Display(), scratch)
             method.name = name
             saved = self.folder / "fits" / str(self.seed) / borrows_from(self._fit_of(name), self.names)
-            try:
-                method.load(saved)
-            except MethodError:
-                raise
-            except (OSError, ValueError, KeyError, SafetensorError) as error:
-                raise MethodError(
-                    f"{saved}: the saved fit of {name} cannot be read ({error}); make the run again"
-                ) from error
+            restore(method, saved)
             self._methods[name] = method
         return self._methods[name]
 

@@ -14,7 +14,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from pipelines.config import Resolved
 from pipelines.fit_processes import FitJob, fit_missing, write_memories
-from pipelines.making import make_method
+from pipelines.making import key_of, make_method
 from pipelines.progress import Display
 from pipelines.run import GATE_FILE, Run, write_json
 from pipelines.saved_fits import fit_or_load, load_fit
@@ -56,7 +56,8 @@ def gate(
         write_memories(folder, task.memories)
         fit_missing(config, run, [job, *beside[: config.fit_processes - 1]], display)
         method = make_method(config, SPEC, task, config.seed, backbone.clone(), display, folder)
-        report = fit_or_load(method, run, folder, task, job.stage)
+        key = key_of(config, SPEC, task, config.seed, backbone)
+        report = fit_or_load(method, run, folder, task, job.stage, key, display.say)
     found = Passed(report.notes["segment_hit_at_1"], report.notes["verbatim_from_true_vector"])
     if found.segment_hit_at_1 < LEAST_SEGMENTS or found.verbatim_from_true_vector < LEAST_VERBATIM:
         raise GateError(

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from eval.lifecycle import run_lifecycle
-from eval.lifecycle_plan import RefitSet, plan_lifecycle
+from eval.lifecycle_plan import LifecyclePlan, RefitSet, plan_lifecycle
 from eval.records import AbilityRecord, EditRecord, LifecycleRecord
 from methods.backbone import Backbone
 from methods.base import FitReport, Method, Stored
 from pipelines.config import Resolved
 from pipelines.fit_processes import FitJob, fit_missing, not_made, write_memories
-from pipelines.making import indexed_beside, make_method
+from pipelines.making import indexed_beside, key_of, make_method
 from pipelines.packages import is_here
 from pipelines.progress import Display
 from pipelines.run import Run
 from pipelines.saved_fits import fit_or_load
-from tasks.base import Memory, TaskData
+from tasks.base import Memory, TaskData, TaskError
+from tasks.keys import key_problems
+from tasks.validate import first_of_all
 
 
 def named_tasks(config: Resolved) -> dict[str, Any]:
@@ -122,7 +124,21 @@ class _Spares:
     def _refitted(self, job: FitJob, task: TaskData) -> tuple[Method, FitReport]:
         folder = job.folder_in(self.run)
         method = self._made(task, folder)
-        return method, fit_or_load(method, self.run, folder, task, job.stage)
+        key = key_of(self.config, self.name, task, self.seed, self.backbone)
+        return method, fit_or_load(method, self.run, folder, task, job.stage, key, self.display.say)
+
+
+def lifecycle_of(config: Resolved, task: TaskData, seed: int) -> LifecyclePlan:
+    """What the lifecycle pass changes and asks, beyond the slice too. Called before anything is fitted as well.
+
+    Raises TaskError for a question that could be asked and not scored.
+    """
+    plan = plan_lifecycle(task, replace(config.task, num_clauses=0).load(seed), seed, config.lifecycle)
+    asked = {qa.id: qa for found in (*plan.targets.values(), *plan.neighbours.values()) for qa in found}
+    found = [problem for qa in asked.values() for problem in key_problems(qa)]
+    if found:
+        raise TaskError(f"task {task.name}: {first_of_all(found)}")
+    return plan
 
 
 def change_memories(
@@ -135,8 +151,7 @@ def change_memories(
     display: Display,
 ) -> None:
     """The lifecycle pass. Changes are made to copies of the saved fits; fitted methods keep the slice alone."""
-    whole = replace(config.task, num_clauses=0).load(seed)
-    plan = plan_lifecycle(task, whole, seed, config.lifecycle)
+    plan = lifecycle_of(config, task, seed)
     for method in methods:
         stage = f"lifecycle {method.name} seed {seed}"
         if stage in run.stages:

@@ -19,16 +19,19 @@ from pipelines.ablation_results import Ablation, comparison_of, is_ablation, tex
 from pipelines.against import compare_folders
 from pipelines.cli import main_with
 from pipelines.keep import keep
+from pipelines.log_runs import log_waiting, tried, waits
 from pipelines.packages import is_here
 from pipelines.pooled import pool
-from pipelines.results import read_json, read_saved, write_results
-from pipelines.run import writer_of
-from reports.base import Comparison, LoggedRun, ReportError
+from pipelines.results import read_saved, write_results
+from pipelines.run import read_json, writer_of
+from reports.base import Comparison, ReportError
+from reports.text import redact
 from reports.two_runs import text_of as text_of_two
 
 HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow=false] [keep=FOLDER]
        python -m pipelines.report run=A against=B
        python -m pipelines.report runs=A,B,C
+       python -m pipelines.report --log [runs_dir=runs]
 
   run=...        a run's folder, its id (the folder's name, or task/name), or latest
   against=...    a second run, compared with the first question by question; both may be lm-eval's sample logs
@@ -38,6 +41,7 @@ HELP = """usage: python -m pipelines.report [run=latest] [runs_dir=runs] [mlflow
   runs_dir=...   where runs lie
   mlflow=true    logs the run to MLflow again
   keep=...       copies what the figures rest on, without weights, into a new folder: small enough to hand on
+  --log          logs to MLflow every finished run that it did not take when the run ended
 
 Computes summary.json, report.html, report.md, tables/ and figures/ (of an ablation: ablation.json, .csv and .md)
 again from the records. No model is loaded.
@@ -54,6 +58,7 @@ class Options:
     runs_dir: str = "runs"
     mlflow: bool = False
     keep: str = ""
+    log: bool = False
 
 
 def saved_runs(runs_dir: Path) -> dict[str, Path]:
@@ -91,7 +96,7 @@ def check_finished(folder: Path) -> None:
     path = folder / "run.json"
     state = read_json(path)
     status, writer = state.get("status"), writer_of(state)
-    if status in ("finished", "paused"):  # paused: out of hours before all was decided
+    if status in ("finished", "unlogged", "paused"):  # paused: out of hours before all was decided
         return
     if writer is not None:
         raise RecordError(f"{path}: the run still goes on in process {writer}; report it once that has ended")
@@ -111,10 +116,14 @@ def main() -> None:
 
 def report_and_show(options: Options) -> None:
     """Reports, logs to MLflow where asked to, prints the table."""
-    if options.mlflow and not is_here("mlflow"):
+    asked = "mlflow=true" if options.mlflow else "--log"
+    if (options.mlflow or options.log) and not is_here("mlflow"):
         raise ReportError(
-            "mlflow=true: MLflow is not installed here; leave the word out, or install the package mlflow"
+            f"{asked}: MLflow is not installed here; leave the word out, or install the package mlflow"
         )
+    if options.log:
+        log_all(Path(options.runs_dir))
+        return
     if options.against:
         show_against(options)
         return
@@ -176,29 +185,34 @@ def _finished(name: str, runs_dir: Path) -> Path:
     return folder
 
 
+def log_all(runs_dir: Path) -> None:
+    """Logs what waits; a line a run."""
+    waiting = [folder for folder in saved_runs(runs_dir).values() if waits(folder)]
+    for folder in waiting:
+        logged = log_waiting(folder)
+        sys.stdout.write(f"{folder}: MLflow run {logged.run_id} in {redact(logged.tracking_uri)}\n")
+    sys.stdout.write(f"{len(waiting)} runs logged\n")
+
+
 def show_ablation(ablation: Ablation, to_mlflow: bool) -> None:
     """The rows' table and the verdicts on H5 and H6."""
-    logged = logged_to_mlflow(comparison_of(ablation)) if to_mlflow else None
+    logged, refused = tried(comparison_of(ablation)) if to_mlflow else (None, None)
     sys.stdout.write(text_of(ablation))
     sys.stdout.write(f"\nevery figure: {ablation.saved.folder / 'ablation.json'}\n")
     if logged is not None:
         sys.stdout.write(f"MLflow: run {logged.run_id} in {logged.tracking_uri}; see it with: mlflow ui\n")
+    if refused is not None:
+        raise refused
 
 
 def show_comparison(comparison: Comparison, to_mlflow: bool) -> None:
     """The methods' table and the verdicts."""
     from reports.terminal import show
 
-    show(comparison, logged_to_mlflow(comparison) if to_mlflow else None, sys.stdout)
-
-
-def logged_to_mlflow(comparison: Comparison) -> LoggedRun:
-    """MLflow takes 2 s to import: it is met only where it is asked for."""
-    from pipelines.progress import quiet_libraries
-    from reports.mlflow_log import log_comparison
-
-    quiet_libraries()
-    return log_comparison(comparison)
+    logged, refused = tried(comparison) if to_mlflow else (None, None)
+    show(comparison, logged, sys.stdout)
+    if refused is not None:
+        raise refused
 
 
 if __name__ == "__main__":

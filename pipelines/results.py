@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from eval.stats import LEVEL, Estimate
 from eval.summary import accuracy_by_turn, by_method, comparisons, summarise
 from eval.verdict import judge_all
 from methods.base import FitReport
-from pipelines.run import write_json
+from pipelines.run import read_json, write_json
 from pipelines.saved_fits import load_fit
 from reports.base import Comparison, TaskFacts
 from reports.html import write_html
@@ -137,20 +136,6 @@ def _of(kind: type[T], records: Iterable[Record]) -> list[T]:
     return [record for record in records if isinstance(record, kind)]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a run folder. Raises RecordError naming the file, and the line where it breaks off."""
-    try:
-        body = json.loads(path.read_bytes())
-    except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({error.strerror}); the folder is not a whole run") from error
-    except (ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise RecordError(f"{path}{line}: is not whole JSON; the file was cut or edited") from error
-    if not isinstance(body, dict):
-        raise RecordError(f"{path}: holds no JSON object; the file was edited")
-    return body
-
-
 def _read_task(folder: Path, config: Mapping[str, Any]) -> TaskFacts:
     path = folder / "task.json"
     if not path.exists():  # a run from before the file was kept
@@ -167,10 +152,7 @@ def read_fit(folder: Path, seed: int, method: str) -> FitReport:
     path = folder / "fits" / str(seed) / method
     if ".." in Path(method).parts or Path(method).is_absolute():
         raise RecordError(f"{folder}: a method is called {method!r}, which leads out of the folder; it was edited")
-    try:
-        report = load_fit(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path / 'fit.json'}: is no whole fit report ({error})") from error
+    report = load_fit(path)
     if report is None:
         raise RecordError(f"{path / 'fit.json'}: no such file; what the fit cost is not known without it")
     return report

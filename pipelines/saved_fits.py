@@ -1,30 +1,47 @@
-"""A method's fit in its run folder: made once, restored ever after. fit.json comes last: without it, no fit."""
+"""A method's fit in its run folder: made once, restored ever after. fit.json comes last: without it, no fit.
+
+`fit.key` says what a fit was made of: settings, clauses, conversations, weights and code. Another run that wants
+the same fit copies it from there.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from eval.fields import decode
-from methods.base import FitReport, Method
+from eval.records import RecordError
+from methods.base import FitReport, Method, MethodError
 from pipelines.run import Run, write_json
-from tasks.base import Conversation, Memory, TaskData
+from tasks.base import TaskData
+from tasks.files import flush_all, write_whole
+
+KEY = "fit.key"
+CHECKPOINTS = "checkpoints"  # in a fit's folder, while it trains
+NOT_COPIED = ("fit.json", KEY, "fit.log", CHECKPOINTS, "chroma")  # what is a fit's mark, or of its own process
 
 
 def save_fit(folder: Path, report: FitReport) -> None:
-    """Marks the fit in `folder` as finished."""
+    """Marks the fit in `folder` as finished, once all of it is on the disk."""
     folder.mkdir(parents=True, exist_ok=True)
+    flush_all(folder)
     write_json(folder / "fit.json", dataclasses.asdict(report))
 
 
 def load_fit(folder: Path) -> FitReport | None:
-    """The report of a fit that was finished here, else None."""
+    """The report of a fit that was finished here, else None. Raises RecordError for one that is not whole."""
     file = folder / "fit.json"
     if not file.exists():
         return None
-    return decode(FitReport, json.loads(file.read_text(encoding="utf-8")))
+    try:
+        return decode(FitReport, json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{file}: is no whole fit report ({error}); remove it, and the fit is made anew"
+        ) from error
 
 
 def saved_fits(folder: Path) -> set[tuple[int, str]]:
@@ -33,26 +50,77 @@ def saved_fits(folder: Path) -> set[tuple[int, str]]:
     return {(int(path.parts[0]), "/".join(path.parts[1:])) for path in paths}
 
 
-def fit_and_save(
-    method: Method, folder: Path, memories: Sequence[Memory], sft: Sequence[Conversation]
-) -> FitReport:
-    """Fits the method and saves it in `folder`. The report notes on how many threads its seconds were taken."""
-    import torch  # not above: reports read fits without it
+def fit_of_another_run(key: str, runs_dir: Path, folder: Path) -> Path | None:
+    """The folder of a finished fit with this key in any run but the one that `folder` lies in; None without."""
+    for file in sorted(runs_dir.glob(f"**/{KEY}")) if key else ():
+        finished = (file.parent / "fit.json").exists() and not folder.is_relative_to(file.parent)
+        if finished and file.read_text(encoding="utf-8") == key:
+            return file.parent
+    return None
 
-    folder.mkdir(parents=True, exist_ok=True)
-    report = method.fit(memories, sft)
-    report = dataclasses.replace(report, notes={**report.notes, "threads": float(torch.get_num_threads())})
-    method.save(folder)
+
+def copy_fit(source: Path, folder: Path, key: str) -> FitReport:
+    """Takes a fit over whole; fits that lie in folders below it are others."""
+
+    def left_out(parent: str, names: Collection[str]) -> list[str]:
+        inner = [name for name in names if (Path(parent) / name / "fit.json").exists()]
+        return [*inner, *(name for name in names if Path(parent) == source and name in NOT_COPIED)]
+
+    shutil.copytree(source, folder, ignore=left_out, dirs_exist_ok=True)
+    report = load_fit(source)
+    assert report is not None
+    write_whole(folder / KEY, key)
     save_fit(folder, report)
     return report
 
 
-def fit_or_load(method: Method, run: Run, folder: Path, task: TaskData, stage: str) -> FitReport:
+def fit_and_save(
+    method: Method, folder: Path, task: TaskData, key: str, runs_dir: Path | None, say: Callable[[str], None]
+) -> FitReport:
+    """Fits the method and saves it in `folder`. The report notes on how many threads its seconds were taken.
+
+    runs_dir: where another run may hold the same fit, which is then taken over and said; None: nowhere.
+    """
+    import torch  # not above: reports read fits without it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = fit_of_another_run(key, runs_dir, folder) if runs_dir else None
+    if source is not None:
+        say(f"{method.name}: the fit of {source} is the same and taken over; fresh=true makes it anew")
+        restore(method, source)
+        return copy_fit(source, folder, key)
+    report = method.fit(task.memories, task.sft)
+    report = dataclasses.replace(report, notes={**report.notes, "threads": float(torch.get_num_threads())})
+    method.save(folder)
+    write_whole(folder / KEY, key)
+    save_fit(folder, report)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    return report
+
+
+def fit_or_load(
+    method: Method, run: Run, folder: Path, task: TaskData, stage: str, key: str, say: Callable[[str], None]
+) -> FitReport:
     """Restores the fit that `folder` holds, or makes it and finishes `stage`; the report is the making's."""
     report = load_fit(folder)
     if report is None:
-        report = fit_and_save(method, folder, task.memories, task.sft)
+        report = fit_and_save(method, folder, task, key, None if run.fresh else run.runs_dir, say)
         run.finish_stage(stage)
     else:
-        method.load(folder)
+        restore(method, folder)
     return report
+
+
+def restore(method: Method, folder: Path) -> None:
+    """Loads a saved fit. Raises MethodError naming the folder where it is damaged."""
+    from safetensors import SafetensorError
+
+    try:
+        method.load(folder)
+    except MethodError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise MethodError(
+            f"{folder}: the saved fit of {method.name} cannot be read ({type(error).__name__}: {error}); remove "
+            "that folder and give the same command again: it is fitted anew, and nothing else is"
+        ) from error

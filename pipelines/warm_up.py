@@ -21,6 +21,7 @@ import torch
 
 from eval.reading import WAYS, Asked, of_rules, of_task, read_right
 from eval.stats import estimate
+from methods import checkpoint
 from methods.backbone import CARD, PACKAGED_LM, Backbone, fingerprint_of, load_backbone
 from methods.base import MethodError
 from methods.train import LoraTrainConfig, train_lora
@@ -28,6 +29,7 @@ from methods.warm_up import WarmUpData
 from pipelines.cli import main_with
 from pipelines.progress import Display, quiet_libraries
 from pipelines.run import write_json
+from tasks.files import write_whole
 from tasks.reading_rules import RULES, rules
 from tasks.registry import load_task
 
@@ -131,6 +133,7 @@ def warm_up(options: Options) -> None:
             "curve": curve,
         }
         write_json(folder / CARD, card)
+        (folder / checkpoint.NAME).unlink(missing_ok=True)
         torch.set_num_threads(os.cpu_count() or 1)  # the other processes are done
         display.say("reading alone: held-out rules, " + ", ".join(TASKS))
         warmed = load_backbone(str(folder), options.device, options.dtype)
@@ -143,10 +146,10 @@ def warm_up(options: Options) -> None:
 
 def halved(folder: Path, base: str) -> str:
     """The adapter's weights in half precision, without the path of its base; -> their SHA-256."""
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file, save
 
     weights = folder / "adapter_model.safetensors"
-    save_file({name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}, weights)
+    write_whole(weights, save({name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}))
     settings = folder / "adapter_config.json"
     body = json.loads(settings.read_text(encoding="utf-8")) | {"base_model_name_or_path": base}
     write_json(settings, body)

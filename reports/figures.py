@@ -31,6 +31,7 @@ from reports.metric_names import Group, Row
 from reports.tables import DASH, break_evens, distances, format_number, group_rows
 from reports.text import one_line
 from tasks.base import TurnKind
+from tasks.files import write_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C8C")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -306,7 +307,7 @@ def save_figures(summary: Summary, folder: Path, by_turn: ByTurn | None = None) 
     for name, text in draw_all(summary, by_turn).items():
         folder.mkdir(parents=True, exist_ok=True)
         paths.append(folder / f"{name}.svg")
-        paths[-1].write_text(text, encoding="utf-8")
+        write_whole(paths[-1], text)
     return paths
 
 

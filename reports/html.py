@@ -28,6 +28,7 @@ from reports.head import head
 from reports.metric_names import GROUPS, ROWS, Group, Row
 from reports.tables import DASH, Table, format_number
 from reports.text import visible
+from tasks.files import write_whole
 
 FAILURES_PER_METHOD = 3
 _LONGEST = 600  # characters of one quoted text
@@ -62,7 +63,7 @@ class Shown:
 def write_html(comparison: Comparison) -> Path:
     """Writes report.html into the run folder and returns its path."""
     path = comparison.run_dir / "report.html"
-    path.write_text(page(comparison), encoding="utf-8")
+    write_whole(path, page(comparison))
     return path
 
 

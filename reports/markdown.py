@@ -17,6 +17,7 @@ from reports.given import few_steps, given
 from reports.head import head
 from reports.metric_names import GROUPS, ROWS, Row
 from reports.text import md, md_table
+from tasks.files import write_whole
 
 FAILURES_PER_METHOD = 3
 _LONGEST = 400  # characters of one quoted text
@@ -70,7 +71,7 @@ def write_report(comparison: Comparison) -> Path:
     tables.write_csv(comparison.summary, run_dir / "tables")
     tables.write_latex(comparison.summary, run_dir / "tables")
     path = run_dir / "report.md"
-    path.write_text(report(comparison, [f.relative_to(run_dir) for f in figures]), encoding="utf-8")
+    write_whole(path, report(comparison, [f.relative_to(run_dir) for f in figures]))
     return path
 
 

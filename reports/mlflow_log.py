@@ -53,6 +53,7 @@ from reports.base import (  # noqa: E402
 from reports.markdown import verdicts_markdown  # noqa: E402
 from reports.metric_names import ROWS  # noqa: E402
 from reports.text import redact  # noqa: E402
+from tasks.files import locked  # noqa: E402
 
 HEADLINE = (
     "retention/first_ask_cued",
@@ -69,6 +70,7 @@ MAX_CURVE_POINTS = 500  # of one loss curve; the fit's own checkpoint holds ever
 _METRICS_A_CALL, _OTHERS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
 _PARAM_LENGTH, _TAG_LENGTH, _KEY_LENGTH, _DIGEST_LENGTH = 6000, 8000, 250, 36
 _CELL_LENGTH = 4000  # characters of one text in the table of turns
+_RUN = "run"  # tag: what a run is found again by
 _UNTIMED_NS = 1_000  # keeps the spans in order; reads as no time at all
 # MLflow opens an experiment that holds traces on their latencies, whatever its kind: this says where to go.
 _ABOUT = (
@@ -83,21 +85,25 @@ def log_comparison(
     tracking_uri: str | None = None,
     experiment: str | None = None,
     max_traces: int = MAX_TRACES,
+    once: bool = False,
 ) -> LoggedRun:
     """Logs one finished comparison; write_report first, so that report.md and the figures go along.
 
     tracking_uri: MLFLOW_TRACKING_URI or, without it, `mlflow.db` in the current folder. experiment:
-    "recallbench-<task>" by default, so that runs that can be compared stand together.
+    "recallbench-<task>" by default, so that runs that can be compared stand together. once: where an earlier
+    attempt logged this run whole that is returned, and what one that was cut left behind is deleted.
     Raises ReportError where MLflow does not take the run; the run folder is then untouched.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_store(Path.cwd())
     name = experiment or f"recallbench-{comparison.summary.get('task') or 'unnamed'}"
     opened: list[str] = []
     try:
-        with _tracking(uri):
+        with _tracking(uri), _alone(uri):
             client = MlflowClient(tracking_uri=uri)
+            experiment_id = _experiment(client, uri, name)
             try:
-                return _log(client, comparison, uri, _experiment(client, uri, name), opened, max_traces)
+                before = _logged_before(client, comparison, uri, experiment_id) if once else None
+                return before or _log(client, comparison, uri, experiment_id, opened, max_traces)
             except Exception:
                 for run_id in opened:
                     with contextlib.suppress(Exception):
@@ -107,8 +113,8 @@ def log_comparison(
         cause = str(error).strip().partition("\n")[0][:300].replace(uri, redact(uri))
         raise ReportError(
             f"MLflow at {redact(uri)} did not take the run ({type(error).__name__}: {cause}); the results "
-            f"are safe in {comparison.run_dir}; start the server or set MLFLOW_TRACKING_URI, then report that "
-            "folder again"
+            f"are safe in {comparison.run_dir}; start the server or set MLFLOW_TRACKING_URI, then log it "
+            "with: python -m pipelines.report --log"
         ) from error
 
 
@@ -123,6 +129,46 @@ def _tracking(uri: str) -> Iterator[None]:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
         if before is not None:
             os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """One process at a time at an SQLite file: it locks for a moment only, and then refuses."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with locked(Path(uri.removeprefix("sqlite:///") + ".lock")):
+        yield
+
+
+def _mark(comparison: Comparison) -> str:
+    """The name of the run's folder; of a run that goes on slice by slice, how far it has come as well."""
+    plan = comparison.summary.get("decided")
+    return comparison.run_dir.name + (f" {plan['slices']}" if plan else "")
+
+
+def _logged_before(client: MlflowClient, comparison: Comparison, uri: str, experiment_id: str) -> LoggedRun | None:
+    """This run where an earlier attempt logged it whole; what one that was cut left is deleted."""
+    mine = f"tags.`{_RUN}` = '{_mark(comparison)}'"
+    found = list(client.search_runs([experiment_id], filter_string=mine))
+    parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    whole = next((run.info.run_id for run in parents if run.info.status == "FINISHED"), None)
+    if whole is not None:
+        children = {
+            run.data.tags["method"]: run.info.run_id
+            for run in found
+            if run.data.tags.get("mlflow.parentRunId") == whole
+        }
+        return LoggedRun(uri, experiment_id, whole, children, _num_traces(client, experiment_id, children))
+    for run in found:
+        traces = client.search_traces(
+            locations=[experiment_id], run_id=run.info.run_id, include_spans=False, max_results=MAX_TRACES
+        )
+        for start in range(0, len(traces), _OTHERS_A_CALL):
+            ids = [trace.info.trace_id for trace in traces[start : start + _OTHERS_A_CALL]]
+            client.delete_traces(experiment_id, trace_ids=ids)
+        client.delete_run(run.info.run_id)
+    return None
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
@@ -172,7 +218,7 @@ def _log(
         client.log_inputs(run_id, data)
     num_traces = log_traces(comparison, experiment_id, children, max_traces)
     _check_traces(client, experiment_id, children, num_traces)
-    for run_id in opened:
+    for run_id in reversed(opened):  # the parent last: it stands for all
         client.set_terminated(run_id)
     return LoggedRun(uri, experiment_id, parent, children, num_traces)
 
@@ -226,7 +272,7 @@ def _common_tags(comparison: Comparison) -> dict[str, str]:
     tags |= {verdict.key: verdict.outcome for verdict in verdicts(summary)}
     run_dir = f"{comparison.run_dir.parent.name}/{comparison.run_dir.name}"
     tags |= {"run_dir": run_dir, "mlflow.source.name": "pipelines.compare"}
-    tags |= {"mlflow.source.type": "LOCAL"}
+    tags |= {"mlflow.source.type": "LOCAL", _RUN: _mark(comparison)}
     if comparison.data is not None:
         tags["data_version"] = comparison.data.version
     if environment.get("git_sha"):
@@ -448,12 +494,17 @@ def log_traces(comparison: Comparison, experiment_id: str, run_ids: Mapping[str,
 
 def _check_traces(client: MlflowClient, experiment_id: str, run_ids: Mapping[str, str], expected: int) -> None:
     """MLflow drops a trace that it cannot store with no more than a log line; here that is an error."""
-    found = sum(
+    found = _num_traces(client, experiment_id, run_ids)
+    if found < min(expected, 500):
+        raise RuntimeError(f"only {found} of {expected} traces were stored")
+
+
+def _num_traces(client: MlflowClient, experiment_id: str, run_ids: Mapping[str, str]) -> int:
+    """Traces of these runs, up to 500 each."""
+    return sum(
         len(client.search_traces(locations=[experiment_id], run_id=run_id, include_spans=False, max_results=500))
         for run_id in run_ids.values()
     )
-    if found < min(expected, 500):
-        raise RuntimeError(f"only {found} of {expected} traces were stored")
 
 
 def _log_trace(turns: Sequence[TurnRecord], experiment_id: str, run_id: str, session: str) -> None:

@@ -21,6 +21,7 @@ from eval.stats import Estimate
 from reports.base import Summary, estimate, metric_keys
 from reports.metric_names import GROUPS, ROWS, Group, Level, Row, Unit
 from reports.text import latex, md, md_table
+from tasks.files import write_whole
 
 DASH = "—"
 # One of the pair is measured, by device: the other is not missing.
@@ -243,10 +244,10 @@ def write_csv(summary: Summary, folder: Path) -> list[Path]:
     """metrics.csv (every number, unrounded) and one CSV a table (as shown). Read them as UTF-8."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "metrics.csv"]
-    metrics_frame(summary).to_csv(paths[0], index=False, encoding="utf-8")
+    write_whole(paths[0], metrics_frame(summary).to_csv(index=False))
     for name, frame in _frames(summary).items():
         paths.append(folder / f"{name}.csv")
-        frame.to_csv(paths[-1], encoding="utf-8")
+        write_whole(paths[-1], frame.to_csv())
     return paths
 
 
@@ -274,7 +275,7 @@ def write_latex(summary: Summary, folder: Path) -> list[Path]:
     for name, frame in _frames(summary).items():
         paths.append(folder / f"{name}.tex")
         notes = shown[name].notes if name in shown else ()
-        paths[-1].write_text(to_latex(frame, notes), encoding="utf-8")
+        write_whole(paths[-1], to_latex(frame, notes))
     return paths
 
 

@@ -21,6 +21,7 @@ from tasks.base import TaskError
 from tasks.documents.cutting import Clause, Cut, cut
 from tasks.documents.folder import read_folder
 from tasks.drafts import Drafting, Kept, Work, can_answer, tokens_expected
+from tasks.files import write_whole
 from tasks.writers import Away, Writer, writer_for
 
 QUESTIONS, PROGRESS = "questions.csv", ".questions.asked"
@@ -99,7 +100,7 @@ class Progress:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TaskError(f"{file}: is damaged; remove it and {QUESTIONS} to begin again") from error
         if lines and lines[-1]:  # cut off: what follows begins on a line of its own
-            _write_whole(file, "".join(f"{line}\n" for line in lines[:-1]))
+            write_whole(file, "".join(f"{line}\n" for line in lines[:-1]))
         return progress
 
     def begin(self, model: str, asks_back: bool) -> None:
@@ -115,13 +116,6 @@ class Progress:
             handle.write(json.dumps(body, ensure_ascii=False) + "\n")
             handle.flush()
             os.fsync(handle.fileno())
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Replaces a file at once: a reader sees the old one or the new one."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, file)
 
 
 def table(works: Sequence[Work]) -> str:
@@ -225,7 +219,7 @@ def _go_on(
         work = drafting.work_on(clause, writer, progress.asks_back)
         progress.add(clause, work)
         works = list(progress.done.values())
-        _write_whole(progress.file.with_name(QUESTIONS), table(works))
+        write_whole(progress.file.with_name(QUESTIONS), table(works))
         say(f"clause {number} of {len(left)}: {sum(len(w.kept) for w in works)} questions, {_spent(works)}")
         in_vain = 0 if work.kept else in_vain + 1
         if in_vain == NOTHING_AFTER:

@@ -268,6 +268,11 @@ def _invented(items: Sequence[Item], n: int, question: Sequence[Item]) -> bool:
 
 def key_problems(qa: QA) -> list[str]:
     """What is wrong with the key as the scorer reads it, a sentence each: how it is compared, and the fix."""
+    if (qa.kind == "unanswerable") != (not qa.memory_ids):
+        return [
+            f"question {qa.id}: has kind {qa.kind!r} and memory_ids {list(qa.memory_ids)}, and exactly the "
+            "unanswerable questions rest on no clause; correct one of the two"
+        ]
     if not qa.memory_ids:
         return []
     found = []

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.base import MethodError
+from tasks.files import write_whole
 
 NULL_ID = ""  # the null memory: "no clause covers this"
 FORMAT = 3  # of a saved bank
@@ -164,7 +165,7 @@ class MemoryBank:
         return self.fed[index]
 
     def save(self, folder: Path) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"keys": self.keys_MD, "fed": torch.cat(self.fed), "center": self.center_D}
@@ -176,8 +177,8 @@ class MemoryBank:
             "gain": self.gain,
             "fingerprint": self.fingerprint,
         }
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, str(folder / "bank.safetensors"))
-        (folder / "bank.json").write_text(json.dumps(meta, ensure_ascii=False, indent=1), encoding="utf-8")
+        write_whole(folder / "bank.safetensors", save({k: v.contiguous().cpu() for k, v in tensors.items()}))
+        write_whole(folder / "bank.json", json.dumps(meta, ensure_ascii=False, indent=1))
 
     @classmethod
     def load(cls, folder: Path, fingerprint: str, device: torch.device) -> MemoryBank:

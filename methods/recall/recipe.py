@@ -153,6 +153,7 @@ def train_step(
         progress=setup.progress,
         on_epoch_end=on_epoch_end,
         adapter_to=setup.adapters / step,
+        checkpoints=setup.checkpoint_of(step),
     )
     if memory.keys_MD.requires_grad:
         bank.keys_MD = F.normalize(memory.keys_MD.detach(), dim=-1)

@@ -29,7 +29,7 @@ from typing import Any, get_args
 
 import torch
 
-from methods.backbone import Backbone, load_backbone
+from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
 from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
@@ -270,6 +270,7 @@ class SpecRecallMethod(RecallMethod):
         """The texts' vectors, as at the fit: from the untouched base, at hand where this model is a copy of it."""
         own = self.backbone
         untouched = own.origin or load_backbone(own.name, str(own.device), own.dtype_name)
+        check_weights(untouched, own.fingerprint)
         return self.fitted_bank().normalise(self._extract(untouched, memories))
 
     def _train(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> StageLogs:

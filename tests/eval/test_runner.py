@@ -16,7 +16,7 @@ import pytest
 import torch
 from planted import answer, parts_of, raw_of
 
-from eval.records import TurnRecord
+from eval.records import CostRecord, TurnRecord
 from eval.runner import (
     Footprint,
     PeakMemory,
@@ -175,14 +175,26 @@ def test_the_batch_size_changes_no_answer(batch_size: int) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 1.0])
 def test_an_interrupted_run_ends_with_the_same_records(share: float) -> None:
-    """Cut anywhere, in the middle of a batch too: nothing is lost and nothing stands twice."""
+    """Cut anywhere, in the middle of a batch too: nothing is lost and nothing stands twice.
+
+    Only dialogues that were asked together, and all to their end, are not asked again.
+    """
     whole = flat(retention(Echo()))
     kept = whole[: round(share * len(whole))]
     method = Echo()
     rest = flat(retention(method, done=by_key(kept)))
     assert kept + rest == whole
-    num_done_batches = sum(all((r.dialogue_id, r.turn) in by_key(kept) for r in b) for b in retention(Echo()))
-    assert len(method.batches) == len(retention(Echo())) - num_done_batches
+    together: list[list[TurnRecord]] = []  # the records of each batch of dialogues
+    num_asked: list[int] = []
+    for batch in retention(Echo()):
+        if together and {r.dialogue_id for r in batch} <= {r.dialogue_id for r in together[-1]}:
+            together[-1] += batch
+            num_asked[-1] += 1
+        else:
+            together.append(list(batch))
+            num_asked.append(1)
+    left = [n for n, records in zip(num_asked, together, strict=True) if any(r in rest for r in records)]
+    assert len(method.batches) == sum(left)
 
 
 def test_what_was_answered_before_is_the_history_now() -> None:
@@ -251,6 +263,21 @@ QUESTIONS = [
     )
     for i in range(5)
 ]
+
+
+@pytest.mark.parametrize("num_done", [0, 1, 7, 30])
+def test_what_was_timed_before_is_not_asked_again(num_done: int) -> None:
+    whole, _, _ = cost_pass()
+    log: list[str] = []
+    methods = [Echo(name, log=log) for name in ("a", "b", "c")]
+    peaks = {name: Footprint(100 + i, "rss") for i, name in enumerate("abc")}
+    done = {(r.method, r.question_id, r.round) for r in whole[:num_done]}
+    rest = list(run_cost(methods, QUESTIONS, peaks, seed=2, rounds=2, done=done))
+
+    def key(record: CostRecord) -> tuple[str, str, int]:
+        return record.method, record.question_id, record.round
+
+    assert [key(record) for record in rest] == [key(record) for record in whole[num_done:]]
 
 
 def cost_pass(rounds: int = 2) -> tuple[list[Any], list[str], list[Echo]]:

@@ -212,7 +212,7 @@ def config(body: bytes) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     from pipelines.config import saved_config
-    from pipelines.results import read_json
+    from pipelines.run import read_json
 
     path = file("config.json", body)
     with contextlib.suppress(TaskError, MethodError, RecordError, OmegaConfBaseException):

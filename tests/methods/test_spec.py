@@ -295,7 +295,7 @@ def test_a_written_memory_has_its_texts_own_vector(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is optimised: key and value are what a fit's would be."""
-    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: pristine_lively)
+    monkeypatch.setattr("methods.recall.spec.load_backbone", lambda *_args: pristine_lively)
     method = method_of(pristine_lively.clone(), tmp_path)
     whole = method._make_bank(regs.memories)
     method.bank = method._make_bank(regs.memories[1:])

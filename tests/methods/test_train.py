@@ -14,6 +14,7 @@ from model_script import random_bank
 from torch import Tensor
 from torch.nn import functional as F
 
+from methods import checkpoint
 from methods.backbone import Backbone, load_backbone
 from methods.base import MethodError
 from methods.batches import collate
@@ -443,29 +444,88 @@ def test_a_folder_without_an_adapter_is_named(lively: Backbone, tmp_path: Path) 
 # Killed and gone on.
 
 
-def test_a_stage_that_is_killed_goes_on_as_if_it_had_not_been(pristine_lively: Backbone, tmp_path: Path) -> None:
-    """The same weights, losses and counts as without the kill, with trained vectors and moments."""
-    whole, killed, again = (pristine_lively.clone() for _ in range(3))
-    config = replace(CONFIG, max_tokens=1500)
+def long_stage(backbone: Backbone, **options: Any) -> TrainLog:
+    """What is drawn depends on the epoch, and two batches make a step."""
+    epochs = (batches_of(backbone)[: 1 + n % 2] for n in itertools.count())
+    memory = term(backbone, train_keys=True, train_values=True)
+    config = replace(CONFIG, max_tokens=1500, gradient_accumulation_steps=2)
+    log = train_lora(backbone, epochs, config, stage="test", memory=memory, **options)
+    log.losses["vectors"] = [float(memory.keys_MD.sum()), float(memory.values_MPD.sum())]
+    return log
 
-    def trained(backbone: Backbone, **options: Any) -> TrainLog:
-        epochs = (
-            batches_of(backbone)[: 1 + n % 2] for n in itertools.count()
-        )  # what is drawn depends on the epoch
-        memory = term(backbone, train_keys=True, train_values=True)
-        return train_lora(backbone, epochs, config, stage="test", memory=memory, **options)
 
-    def kill(_model: Any, epoch: int) -> None:
-        if epoch == 3:
+def killed_at(step: int) -> Any:
+    """Progress that ends the process, as it were, after so many batches."""
+    steps = itertools.count(1)
+
+    def progress(_stage: str, _done: int, _total: int) -> None:
+        if next(steps) == step:
             raise KeyboardInterrupt
 
-    expected = trained(whole)
-    with pytest.raises(KeyboardInterrupt):
-        trained(killed, checkpoints=tmp_path, on_epoch_end=kill)
-    assert (tmp_path / "checkpoint.safetensors").exists()
-    found = trained(again, checkpoints=tmp_path)
+    return progress
+
+
+@pytest.fixture
+def kept_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+
+
+def alike(one: Backbone, other: Backbone) -> bool:
+    return all(torch.equal(tensor, weights_of(other)[name]) for name, tensor in weights_of(one).items())
+
+
+@pytest.mark.usefixtures("kept_at_every_step")
+@pytest.mark.parametrize("kills", [(2, 3), (1, 1, 1, 4), (9,)])
+def test_a_stage_that_is_killed_goes_on_as_if_it_had_not_been(
+    pristine_lively: Backbone, tmp_path: Path, kills: tuple[int, ...]
+) -> None:
+    """The same weights, vectors, losses and counts as without the kills, in the middle of an epoch or a step."""
+    whole, again = pristine_lively.clone(), pristine_lively.clone()
+    expected = long_stage(whole)
+    for step in kills:
+        with pytest.raises(KeyboardInterrupt):
+            long_stage(pristine_lively.clone(), checkpoints=tmp_path, progress=killed_at(step))
+    found = long_stage(again, checkpoints=tmp_path)
     assert found.losses == expected.losses
     assert (found.forward_tokens, found.optimizer_steps) == (expected.forward_tokens, expected.optimizer_steps)
     assert found.samples == expected.samples
-    assert all(torch.equal(tensor, weights_of(again)[name]) for name, tensor in weights_of(whole).items())
-    assert not list(tmp_path.iterdir())  # what is finished needs no checkpoint
+    assert alike(whole, again)
+    assert found.earlier_s > 0.0 == expected.earlier_s and found.seconds > found.earlier_s
+
+
+def test_a_stage_that_was_finished_is_not_trained_again(pristine_lively: Backbone, tmp_path: Path) -> None:
+    """A kill behind it, in a later stage of the fit."""
+    whole, again = pristine_lively.clone(), pristine_lively.clone()
+    expected = long_stage(whole, checkpoints=tmp_path)
+    shown: list[int] = []
+    found = long_stage(again, checkpoints=tmp_path, progress=lambda _s, done, _t: shown.append(done))
+    assert shown == [] and found.losses == expected.losses and alike(whole, again)
+
+
+@pytest.mark.usefixtures("kept_at_every_step")
+@pytest.mark.parametrize("damage", [lambda body: body[:-40], lambda body: b"\0" * len(body), lambda _: b""])
+def test_a_damaged_checkpoint_is_named_and_the_stage_starts_anew(
+    pristine_lively: Backbone, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        long_stage(pristine_lively.clone(), checkpoints=tmp_path, progress=killed_at(4))
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    whole, again = pristine_lively.clone(), pristine_lively.clone()
+    assert long_stage(whole).losses == long_stage(again, checkpoints=tmp_path).losses
+    assert alike(whole, again)
+    assert f"{file} is damaged" in caplog.text
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_with_its_step_and_samples(
+    pristine_lively: Backbone, tmp_path: Path
+) -> None:
+    """And is never kept: a state in which every weight is none would be gone on from."""
+    backbone = pristine_lively.clone()
+    bad = [replace(sample, source="bad") for sample in batches_of(backbone)[0]]
+    with torch.no_grad():
+        backbone.model.get_input_embeddings().weight[bad[0].input_ids[-2]] = float("nan")
+    told = r"^a stage: the lm loss is nan at step 1, after 0 tokens, on samples from bad \(2\); lower train"
+    with pytest.raises(MethodError, match=told):
+        train_lora(backbone, iter([[bad]]), CONFIG, stage="a stage", checkpoints=tmp_path)
+    assert not list(tmp_path.iterdir())

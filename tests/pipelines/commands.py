@@ -88,8 +88,8 @@ def said_by_every_method(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) ->
 
     talker.model.register_forward_pre_hook(begin, with_kwargs=True)
     talker.model.get_output_embeddings().register_forward_hook(push)
-    monkeypatch.setattr("pipelines.fitted_run.load_backbone", lambda _, device, _dtype: checked(talker, device))
-    monkeypatch.setattr("methods.recall.method.load_backbone", lambda *_args: backbone.clone())
+    monkeypatch.setattr("pipelines.making.load_backbone", lambda _, device, _dtype: checked(talker, device))
+    monkeypatch.setattr("methods.recall.spec.load_backbone", lambda *_args: backbone.clone())
 
 
 def checked(backbone: Backbone, device: str) -> Backbone:

@@ -21,7 +21,7 @@ from eval.runner import Footprint, run_retention
 from methods.backbone import Backbone
 from methods.base import Answer, Context, MethodError, Usage
 from methods.parts import Part
-from pipelines import compare, fit_processes, footprint
+from pipelines import children, compare, fit_processes, footprint
 from pipelines.cli import CONF, compose_config
 from pipelines.config import resolve
 from pipelines.fit_processes import FitJob, cards_of, fit_apart, fit_bytes, with_processes
@@ -69,7 +69,7 @@ def test_each_fit_is_told_its_card_and_what_it_warns_of_is_said(
     """A process in place of a fit, which warns of the devices that it was given."""
     child = (
         "import json, sys; said = [w for w in json.loads(sys.argv[1])['overrides'] if w.startswith('device=')]; "
-        f"print({fit_processes.MARK!r} + json.dumps({{'warning': ' '.join(said)}}))"
+        f"print({children.MARK!r} + json.dumps({{'warning': ' '.join(said)}}))"
     )
 
     def command(_run: Run, job: FitJob, _devices: int) -> list[str]:
@@ -150,7 +150,7 @@ def test_writing_takes_the_base_model_that_is_at_hand(
         loaded.append(name)
         return pristine_lively.clone()
 
-    monkeypatch.setattr("methods.recall.method.load_backbone", load)
+    monkeypatch.setattr("methods.recall.spec.load_backbone", load)
     words = (*SMALL, "run_methods=[recall]", "mlflow=false", "task.num_clauses=3", f"runs_dir={tmp_path}")
     run_command(monkeypatch, *words)  # the other clauses of the rulebook are written into what is searched
     assert run_folders(tmp_path)
@@ -164,7 +164,7 @@ def test_on_a_card_memory_is_measured_side_by_side(monkeypatch: pytest.MonkeyPat
     def run(words: list[str], **_settings: Any) -> Any:
         together.wait()
         body = {"peak_bytes": len(words[-1]), "kind": "vram", "peaks_bytes": [1, 2], "reserved_bytes": 9}
-        return SimpleNamespace(returncode=0, stdout=json.dumps(body) + "\n", stderr="")
+        return SimpleNamespace(returncode=0, stdout=children.MARK + json.dumps(body) + "\n", stderr="")
 
     monkeypatch.setattr(footprint.subprocess, "run", run)
     monkeypatch.setattr(footprint, "saved_config", lambda _folder: SimpleNamespace(device="cuda"))

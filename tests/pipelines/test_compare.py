@@ -18,7 +18,7 @@ from commands import METHODS, Finished
 from eval.runner import num_generated
 from methods.backbone import Backbone, load_backbone
 from pipelines import compare
-from pipelines.footprint import footprints, measure
+from pipelines.footprint import footprints, measure, measured_apart
 from pipelines.progress import Display
 from pipelines.run import environment
 from tasks.base import TaskError
@@ -204,7 +204,7 @@ def test_what_loading_needs_for_a_moment_is_no_peak_of_answering(
 
     measure(finished.folder, 0, "sft")  # what is imported for the first time stays
     before = psutil.Process().memory_info().rss
-    monkeypatch.setattr("pipelines.footprint.load_backbone", load)
+    monkeypatch.setattr("pipelines.making.load_backbone", load)
     assert measure(finished.folder, 0, "sft").peak_bytes < before + size / 2
 
 
@@ -233,15 +233,14 @@ def test_flops_come_from_the_records(finished: Finished) -> None:
 
 @pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(finished: Finished) -> None:
-    peaks = footprints(finished.folder, 0, ["sft"], Display())
-    assert peaks["sft"].peak_bytes > 50 * 2**20
+    assert measured_apart(finished.folder, 0, "sft")["peak_bytes"] > 50 * 2**20
 
 
 def test_a_failed_measurement_is_no_guess(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "no such adapter")
     monkeypatch.setattr("pipelines.footprint.subprocess.run", lambda *_args, **_kwargs: failed)
     with pytest.raises(RuntimeError, match="memory of sft failed:\nno such adapter"):
-        footprints(finished.folder, 0, ["sft"], Display())
+        footprints(finished.folder, 1, ["sft"], Display())  # of seed 0 it is known
 
 
 def test_the_task_of_every_seed_is_checked_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,6 +248,7 @@ def test_the_task_of_every_seed_is_checked_before_anything_is_loaded(monkeypatch
     slices = {seed: load_task("regs", 6, seed) for seed in (4, 5, 6)}
     slices[6] = replace(slices[6], memories=(*slices[6].memories, slices[6].memories[0]))
     monkeypatch.setattr(compare, "load_backbone", lambda *_: pytest.fail("a model was loaded"))
-    config: Any = SimpleNamespace(seed=4, seeds=3, task=SimpleNamespace(load=slices.__getitem__))
+    off = SimpleNamespace(lifecycle=False)
+    config: Any = SimpleNamespace(seed=4, seeds=3, task=SimpleNamespace(load=slices.__getitem__), evaluation=off)
     with pytest.raises(TaskError, match=slices[6].memories[0].id):
         compare.compare(config, Display())

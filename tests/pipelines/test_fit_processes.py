@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from eval.records import LifecycleRecord, TurnRecord, read_all_records, read_records
 from eval.runner import Footprint
 from methods.base import MethodError
-from pipelines import compare, fit_processes
+from pipelines import children, compare, fit_processes
 from pipelines.config import saved_config
 from pipelines.progress import Display
 from pipelines.run import Run
@@ -162,7 +162,7 @@ def test_what_a_library_prints_goes_to_the_log_and_nothing_else_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Words, JSON, bytes that are no text, half a line before one of the fit's own."""
-    mark = fit_processes.MARK.encode()
+    mark = children.MARK.encode()
     prints = {
         "a": b'loaded\n{"loss": 1}\n3\n\xff\nhalf ' + mark + b'{"stage": "a", "done": 1, "total": 2}\nend\n',
         "b": b"half " + mark + b'{"error": "put it right"}\n',

@@ -15,8 +15,7 @@ from pipelines.cli import compose_config
 from pipelines.config import resolve
 from pipelines.fit_processes import FitJob, read_memories
 from pipelines.progress import Display
-from pipelines.results import read_json
-from pipelines.run import GATE_FILE, Run
+from pipelines.run import GATE_FILE, Run, read_json
 from pipelines.saved_fits import save_fit
 
 

@@ -8,7 +8,7 @@ from functools import partialmethod
 import pytest
 from tqdm import auto, tqdm
 
-from pipelines import fit_processes, progress
+from pipelines import children, fit_processes, progress
 from pipelines.progress import EVERY_S, Display
 
 
@@ -50,9 +50,7 @@ def test_fits_side_by_side_are_told_apart(capsys: pytest.CaptureFixture[str]) ->
     for name, stage in (("sft", "sft"), ("recall", "recall step 1"), ("recall_spec", "recall step 1")):
         fit_processes.Lines(name)(stage, 1, 2)
     fit_processes.Lines("sft/changed")("sft", 1, 2)
-    said = [
-        json.loads(line.removeprefix(fit_processes.MARK))["stage"] for line in capsys.readouterr().out.splitlines()
-    ]
+    said = [json.loads(line.removeprefix(children.MARK))["stage"] for line in capsys.readouterr().out.splitlines()]
     assert said == ["sft", "recall step 1", "recall_spec: recall step 1", "sft/changed: sft"]
 
 

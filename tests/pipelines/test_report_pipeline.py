@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from commands import Finished, run_folders
 
 from eval.fields import decode
 from eval.records import SCHEMA, AbilityRecord, EditRecord, RecordWriter
 from pipelines import report
+from pipelines.run import started
 from reports.base import TaskFacts
 from reports.text import md
 from tasks.registry import load_task
@@ -247,7 +247,7 @@ def test_a_run_that_still_goes_on(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = only(runs)
-    edit_json(folder / "run.json", status="running", pid=1, pid_started=psutil.Process(1).create_time())
+    edit_json(folder / "run.json", status="running", pid=1, pid_started=started(1))
     assert "process 1;" in refused(monkeypatch, capsys, f"run={folder}")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import pytest
 from commands import SMALL, run_command, run_folders, use
 
 from eval.records import CostRecord, RecordError, TurnRecord, read_records
+from methods import checkpoint
 from methods.backbone import Backbone
 from methods.recall.method import RecallMethod
 from methods.sft import SftMethod
@@ -153,6 +156,31 @@ def test_killed_while_writing_timings(whole: Any, tmp_path: Path, monkeypatch: p
     assert records_of(folder) == whole
 
 
+@pytest.mark.usefixtures("model")
+def test_killed_at_random_moments(whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL, three times; `tests/torture/kills.py` is the long form, with every phase."""
+    words = (*WORDS, f"runs_dir={tmp_path}")
+    monkeypatch.setattr(checkpoint, "EVERY_S", 0.0)
+    rng = random.Random(0)
+    for _ in range(3):
+        child = os.fork()
+        if not child:
+            try:
+                run_command(monkeypatch, *words)
+            finally:
+                os._exit(0)
+        time.sleep(rng.uniform(0.2, 2.0))
+        os.kill(child, signal.SIGKILL)
+        if not os.WIFSIGNALED(os.waitpid(child, 0)[1]):  # it was over
+            break
+    else:
+        run_command(monkeypatch, *words)
+    (folder,) = run_folders(tmp_path)
+    assert status_of(folder) == "finished"
+    assert records_of(folder) == whole
+    assert not [*folder.rglob("*.part"), *folder.rglob("checkpoint*")]
+
+
 # Which folder.
 
 CONFIG: dict[str, Any] = {"task": {"name": "regs"}, "seed": 0, "runs_dir": "", "mlflow": True, "data_version": "1"}
@@ -194,20 +222,20 @@ def opened_again(tmp_path: Path, **lock: Any) -> bool:
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
     """Known by its id and its start time; in a run.json from before that was kept, by its id alone."""
     other = psutil.Process(os.getppid())
-    assert not opened_again(tmp_path / "new", pid=other.pid, pid_started=other.create_time())
+    assert not opened_again(tmp_path / "new", pid=other.pid, pid_started=runs.started(other.pid))
     assert not opened_again(tmp_path / "old", pid=other.pid, pid_started=None)
 
 
 def test_a_killed_run_goes_on_though_its_process_id_is_taken_again(tmp_path: Path) -> None:
     other = psutil.Process(os.getppid())
-    assert opened_again(tmp_path, pid=other.pid, pid_started=other.create_time() - 60)
+    assert opened_again(tmp_path, pid=other.pid, pid_started=f"{runs.started(other.pid)}0")
 
 
 @pytest.mark.parametrize("started", ["own", None])
 def test_a_killed_run_goes_on_once_its_process_has_ended(tmp_path: Path, started: str | None) -> None:
     """Before its parent has asked for its exit status, and after."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    lock = {"pid": child.pid, "pid_started": started and psutil.Process(child.pid).create_time()}
+    lock = {"pid": child.pid, "pid_started": started and runs.started(child.pid)}
     assert not opened_again(tmp_path / "alive", **lock)
     child.kill()
     while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
@@ -215,6 +243,57 @@ def test_a_killed_run_goes_on_once_its_process_has_ended(tmp_path: Path, started
     assert opened_again(tmp_path / "zombie", **lock)
     child.communicate()
     assert opened_again(tmp_path / "gone", **lock)
+
+
+STARTING = """
+import json, sys
+from pipelines.run import open_run
+from eval.records import RecordError
+input()
+try:
+    print(open_run(json.loads(sys.argv[1])).folder.name, flush=True)
+except RecordError as error:
+    print("refused:", error, flush=True)
+input()
+"""
+
+
+def test_of_runs_that_start_at_the_same_moment_one_gets_the_folder(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", STARTING, json.dumps({**CONFIG, "runs_dir": str(tmp_path)})]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    starts = [subprocess.Popen(words, text=True, cwd=runs.ROOT, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    for child in starts:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = [child.stdout.readline() for child in starts]
+    for child in starts:
+        child.communicate("end\n")
+    assert sum(line.startswith("refused:") for line in said) == 3, said
+    assert len(run_folders(tmp_path)) == 1
+
+
+def test_a_clock_that_is_put_back_changes_no_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest run is the one that is gone on with, and no folder is taken twice."""
+    config = {**CONFIG, "runs_dir": str(tmp_path), "fresh": True}
+    folders = []
+    for now in ("20300101-000000", "20300101-000000", "20200101-000000", "20200101-000000"):
+        monkeypatch.setattr(runs.time, "strftime", lambda _form, now=now: now)
+        run = open_run(config)
+        run.close("interrupted")
+        folders.append(run.folder)
+    assert folders == sorted(folders) and len(set(folders)) == 4
+    assert open_run({**config, "fresh": False}).folder == folders[-1]
+
+
+def test_a_fresh_run_is_a_new_one_and_stays_fresh(tmp_path: Path) -> None:
+    config = {**CONFIG, "runs_dir": str(tmp_path)}
+    first = open_run(config)
+    first.close("interrupted")
+    second = open_run({**config, "fresh": True})
+    assert second.folder != first.folder and second.fresh and not first.fresh
+    second.close("interrupted")
+    again = open_run(config)  # the same command without the word goes on
+    assert again.folder == second.folder and again.fresh
 
 
 def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:

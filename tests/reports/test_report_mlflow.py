@@ -225,6 +225,33 @@ def test_a_failure_half_way_closes_the_runs(
     assert len(runs) == 4 and {run.info.status for run in runs} == {"FAILED"}
 
 
+def test_a_run_is_logged_once_however_often_that_was_cut(
+    logged: tuple[Comparison, LoggedRun], client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill leaves runs that no one ends, and traces; what stands whole is not logged again."""
+
+    log_traces = mlflow_log.log_traces
+
+    def once() -> LoggedRun:
+        return mlflow_log.log_comparison(logged[0], experiment="once", max_traces=6, once=True)
+
+    def stopped(*arguments: Any) -> int:
+        log_traces(*arguments)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(mlflow_log, "log_traces", stopped)
+            once()
+    first, second = once(), once()
+    assert first == second
+    runs = client.search_runs([first.experiment_id])
+    assert {run.info.run_id for run in runs} == {first.run_id, *first.method_run_ids.values()}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    traces = client.search_traces(locations=[first.experiment_id], include_spans=False, max_results=100)
+    assert len(traces) == first.num_traces > 0
+
+
 @pytest.mark.parametrize(
     ("key", "name"),
     [
