@@ -37,6 +37,8 @@ def fuzz(name: str, runs: int, seconds: int) -> None:
 
     with atheris.instrument_imports(include=PACKAGES):
         from targets import MOST_BYTES, TARGETS
+
+        TARGETS[name].run(b"a")  # what it imports late, and keeps
     scratch = Path(tempfile.mkdtemp(prefix="recallbench-corpus-"))
     prepare(scratch, name)
     options = {
