@@ -33,7 +33,7 @@ def pool(folders: Sequence[Path], runs_dir: Path) -> SavedRun:
                 )
             seen[seed] = folder
     by_seed = sorted(runs.values(), key=lambda run: min(record.seed for record in run.turns))
-    names = sorted(str(folder.resolve()) for folder in folders)
+    names = sorted(map(str, folders))
     target = runs_dir / first.task.name / f"pooled-{hashlib.sha256(chr(10).join(names).encode()).hexdigest()[:8]}"
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / FILE, {"runs": [str(run.folder) for run in by_seed]})

@@ -159,10 +159,10 @@ def show_pooled(options: Options) -> None:
     if options.run != Options.run or options.keep:
         raise ReportError("runs=... makes one report over several runs; leave out run=... and keep=...")
     runs_dir = Path(options.runs_dir)
-    folders = [folder for name in options.runs.split(",") if name for folder in _named(name, runs_dir)]
-    if not folders:
+    named = [folder.resolve() for name in options.runs.split(",") if name for folder in _named(name, runs_dir)]
+    if not named:
         raise ReportError(f"runs={options.runs} names no run; give their ids, with commas in between")
-    show_comparison(write_results(pool(list(dict.fromkeys(folders)), runs_dir)), options.mlflow)
+    show_comparison(write_results(pool(list(dict.fromkeys(named)), runs_dir)), options.mlflow)
 
 
 def _named(name: str, runs_dir: Path) -> list[Path]:

@@ -160,7 +160,7 @@ def read_fit(folder: Path, seed: int, method: str) -> FitReport:
 
 def write_results(saved: SavedRun) -> Comparison:
     """Computes everything from the records, writes summary.json and the reports, returns what was written."""
-    plan = _plan(saved)
+    plan = plan_of(saved)
     level = plan["level"] if plan else LEVEL
     verdicts = judge_all(saved.turns, saved.costs, abilities=saved.abilities, level=level)
     summary = summarise(
@@ -198,7 +198,7 @@ def write_results(saved: SavedRun) -> Comparison:
     return comparison
 
 
-def _plan(saved: SavedRun) -> dict[str, Any] | None:
+def plan_of(saved: SavedRun) -> dict[str, Any] | None:
     """What the slices of until=decided have decided; None where all was planned to be measured."""
     if not saved.config.get("until"):
         return None

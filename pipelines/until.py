@@ -12,7 +12,7 @@ from typing import Any
 from eval.looks import FIRST_LOOK
 from pipelines.config import Resolved
 from pipelines.progress import Display
-from pipelines.results import measured_seeds, read_saved, slice_stage, write_results
+from pipelines.results import measured_seeds, plan_of, read_saved, slice_stage, write_results
 from pipelines.run import Run
 from reports.decided import sentences, still_open
 from tasks.base import TaskError
@@ -21,33 +21,31 @@ from tasks.base import TaskError
 def until_decided(config: Resolved, run: Run, display: Display) -> Iterator[list[int]]:
     """Seeds to be measured, one at a time; ends where all is decided, the plan is done or the hours are.
 
-    The results are written after each slice. Raises TaskError once it shows that the hours do not suffice for one
-    look; what was measured stays.
+    Before each further slice the results so far are written. Raises TaskError once it shows that the hours do not
+    suffice for one look; what was measured stays.
     """
     for seed in range(config.seed, config.seed + config.seeds):
         if slice_stage(seed) in run.stages:
             continue
         done = len(measured_seeds(run.config, run.stages))
-        if done and (is_over(_so_far(run, display)) or _out_of_time(config, run, done, display)):
-            return
+        if done:
+            run.write_state()
+            saved = read_saved(run.folder)
+            plan = plan_of(saved)
+            assert plan is not None
+            for sentence in sentences(plan):
+                display.say(sentence)
+            if not still_open(plan) or _out_of_time(config, run, done, display):
+                return
+            write_results(saved)
         yield [seed]
         run.finish_stage(slice_stage(seed))
-    _so_far(run, display)
 
 
 def is_over(summary: Mapping[str, Any]) -> bool:
     """Whether a run is at its end, not only paused."""
     plan = summary.get("decided")
     return plan is None or not still_open(plan) or plan["slices"] >= plan["most"]
-
-
-def _so_far(run: Run, display: Display) -> Mapping[str, Any]:
-    """Writes the results of the slices that are measured, and says what they decide."""
-    run.write_state()
-    summary = write_results(read_saved(run.folder)).summary
-    for sentence in sentences(summary["decided"]):
-        display.say(sentence)
-    return summary
 
 
 def _out_of_time(config: Resolved, run: Run, done: int, display: Display) -> bool:

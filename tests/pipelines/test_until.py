@@ -54,8 +54,6 @@ def test_it_goes_on_where_it_stopped_and_ends_once_all_is_decided(
     (folder,) = run_folders(tmp_path)
     assert status == 2 and "does not suffice for one look" in said and "or more" in said
     fits = {path: path.stat().st_mtime_ns for path in folder.glob("fits/**/fit.json")}
-    plan = read(folder, "summary.json")["decided"]
-    assert (plan["slices"], plan["contrasts"]["sft-none"]["state"]) == (1, "open")
 
     measure = compare.measure
 
@@ -88,10 +86,6 @@ def test_it_goes_on_where_it_stopped_and_ends_once_all_is_decided(
     assert read(folder, "run.json")["status"] == "finished"
     assert "sft keeps more than none" in capsys.readouterr().out
     assert "decided after 4 slices" in (folder / "report.html").read_text(encoding="utf-8")
-    before = read(folder, "summary.json")
-    monkeypatch.setattr("sys.argv", ["report", f"run={folder}"])
-    report.main()
-    assert read(folder, "summary.json") == before
 
 
 @pytest.mark.parametrize(
@@ -130,8 +124,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory, pristine_lively: Backbone) -
         for words in (("seed=0",), ("seed=1",)):
             run_command(patch, *SMALL, *METHODS, *words, f"runs_dir={base / 'runs'}")
         run_command(patch, *SMALL, *METHODS, "seeds=2", f"runs_dir={base / 'whole'}")
-        run_command(patch, *SMALL, *METHODS, "seed=2", "train.max_tokens=400", f"runs_dir={base / 'other'}")
-    return base, [*run_folders(base / "runs"), *run_folders(base / "whole"), *run_folders(base / "other")]
+    return base, [*run_folders(base / "runs"), *run_folders(base / "whole")]
 
 
 def reported(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -139,13 +132,11 @@ def reported(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     report.main()
 
 
-@pytest.mark.parametrize("named", ["by folder", "by pattern"])
 def test_runs_of_one_comparison_are_reported_as_one(
-    apart: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch, named: str
+    apart: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base, (one, other, whole, _) = apart
-    words = f"{other},{one}" if named == "by folder" else "regs/2*"
-    reported(monkeypatch, f"runs={words}", f"runs_dir={base / 'runs'}")
+    base, (_, other, whole) = apart
+    reported(monkeypatch, f"runs={other.name},regs/2*", f"runs_dir={base / 'runs'}")
     (pooled,) = (base / "runs").glob("regs/pooled-*/summary.json")
     found, expected = read(pooled.parent, "summary.json"), read(whole, "summary.json")
     assert found["seeds"] == expected["seeds"] == [0, 1]
@@ -170,13 +161,12 @@ def test_runs_that_are_not_one_comparison_say_why(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _, (one, other, whole, more) = apart
+    _, (one, other, whole) = apart
 
     def said(*folders: Path) -> str:
         return refused(monkeypatch, capsys, f"runs={','.join(map(str, folders))}", f"runs_dir={tmp_path}")
 
     assert "both hold seed 0" in said(one, whole)
-    assert "train.max_tokens is 300 and 400" in said(one, more)
     assert "no run folder" in refused(monkeypatch, capsys, "runs=regs/x*", f"runs_dir={tmp_path}")
     assert "holds no run" in said(tmp_path / "absent")
 
@@ -193,6 +183,8 @@ def test_runs_that_are_not_one_comparison_say_why(
     config = read(changed, "config.json")
     (changed / "config.json").write_text(json.dumps({**config, "data_version": "another"}))
     assert "are on other data" in said(one, changed) and "version another" in said(one, changed)
+    (changed / "config.json").write_text(json.dumps({**config, "model": "another"}))
+    assert "are not one comparison: model is tiny and another" in said(one, changed)
     (changed / "config.json").write_text(json.dumps(config))
     environment = read(changed, "environment.json")
     (changed / "environment.json").write_text(json.dumps({**environment, "code_version": "older"}))
@@ -202,7 +194,7 @@ def test_runs_that_are_not_one_comparison_say_why(
 def test_two_runs_are_compared_and_what_differs_is_named(
     apart: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, (one, _, whole, _) = apart
+    _, (one, _, whole) = apart
     reported(monkeypatch, f"run={one}", f"against={one}")
     shown = capsys.readouterr().out
     assert "sft, all scored turns: not told apart" in shown and "One fit a side" in shown
