@@ -141,7 +141,7 @@ def _alone(uri: str) -> Iterator[None]:
         yield
 
 
-def _mark(comparison: Comparison) -> str:
+def _tag_of(comparison: Comparison) -> str:
     """The name of the run's folder; of a run that goes on slice by slice, how far it has come as well."""
     plan = comparison.summary.get("decided")
     return comparison.run_dir.name + (f" {plan['slices']}" if plan else "")
@@ -149,7 +149,7 @@ def _mark(comparison: Comparison) -> str:
 
 def _logged_before(client: MlflowClient, comparison: Comparison, uri: str, experiment_id: str) -> LoggedRun | None:
     """This run where an earlier attempt logged it whole; what one that was cut left is deleted."""
-    mine = f"tags.`{_RUN}` = '{_mark(comparison)}'"
+    mine = f"tags.`{_RUN}` = '{_tag_of(comparison)}'"
     found = list(client.search_runs([experiment_id], filter_string=mine))
     parents = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
     whole = next((run.info.run_id for run in parents if run.info.status == "FINISHED"), None)
@@ -272,7 +272,7 @@ def _common_tags(comparison: Comparison) -> dict[str, str]:
     tags |= {verdict.key: verdict.outcome for verdict in verdicts(summary)}
     run_dir = f"{comparison.run_dir.parent.name}/{comparison.run_dir.name}"
     tags |= {"run_dir": run_dir, "mlflow.source.name": "pipelines.compare"}
-    tags |= {"mlflow.source.type": "LOCAL", _RUN: _mark(comparison)}
+    tags |= {"mlflow.source.type": "LOCAL", _RUN: _tag_of(comparison)}
     if comparison.data is not None:
         tags["data_version"] = comparison.data.version
     if environment.get("git_sha"):
