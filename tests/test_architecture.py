@@ -83,7 +83,6 @@ def test_models_are_loaded_in_one_place() -> None:
         ("methods/backbone.py", "AutoModelForCausalLM"),
         ("methods/backbone.py", "AutoTokenizer"),
         ("methods/backbone.py", "PeftModel"),
-        ("methods/train.py", "PeftModel"),
     }
 
 

@@ -296,6 +296,17 @@ def test_a_fresh_run_is_a_new_one_and_stays_fresh(tmp_path: Path) -> None:
     assert again.folder == second.folder and again.fresh
 
 
+@pytest.mark.parametrize(("status", "measured"), [("paused", False), ("unlogged", True), ("failed", True)])
+def test_a_run_that_paused_measures_on(tmp_path: Path, status: str, measured: bool) -> None:
+    """One that only waits to be reported or logged does not."""
+    config = {**CONFIG, "runs_dir": str(tmp_path)}
+    run = open_run(config)
+    run.stop_clock()
+    run.close(status)
+    again = open_run(config)
+    assert again.folder == run.folder and (runs.MEASURED in again.stages) == measured
+
+
 def test_after_a_finished_run_a_new_one_starts(tmp_path: Path) -> None:
     first, second = folder_after(tmp_path, "finished")
     assert first != second
