@@ -107,6 +107,7 @@ def fit_or_load(
         report = fit_and_save(method, folder, task, key, None if run.fresh else run.runs_dir, say)
         run.finish_stage(stage)
     else:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)  # of a fit that was killed at its very end
         restore(method, folder)
     return report
 
