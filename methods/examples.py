@@ -60,8 +60,8 @@ class ExampleConfig:
     self_cues: int = 3  # self-made questions of an uncued clause, from its text by rule, one beside cues; 0: none
     history_probability: float = 0.2  # share of questions that come after talk: a conversation of the corpus
     later_turns: float = 0.25  # share of SFT's and RAG's questions put as later turns; recall's: mixture.queries
-    sft_only: float = 0.75  # ordinary conversations an epoch
-    reading: float = 1.0  # questions on the corpus's own passages an epoch (recall and RAG)
+    sft_only: float = 0.4  # ordinary conversations an epoch
+    reading: float = 0.25  # questions on the corpus's own passages an epoch (recall and RAG)
     unanswerable: float = 0.15  # questions an epoch that no clause covers
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from eval.lifecycle_plan import LifecycleOptions
 from eval.looks import FIRST_LOOK
 from eval.stats import StatsError
 from methods.arms import ARMS, LENDERS
-from methods.backbone import PACKAGED_LM
+from methods.backbone import THINK_LM
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
 from methods.registry import CONFIGS, check_names
@@ -71,7 +71,7 @@ class CompareConfig:
     task: TaskChoice = field(default_factory=TaskChoice)
     evaluation: Evaluation = field(default_factory=Evaluation)
     preset: str = "laptop"
-    model: str = PACKAGED_LM
+    model: str = THINK_LM
     device: str = "auto"
     dtype: str = "auto"  # of training; auto: bf16 where a probe finds it faster
     seed: int = 0
