@@ -169,7 +169,7 @@ class ChromaRetriever:
         if not self._is_transformer:  # nothing is read in tokens
             return 0
         query, limit = self.query_of(messages), self.encoder.max_seq_length
-        return len(self.encoder.tokenizer(query, truncation=True, max_length=limit).input_ids)
+        return len(self.encoder.tokenizer(whole_characters(query), truncation=True, max_length=limit).input_ids)
 
     @property
     def encoder_shape(self) -> TransformerShape | None:

@@ -19,6 +19,7 @@ from methods.base import Answer, Context, Method, MethodError, RefitNeeded, Writ
 from methods.chat import encode_text
 from methods.parts import Part
 from methods.registry import NAMES
+from methods.template import whole_characters
 from pipelines.config import Resolved, saved_config
 from pipelines.making import load_of_run, make_method
 from pipelines.progress import Display
@@ -165,6 +166,7 @@ class Conversation:
 
     def write(self, title: str, text: str) -> str:
         """Adds a clause, or replaces the one that has this id or title. Returns what was done, as a sentence."""
+        title, text = whole_characters(title), whole_characters(text)
         found = [m for m in self.clauses.values() if title == m.id] or [
             m for m in self.clauses.values() if title.casefold() == m.title.casefold()
         ]

@@ -245,12 +245,20 @@ def _tokenizer() -> Any:
     return tokenizer, read_template(tokenizer), added
 
 
+def _said(body: bytes) -> str:
+    """Half a character is let through, where nothing else is wrong."""
+    try:
+        return body.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return body.decode("utf-8", "replace")
+
+
 def chat_encoder(body: bytes) -> None:
     """Messages in any words: no added token but the template's own, and the words come back."""
     from methods.template import encode_text, prompt_ids, whole_characters
 
     tokenizer, facts, added = _tokenizer()
-    said = body.decode("utf-8", "surrogatepass" if body[:1] == b"\xed" else "replace")
+    said = _said(body)
     ids = encode_text(tokenizer, said)
     assert not added & set(ids)
     assert tokenizer.decode(ids) == whole_characters(said)
@@ -374,15 +382,22 @@ def run_folder(body: bytes) -> None:
         read_saved(path)
 
 
+@functools.cache
+def _page() -> Any:
+    from reports.html import _environment
+
+    return _environment().from_string("<p title='{{ a.final }}'>{{ a.final }}{{ a.raw }}{{ q }}</p>")
+
+
 def report(body: bytes) -> None:
     """Any words in a record: what pages, tables and MLflow make of them."""
     from html.parser import HTMLParser
 
-    from reports.html import _answer, _environment
-    from reports.mlflow_log import metric_name, storable, turns_frame
+    from reports.html import _answer
+    from reports.mlflow_log import metric_name, storable
     from reports.text import latex, md, md_table, one_line, visible
 
-    said = body.decode("utf-8", "surrogatepass" if body[:1] == b"\xed" else "replace")
+    said = _said(body)
     for shown in (one_line(said), one_line(said, 20), visible(said), md(said), latex(said), storable(said, 40)):
         shown.encode()
         assert "\x1b" not in shown or shown == storable(said, 40)
@@ -392,9 +407,7 @@ def report(body: bytes) -> None:
     assert metric_name(said)
     answer = Answer(_parts_of(body), (Lookup(said, 0.5, said),), Usage(1, 1))
     record = TurnRecord("m", 0, said, 0, "first_ask", said, answer, QA("q", said, "5", (said,)), memory_text=said)
-    turns_frame([record])
-    page = _environment().from_string("<p title='{{ a.final }}'>{{ a.final }}{{ a.raw }}{{ q }}</p>")
-    whole = page.render(a=_answer(record), q=said)
+    whole = _page().render(a=_answer(record), q=said)
     whole.encode()
     tags: list[str] = []
     parser = HTMLParser()
