@@ -113,6 +113,7 @@ def test_the_wheel_is_that_of_its_python_and_platform(tmp_path: Path, index: Pat
         make_wheel(index, "a", "2.0", tag)
     with pytest.raises(MethodError, match=r"no wheel of a for Python 3.12 on manylinux_2_28_x86_64"):
         fetched(tmp_path, "a")
+    shutil.rmtree(tmp_path / "fetched")
     make_wheel(index, "a", "1.0", "cp312-cp312-manylinux_2_17_x86_64")
     assert fetched(tmp_path, "a") == {"a": "1.0"}
 
