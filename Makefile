@@ -14,7 +14,7 @@ compare: $(READY)
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# A comparison killed at 25 random moments, about half an hour; in pieces with: tests/torture/kills.py to=FOLDER
+# A comparison killed at 25 random moments; in pieces with: tests/torture/kills.py to=FOLDER
 torture: $(READY)
 	$(BIN)/python tests/torture/kills.py
 
