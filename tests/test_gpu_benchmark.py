@@ -19,6 +19,7 @@ from methods.backbone import Backbone
 from tasks.base import Message
 
 CPU = torch.device("cpu")
+SLEEP = "import time; time.sleep(600)"
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:
@@ -65,7 +66,7 @@ def test_a_part_that_fails_or_hangs_is_written_and_the_next_goes_on(tmp_path: Pa
     found = json.dumps({"name": "first", "seen_bytes": 2**20})
     parts = [
         in_python("broken", f"print({gpu.MARK + found!r}, flush=True); raise ValueError('no room on the card')"),
-        in_python("hanging", f"print({gpu.MARK + found!r}, flush=True)\nwhile True: pass", limit_s=gpu.LEAST_S),
+        in_python("hanging", f"print({gpu.MARK + found!r}, flush=True); {SLEEP}", limit_s=gpu.LEAST_S),
         in_python("well", f"print('chatter'); print({gpu.MARK + found!r})"),
     ]
     assert not gpu.run_parts(parts, 5, tmp_path)
@@ -84,7 +85,7 @@ def test_a_part_that_fails_or_hangs_is_written_and_the_next_goes_on(tmp_path: Pa
 
 
 def test_what_may_be_cut_is_no_failure_and_a_part_without_time_is_left_out(tmp_path: Path) -> None:
-    endless = in_python("comparison", "while True: pass", limit_s=gpu.LEAST_S, may_be_cut=True)
+    endless = in_python("comparison", SLEEP, limit_s=gpu.LEAST_S, may_be_cut=True)
     assert gpu.run_parts([endless], 5, tmp_path)
     assert gpu.run_parts([in_python("late", "raise SystemExit(1)")], gpu.LEAST_S / 60 / 2, tmp_path)
     assert [each["status"] for each in rows(tmp_path)] == ["cut", "left out"]
