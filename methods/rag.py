@@ -100,7 +100,11 @@ class Retriever(Protocol):
 
 
 class ChromaRetriever:
-    """A Chroma collection (cosine) with embeddings from a sentence encoder; nothing is downloaded."""
+    """A Chroma collection with unit embeddings from a sentence encoder; nothing is downloaded.
+
+    Searched by inner product, which is their cosine: Chroma's own cosine normalises what it takes once more, and a
+    saved index that is loaded would differ in the last digit from the one that was saved.
+    """
 
     def __init__(self, folder: Path, encoder: Any) -> None:
         try:
@@ -117,7 +121,7 @@ class ChromaRetriever:
         client = chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
         self._batch = client.get_max_batch_size()
         self.collection: Any = client.get_or_create_collection(
-            "clauses", embedding_function=None, configuration={"hnsw": {"space": "cosine"}}
+            "clauses", embedding_function=None, configuration={"hnsw": {"space": "ip"}}
         )
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:

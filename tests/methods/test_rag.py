@@ -54,6 +54,21 @@ def test_the_planted_clause_is_found(retriever: ChromaRetriever) -> None:
         assert seconds.keys() == {"embed", "search"}
 
 
+def test_a_loaded_index_scores_as_the_saved_one_to_the_last_digit(
+    retriever: ChromaRetriever, encoder: Any, tmp_path: Path
+) -> None:
+    retriever.upsert([Memory(f"m{n}", f"Meals in town {n} cost {n * 7} euros.") for n in range(40)])
+    asked = [[Message("user", f"What does a meal in town {n} cost?")] for n in range(20)]
+    (tmp_path / "one").mkdir()
+    retriever.save(tmp_path / "one")
+    again = ChromaRetriever(tmp_path / "chroma again", encoder)
+    again.load(tmp_path / "one")
+    found, loaded = (one.retrieve(asked, 5)[0] for one in (retriever, again))
+    assert [[(p.memory_id, p.score) for p in row] for row in loaded] == [
+        [(p.memory_id, p.score) for p in row] for row in found
+    ]
+
+
 def test_scores_are_cosines(retriever: ChromaRetriever, encoder: Any) -> None:
     question = "What does lunch cost?"
     (passages,), _ = retriever.retrieve([asked(question)], 4)
