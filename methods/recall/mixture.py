@@ -61,7 +61,7 @@ class MixtureConfig:
 
     memory_front: float = 0.75
     memory_full: float = 1.5
-    openings: float = 0.25  # ordinary conversations cut behind the first words of their reasoning
+    openings: float = 0.5  # ordinary conversations cut behind the first words of their reasoning
     queries: float = 0.5  # questions on clauses cut behind <recall>
 
     def __post_init__(self) -> None:
