@@ -65,6 +65,7 @@ def test_it_says_that_it_is_finished(finished: Finished) -> None:
         *(f"fit {name} seed 0" for name in METHODS),
         *(f"dialogues {name} seed 0" for name in METHODS),
         "timing seed 0",
+        "measured",
     ]
     assert (finished.folder.parent.parent / "latest").resolve() == finished.folder.resolve()
 
