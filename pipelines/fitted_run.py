@@ -127,7 +127,7 @@ class Conversation:
 
     def __init__(self, fitted: FittedRun, name: str) -> None:
         self.fitted = fitted
-        self.clauses = {memory.id: memory for memory in fitted.task.memories}
+        self.clauses = {memory.id: memory for memory in (*fitted.task.memories, *fitted.task.rest)}
         self.history: list[Message] = []
         self.last: Answer | None = None
         self._edits: list[Memory | str] = []  # a clause to write, or an id to forget

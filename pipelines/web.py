@@ -116,7 +116,7 @@ class Answers:
 
 def as_event(answer: Answer, fitted: FittedRun) -> Event:
     """What the page shows of an answer beside its text."""
-    clauses = {memory.id: memory for memory in fitted.task.memories}
+    clauses = {memory.id: memory for memory in (*fitted.task.memories, *fitted.task.rest)}
 
     def named(memory_id: str, score: float) -> Event:
         clause = clauses.get(memory_id)

@@ -8,6 +8,7 @@ import logging
 import random
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,11 +293,10 @@ def test_spec_without_step1(pristine_lively: Backbone, regs: TaskData, tmp_path:
 
 
 def test_a_written_memory_has_its_texts_own_vector(
-    pristine_lively: Backbone, regs: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pristine_lively: Backbone, regs: TaskData, tmp_path: Path
 ) -> None:
     """Nothing is optimised: key and value are what a fit's would be."""
-    monkeypatch.setattr("methods.recall.spec.load_backbone", lambda *_args: pristine_lively)
-    method = method_of(pristine_lively.clone(), tmp_path)
+    method = method_of(replace(pristine_lively.clone(), origin=pristine_lively), tmp_path)
     whole = method._make_bank(regs.memories)
     method.bank = method._make_bank(regs.memories[1:])
     report = method.write(regs.memories[:1])

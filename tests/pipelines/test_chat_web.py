@@ -84,7 +84,8 @@ def test_an_answer_is_streamed(client: FlaskClient, answers: web.Answers, name: 
     assert last["usage"]["new_tokens"] == 9
     assert 0 < last["usage"]["ttft_s"] < last["usage"]["ttfa_s"] < last["usage"]["total_s"]
     assert len(last["lookups"]) == len(own.lookups) == {"recall": 1, "sft": 0, "rag": 3}[name]
-    texts = {memory.id: memory.text for memory in answers.fitted.task.memories} | {"": ""}
+    task = answers.fitted.task
+    texts = {memory.id: memory.text for memory in (*task.memories, *task.rest)} | {"": ""}
     for shown, lookup in zip(last["lookups"], own.lookups, strict=True):
         assert (shown["id"], shown["score"]) == (lookup.memory_id, pytest.approx(lookup.score))
         assert [(c["id"], c["score"]) for c in shown["candidates"]] == [
