@@ -32,6 +32,7 @@ from reports.base import Comparison, TaskFacts
 from reports.html import write_html
 from reports.markdown import write_report
 
+MOST_SLICES = 10_000  # that a run with until=decided may plan
 T = TypeVar("T")
 
 
@@ -79,14 +80,15 @@ def read_saved(folder: Path, fit_of: Mapping[str, str] | None = None) -> SavedRu
     _check(folder / "config.json", config, {**kinds, "data_version": str})
     state = {"left_out": {}, "stages_finished": [], **state}  # runs from before it was kept
     _check(folder / "run.json", state, {"wall_s": (int, float), "left_out": dict, "stages_finished": list})
+    most = MOST_SLICES if config.get("until") else len(turns)
+    if not 1 <= config["seeds"] <= most:
+        raise RecordError(f"{folder / 'config.json'}: seeds is more than its turns; it was edited")
     seeds = measured_seeds(config, state["stages_finished"])
     if config.get("until"):  # a slice that is not whole counts for nothing
         found = [record for record in found if record.seed in seeds]
         turns, costs = _of(TurnRecord, found), _of(CostRecord, found)
         if not turns:
             raise RecordError(f"{records}: holds no whole slice yet; start the same comparison again, it goes on")
-    elif not 1 <= config["seeds"] <= len(turns):
-        raise RecordError(f"{folder / 'config.json'}: seeds is more than its turns; it was edited")
     left_out = state["left_out"]
     asked = [name for name in (config["run_methods"] if fit_of is None else fit_of) if name not in left_out]
     fitted = {(record.method, record.seed) for record in turns} | {
