@@ -115,8 +115,7 @@ def test_why_shows_every_candidate_and_the_clauses(fitted: FittedRun) -> None:
     for rank, (memory_id, score) in enumerate(lookup.candidates, start=1):
         assert f"{rank:>4}. {score:6.3f}  {chat.name_of(memory_id)}" in shown
     shown = talk(fitted, "How much?", "/why", name="rag")
-    conversation.switch("rag")
-    for lookup in conversation.ask("How much?", lambda _text: None).lookups:
+    for lookup in Conversation(fitted, "rag").ask("How much?", lambda _text: None).lookups:
         assert f"  clause:  {lookup.text}" in shown
     assert shown.count("candidates:") == 1  # one retrieval found them all
     assert "it read" not in shown
@@ -229,7 +228,7 @@ def test_a_title_or_an_id_replaces_its_clause(fitted: FittedRun) -> None:
     assert conversation.write("sKATES", "Two.").startswith("replaced skates ")
     assert conversation.write("Skates!", "Three.").startswith("wrote skates-2 ")
     assert conversation.clauses[known.id].text == SKATES
-    assert len(conversation.clauses) == len(fitted.task.memories) + 2
+    assert len(conversation.clauses) == len(fitted.task.memories) + len(fitted.task.rest) + 2
 
 
 def test_changes_go_along_where_a_method_can_learn_them(fitted: FittedRun) -> None:
