@@ -9,7 +9,10 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from pipelines.faults import sentence_of
 
 MARK = "recallbench: "
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # exit status of what the system ends where memory runs out
@@ -23,6 +26,20 @@ def say(**said: Any) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python says so again at its end
         raise SystemExit(1) from None
+
+
+def as_child(work: Callable[[], None]) -> None:
+    """Runs what a child is for; a fault that a user can put right is said to its parent, with exit status 2."""
+    try:
+        work()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
+        say(error=sentence)
+        raise SystemExit(2) from None
 
 
 def heard(line: str) -> tuple[str, dict[str, Any] | None]:

@@ -29,9 +29,8 @@ import torch
 from eval.fields import decode
 from methods.backbone import resolve_device
 from methods.base import MethodError
-from pipelines.children import died_of, heard, say
+from pipelines.children import as_child, died_of, heard, say
 from pipelines.config import Resolved, saved_config
-from pipelines.faults import sentence_of
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
 from pipelines.saved_fits import CHECKPOINTS, fit_and_save, fit_of_another_run, load_fit
@@ -290,14 +289,6 @@ if __name__ == "__main__":
     from pipelines.progress import quiet_libraries
 
     quiet_libraries()
-    try:
-        asked: dict[str, Any] = json.loads(sys.argv[3])
-        main(Path(sys.argv[1]), Path(sys.argv[2]), FitJob(**asked | {"overrides": tuple(asked["overrides"])}))
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        say(error=sentence)
-        raise SystemExit(2) from None
+    asked: dict[str, Any] = json.loads(sys.argv[3])
+    job = FitJob(**asked | {"overrides": tuple(asked["overrides"])})
+    as_child(lambda: main(Path(sys.argv[1]), Path(sys.argv[2]), job))

@@ -25,9 +25,8 @@ from eval.runner import Footprint, PeakMemory, cost_questions
 from methods.arms import borrows_from
 from methods.backbone import resolve_device
 from methods.base import MethodError
-from pipelines.children import died_of, heard, say
+from pipelines.children import as_child, died_of, heard, say
 from pipelines.config import saved_config
-from pipelines.faults import sentence_of
 from pipelines.making import load_of_run, make_method
 from pipelines.progress import Display, quiet_libraries
 from pipelines.run import read_json, write_json
@@ -119,11 +118,4 @@ def release_memory() -> None:
 
 if __name__ == "__main__":
     quiet_libraries()
-    try:
-        say(**asdict(measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])))
-    except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
-            raise
-        say(error=sentence)
-        raise SystemExit(2) from None
+    as_child(lambda: say(**asdict(measure(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))))
