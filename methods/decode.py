@@ -209,7 +209,9 @@ class _Row:
         return max(1, len(self.given)) + len(self.draft)
 
     def say(self, token_ids: Sequence[int]) -> None:
-        for token in token_ids[: self.cap - len(self.said)]:
+        for token in token_ids:
+            if self.done:  # a stop token may stand inside a draft
+                return
             self.said.append(token)
             self.times.append(self.clock.passed())
             self.finished = token in self.stop_ids

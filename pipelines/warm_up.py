@@ -88,6 +88,7 @@ def warm_up(options: Options) -> None:
     backbone = load_backbone(options.model, options.device, options.dtype)
     config = LoraTrainConfig(options.max_tokens, LEARNING_RATE, BATCH_TOKENS, seed=options.seed)
     data = WarmUpData(backbone, BATCH_TOKENS, options.seed)
+    folder.mkdir(parents=True, exist_ok=True)
     curve_file = folder / "curve.json"
     curve = json.loads(curve_file.read_text(encoding="utf-8")) if curve_file.exists() else []
     asked = of_rules(CURVE_RULES)

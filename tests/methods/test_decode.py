@@ -208,6 +208,18 @@ def test_a_draft_never_says_more_than_an_answer_may(lively: Backbone) -> None:
         assert cut.token_ids == whole.token_ids[:cap]
 
 
+def test_an_answer_ends_at_a_stop_token_inside_a_draft(lively: Backbone) -> None:
+    """The place after it is in the draft's forward too, and would have been the next token."""
+    (whole,) = generate(lively, PROMPTS[:1], NEW)
+    last = next(n for n in range(4, NEW) if whole.token_ids[n] not in whole.token_ids[:n])
+    stopping = replace(lively, facts=replace(lively.facts, stop_ids=(whole.token_ids[last],)))
+    (plain,) = generate(stopping, PROMPTS[:1], NEW)
+    for tokens_ahead in (last, last + 1, last + 3):
+        (drafted,) = generate(stopping, PROMPTS[:1], NEW, drafters=[quoting([], [whole.token_ids[:tokens_ahead]])])
+        assert drafted.token_ids == plain.token_ids == whole.token_ids[: last + 1]
+        assert drafted.finished
+
+
 def test_sampling_and_a_cache_that_forgets_take_no_drafts(lively: Backbone) -> None:
     torch.manual_seed(5)
     (plain,) = generate(lively, PROMPTS[:1], NEW, sampling=Sampling(do_sample=True))

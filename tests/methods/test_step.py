@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -184,8 +185,11 @@ def test_a_sample_that_finds_no_room_alone_ends_the_fit_in_one_sentence(pristine
         trained(backbone)
 
 
-def test_a_step_takes_nothing_from_another_device(pristine_lively: Backbone) -> None:
+def test_a_step_takes_nothing_from_another_device(
+    pristine_lively: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On `meta`, a device of its own: an operation with a tensor of the CPU is an error there."""
+    monkeypatch.setattr(torch, "autocast", lambda *_args, **_settings: nullcontext())  # not to be had there
     backbone = pristine_lively.clone()
     found = random_bank(backbone, num_vectors=PADS)
     twins_MM = torch.zeros(len(found), len(found), dtype=torch.bool)
