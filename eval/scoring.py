@@ -13,6 +13,7 @@ from tasks.abstention import is_abstention
 from tasks.base import QA
 from tasks.chinese import has_chinese
 from tasks.keys import ScoringError, abstains, asserts_key, check_key, held_values, is_correct
+from tasks.labels import stated
 from tasks.values import matches, normalise, read, tokenize
 
 __all__ = [
@@ -47,8 +48,7 @@ def exact_match(final: str, qa: QA) -> float:
     if not qa.memory_ids:
         return float(is_abstention(final))
     items = read(final)
-    forms = [read(value) for value in (qa.answer, *qa.aliases)]
-    return float(any(matches(form, items) == [(0, len(items))] for form in forms))
+    return float(any(matches(read(value), items) == [(0, len(items))] for value in _stated(qa)))
 
 
 def token_f1(final: str, qa: QA) -> float:
@@ -59,7 +59,13 @@ def token_f1(final: str, qa: QA) -> float:
     check_key(qa)
     if not qa.memory_ids:
         return float(is_abstention(final))
-    return max(overlap_f1(final, value) for value in (qa.answer, *qa.aliases))
+    return max(overlap_f1(final, value) for value in _stated(qa))
+
+
+def _stated(qa: QA) -> tuple[str, ...]:
+    """The key and its aliases, and their values without a label ("Default: 100") that need not be said."""
+    forms = (qa.answer, *qa.aliases)
+    return (*forms, *(stated(form, qa.question) for form in forms))
 
 
 def overlap_f1(left: str, right: str) -> float:

@@ -53,8 +53,36 @@ _LEADS = (
     ),
 )
 _PERMITS = re.compile(
-    r"\b(?:is|are|can|may|must|will|does|do|has|have|should|allowed|permitted|covered|possible|required|included"
+    r"\b(?:is|are|can|may|must|will|does|(?<!^)do|has|(?<!^)have|should|allowed|permitted|covered|possible|required|included"
     r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay)\b|可以|允许|能够|需要|必须|应当|包括"
+)
+_FIT = (
+    "allowed|permitted|covered|possible|required|included|entitled|eligible|needed|necessary|applicable|supported"
+)
+_ANY_FIT = rf"(?:{_FIT}|paid|free|appropriate|practical|useful|convenient|forbidden|prohibited|banned|excluded)"
+_WHEN = "(?:as|than|if|when|whenever|where|wherever|whatever|what|whichever|once|until|unless|while)"
+_WHO = (
+    "(?:i|you|he|she|it|we|they|one|there|this|that|an?|the|your|our|their|nobody|no one"
+    "|(?:some|any|every)(?:one|body))"
+)
+_MODAL = "(?:can|may|must|will|does|do|has|have|should|needs?|requires?)"
+# They say how, when or which, not whether: "as needed", "if you can", "the required form", "按需要".
+_ASIDE = re.compile(
+    rf"\b{_WHEN} (?:(?:it|this|that) )?(?:(?:is|are|was|were|(?:may )?be) )?(?:not )?(?:\w+ly |otherwise )*"
+    rf"{_ANY_FIT}\b|\b{_WHEN} {_WHO} {_MODAL}(?: to| it| them| so)?(?=\W*$|[,:])"
+    rf"|\b(?:an?|the|your|our|its|their|my|any) (?:\w+ly )?(?:{_ANY_FIT}(?= [a-z])|(?:needs?|will|fine)\b)"
+    "|(?:如果?有?|若有?|根据|依照?|按照?|视)(?:实际)?(?:需要|必要|可能)"
+    "|(?:需要|必要|可以|允许)(?:时(?![间长限])|的时候|的话)"
+)
+_CONDITION = re.compile(rf"(?<!^)(?<!\bonly )\b(?:if|when|whenever|whether|unless|while|because) {_WHO} [^,:]*$")
+_PREDICATE = re.compile(rf"\b(?:is|are|{_MODAL})\b(?: not)?(?: be)?(?: {_ANY_FIT}\b)?|\b{_ANY_FIT}\b")
+# A yes or no that stands alone: "Unfortunately, no." "In principle, yes." "Allowed: no." "The default is no."
+_ALONE = re.compile(r"(?:(?<=\w)[,:]? |[—–-] )(?P<said>yes|no|nope|yep|yeah)(?=\W*$|[,:]| ?[—–]| - )")
+_FRAME = re.compile(
+    rf"{_FIT}|default|fine|ok|okay|in|on|at|for|with|by|as|to|of|if|when|where|the|a|an|this|that|it|is|are|be|i"
+    "|would|say|so|then|well|but|and|sorry|alas|case|principle|general|short|practice|rule|theory|answer|value"
+    "|(?:unfortunate|general|usual|normal|official|technical|basic|current|actual|certain|definite|clear|simp"
+    "|regrettab|sad|typical|ordinari|strict|legal|formal|real)(?:al)?ly"
 )
 _REFUSES = re.compile(
     r"\b(?:not(?! only\b| prohibited\b| forbidden\b)|never|nobody|none|neither|nothing|no longer|no one)\b"
@@ -98,8 +126,24 @@ def key_says(form: str) -> bool | None:
     )
 
 
+def _alone(sentence: str, question: str) -> set[bool]:
+    """What stands alone behind a turn of phrase, or a label in the question's words: yes, no, both or neither."""
+    found = list(_ALONE.finditer(sentence))
+    sides = {match["said"] not in ("no", "nope") for match in found}
+    asked = set(re.findall(r"\w+", spelled_out(question))) - {"not", "no", "never", "yes"}
+    frame = re.findall(r"\w+", sentence[: found[0].start()]) if found else []
+    return sides if len(sides) > 1 or all(word in asked or _FRAME.fullmatch(word) for word in frame) else set()
+
+
+def _main(sentence: str) -> str:
+    """The sentence without what says how, when or which; a condition that holds its only verb goes too."""
+    sentence = _ASIDE.sub(" ", sentence).strip()
+    match = _CONDITION.search(sentence)
+    return sentence[: match.start()] if match and len(_PREDICATE.findall(match[0])) < 2 else sentence
+
+
 @lru_cache(maxsize=16384)
-def answer_says(final: str) -> bool | None:
+def answer_says(final: str, question: str = "") -> bool | None:
     """Does an answer say yes (True), no (False), or neither? "It is not allowed." says no.
 
     An abstention says neither; "No, the policy does not cover it" and "Contractors are not covered" are answers.
@@ -111,7 +155,13 @@ def answer_says(final: str) -> bool | None:
         return None
     said = [s for s in re.split(r"[.!;\n。!;]+", text) if s.strip() and "?" not in s]
     starts = [_OPENING.sub("", sentence) for sentence in said]
-    leads = {yes for yes, lead in zip((True, False), _LEADS, strict=True) if any(map(lead.match, starts))}
+    leads: set[bool] = set()
+    for sentence in starts:
+        led = {yes for yes, lead in zip((True, False), _LEADS, strict=True) if lead.match(sentence)}
+        leads |= led or _alone(sentence, question)
     if leads or not said:
         return leads.pop() if len(leads) == 1 else None
-    return False if _REFUSES.search(said[0]) else True if _PERMITS.search(said[0]) else None
+    main = _main(said[0])
+    heard = False if _REFUSES.search(main) else True if _PERMITS.search(main) else None
+    lone = _ALONE.search(starts[0])  # of something else: "Smoking allowed: no"
+    return None if lone and heard != (lone["said"] not in ("no", "nope")) else heard

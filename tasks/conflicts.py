@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 
 from tasks.chinese import is_chinese
 from tasks.documents.cutting import Clause, ends_sentence
+from tasks.labels import stated
 from tasks.similarity import candidate_pairs
 from tasks.spelling import NUMBERS
 from tasks.validate import content_words
-from tasks.values import Item, read, same, stands_in
+from tasks.values import FIGURES, Item, read, same, stands_in
 
 SAME_WORDS = 0.8  # two sentences say the same but for their figures from this Jaccard similarity on
-_FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HOLDS_FIGURE = re.compile(rf"\d|\b(?:{'|'.join(NUMBERS)})\b", re.IGNORECASE)
 
 
@@ -39,7 +39,7 @@ class Conflicts:
 
     def __init__(self, clauses: Sequence[Clause]) -> None:
         said = [(clause, s) for clause in clauses for s in sentences(clause.text) if _HOLDS_FIGURE.search(s)]
-        frames = [frozenset(item.text for item in read(s) if item.kind not in _FIGURES) for _, s in said]
+        frames = [frozenset(item.text for item in read(s) if item.kind not in FIGURES) for _, s in said]
         self._alike: dict[str, list[tuple[str, Clause, str]]] = defaultdict(list)  # own sentence, other, its one
         for i, j in candidate_pairs(frames, SAME_WORDS):
             (one, first), (two, second) = said[i], said[j]
@@ -49,7 +49,8 @@ class Conflicts:
 
     def against(self, clause: Clause, question: str, forms: Collection[str]) -> tuple[Clause, str] | None:
         """(the other clause, its sentence), where the question does not tell the two clauses apart."""
-        keys = [items[0] for items in map(read, forms) if len(items) == 1 and items[0].kind in _FIGURES]
+        values = (read(stated(form, question)) for form in forms)
+        keys = [items[0] for items in values if len(items) == 1 and items[0].kind in FIGURES]
         for own, other, instead in self._alike.get(clause.id, ()):
             if not any(_holds(own, key) and _has_another(instead, key) for key in keys):
                 continue
@@ -64,7 +65,7 @@ def _holds(sentence: str, key: Item) -> bool:
 
 def _has_another(sentence: str, key: Item) -> bool:
     """Has the sentence a value of the key's kind in the place of the key?"""
-    figures = [item for item in read(sentence) if item.kind in _FIGURES]
+    figures = [item for item in read(sentence) if item.kind in FIGURES]
     return not _holds(sentence, key) and any(item.unit == key.unit or not key.unit for item in figures)
 
 

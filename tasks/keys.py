@@ -18,8 +18,9 @@ from typing import NamedTuple
 from tasks.abstention import is_abstention, plainly_abstains
 from tasks.assertion import answer_says, denied, key_says
 from tasks.base import QA, Memory, TaskData
+from tasks.labels import Form, bears, contradicted, forms, labelled_in, parted, stated
 from tasks.spelling import words
-from tasks.values import Item, bounded_forms, matches, normalise, read, same, stands_in
+from tasks.values import FIGURES, Item, bounded_forms, matches, normalise, read, same, stands_in
 
 Span = tuple[int, int]  # [start, end) among the items of the answer
 
@@ -36,7 +37,6 @@ _OR, _AND = ("or", "或"), ("and", "和", "与", "及")
 _PLACES = frozenset(
     words("section clause chapter page article paragraph part rule number passage document line point item 第")
 )
-_FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 
 
 class _Sides(NamedTuple):
@@ -58,23 +58,25 @@ def check_key(qa: QA) -> None:
         raise ScoringError(f"question {qa.id!r}: nothing is left of its key {qa.answer!r} to compare with")
 
 
-def _asserted(form: Sequence[Item], items: Sequence[Item], bounds: bool, any_unit: bool) -> list[Span]:
-    return [span for span in matches(form, items, bounds, any_unit) if not denied(items, *span)]
-
-
 @lru_cache(maxsize=16384)
-def _forms(answer: str, aliases: tuple[str, ...]) -> tuple[tuple[Item, ...], ...]:
-    """The key's forms as items; what an alias leaves open is settled by the answer ("half past six" for 18:30)."""
-    first, *others = (read(form) for form in (answer, *aliases))
-    settled = [first]
-    for form in others:
-        if len(form) == len(first) == 1 and len(form[0].readings) > 1 and first[0].readings[0] in form[0].readings:
-            form = (form[0]._replace(readings=first[0].readings[:1]),)
+def _forms(answer: str, aliases: tuple[str, ...], question: str) -> tuple[Form, ...]:
+    """The key's forms; what an alias leaves open is settled by the answer ("half past six" for 18:30)."""
+    (first, *others), *more = (forms(form, question) for form in (answer, *aliases))
+    settled = [first, *others]
+    for form in (form for several in more for form in several):
+        items, main = form.items, first.items
+        if (
+            len(items) == len(main) == 1
+            and len(items[0].readings) > 1
+            and main[0].readings[0] in items[0].readings
+        ):
+            form = form._replace(items=(items[0]._replace(readings=main[0].readings[:1]),))
         settled.append(form)
-    parts = re.split(r", (?:and )?| and |和|、", answer)
+    parts = re.split(r", (?:and )?| and |和|、", stated(answer, question))
     if 1 < len(parts) < 5 and all(map(read, parts)):  # a list, in any order
         for order in permutations(parts):
-            settled += (read(f"{', '.join(order[:-1])} and {order[-1]}"), read(", ".join(order)))
+            listed = (f"{', '.join(order[:-1])} and {order[-1]}", ", ".join(order))
+            settled += (first._replace(items=read(text)) for text in listed)
     return tuple(settled)
 
 
@@ -88,21 +90,31 @@ def _counted(form: Sequence[Item], question: str) -> list[tuple[Item, ...]]:
 
 
 def _sides(final: str, qa: QA) -> _Sides:
-    items, forms = read(final), _forms(qa.answer, qa.aliases)
+    items, keys = read(final), _forms(qa.answer, qa.aliases, qa.question)
     if len(items) == 1 and items[0].kind == "number":
-        forms = (*forms, *_counted(forms[0], qa.question))
-    any_unit = len(forms[0]) == 1
-    found = [(span, denied(items, *span)) for form in forms for span in matches(form, items, True, any_unit)]
+        keys = (*keys, *map(Form, _counted(keys[0].items, qa.question)))
+    any_unit = len(keys[0].items) == 1
+    others = (*qa.rivals, *qa.beside)
+    found = [
+        (span, denied(items, *span))
+        for form in keys
+        for span in matches(form.items, items, True, any_unit)
+        if bears(form, items, span, qa.question, others)
+    ]
     refused = [span for span, no in found if no]
     spans = [span for span, no in found if not no and not any(s <= span[0] and span[1] <= e for s, e in refused)]
+    if contradicted(keys[0], items, spans):
+        spans = []
 
     def held(values: Iterable[str]) -> tuple[str, ...]:
         return tuple(
             value
             for value in values
             if any(
-                not any(s <= start and end <= e for s, e in spans)
-                for start, end in _asserted(read(value), items, False, any_unit)
+                not denied(items, start, end) and not any(s <= start and end <= e for s, e in spans)
+                for form in forms(value, qa.question)
+                for start, end in matches(form.items, items, False, any_unit)
+                if bears(form, items, (start, end), qa.question, ())
             )
         )
 
@@ -116,11 +128,13 @@ def held_values(final: str, qa: QA) -> tuple[bool, tuple[str, ...]]:
     not count: with the key "10 working days" the rival "10" is no contradiction. What the answer denies or puts
     into the user's mouth counts on neither side, so that setting a user's wrong claim right is no mistake.
     """
-    side = key_says(qa.answer)
+    side = key_says(stated(qa.answer, qa.question))
     if side is not None:
-        said = answer_says(final)
-        others = [read(alias) for alias in qa.aliases if key_says(alias) is None]
-        return said == side or (said is None and any(_asserted(o, read(final), True, False) for o in others)), ()
+        said, items = answer_says(final, qa.question), read(final)
+        if said is not None:
+            return said == side, ()
+        others = [read(form) for form in (qa.answer, *qa.aliases) if key_says(form) is None]
+        return any(not denied(items, *span) for other in others for span in matches(other, items)), ()
     sides = _sides(final, qa)
     return bool(sides.key), sides.rivals
 
@@ -168,7 +182,7 @@ def is_correct(final: str, qa: QA) -> bool:
     question = read(qa.question)
     if not qa.memory_ids:
         return not any(_invented(items, n, question) for n in range(len(items)))
-    if key_says(qa.answer) is not None:
+    if key_says(stated(qa.answer, qa.question)) is not None:
         return True
     if [item.text for item in items] == [item.text for item in question]:
         return False
@@ -180,15 +194,15 @@ def is_correct(final: str, qa: QA) -> bool:
 
 
 def _second_candidate(items: Sequence[Item], spans: Sequence[Span], qa: QA, question: Sequence[Item]) -> bool:
-    forms = _forms(qa.answer, qa.aliases)
     inside = {n for start, end in spans for n in range(start, end)}
     if any(_alternative(items, span, inside) for span in spans):
         return True
     if qa.kind == "two_clause":
         return False
-    values = [item for form in forms for item in form if item.kind in _FIGURES]
+    keys = _forms(qa.answer, qa.aliases, qa.question)
+    values = [item for form in keys for item in form.items if item.kind in FIGURES]
     for n, item in enumerate(items):
-        if n in inside or item.kind not in _FIGURES or _incidental(items, n, question):
+        if n in inside or item.kind not in FIGURES or _incidental(items, n, question):
             continue
         if any(same(value, item, bounds=False) for value in values):
             continue
@@ -259,7 +273,7 @@ def _incidental(items: Sequence[Item], n: int, question: Sequence[Item]) -> bool
 def _invented(items: Sequence[Item], n: int, question: Sequence[Item]) -> bool:
     """Is it a figure that the answer asserts and the question did not bring?"""
     item = items[n]
-    if item.kind not in _FIGURES or item.text in ("1", "2", "1 time", "2 time"):
+    if item.kind not in FIGURES or item.text in ("1", "2", "1 time", "2 time"):
         return False
     if item.bound not in ("<", ">") and _incidental(items, n, question):
         return False
@@ -279,14 +293,14 @@ def key_problems(qa: QA) -> list[str]:
     if not read(qa.answer):
         return [f"question {qa.id}: nothing is left of {qa.answer!r} to compare with; write a word or a value"]
     for form in (qa.answer, *qa.aliases):
-        how = f"question {qa.id}: {form!r} is compared as {_described(form)}"
+        how = f"question {qa.id}: {form!r} is compared as {_described(stated(form, qa.question))}"
         if not read(form):
             found.append(f"question {qa.id}: nothing is left of {form!r} to compare with; write a word or a value")
         elif plainly_abstains(form):
             found.append(f"{how} and reads like an abstention; give a key that states something")
         elif not is_correct(form, qa):
             found.append(f"{how} and is not right as its own answer; name one value, and no rival that it holds")
-        elif _another(read(qa.answer), read(form)):
+        elif _another(read(stated(qa.answer, qa.question)), read(stated(form, qa.question))):
             found.append(f"{how}, another value than its answer {qa.answer!r}; correct one of the two")
     found += [
         f"question {qa.id}: its rival {rival!r} is compared as {_described(rival)} and would be right; "
@@ -310,24 +324,28 @@ def _another(answer: Sequence[Item], alias: Sequence[Item]) -> bool:
 def with_own_clause(qa: QA, text: str, others: Iterable[Sequence[str]]) -> QA:
     """The question with what its clause adds to the key: the bound that the clause gives, and its other facts.
 
-    text: the clause; others: (answer, *aliases) of its other facts.
+    text: the clause; others: (answer, *aliases) of its other facts. Where the key is a label and its value, what
+    the clause says under other labels ("Maximum: 500") is another fact too.
     """
-    forms = (qa.answer, *qa.aliases)
-    bounded = dict.fromkeys(form for value in forms for form in bounded_forms(value, text))
+    own = (qa.answer, *qa.aliases)
+    bounded = dict.fromkeys(form for value in own for form in bounded_forms(stated(value, qa.question), text))
     beside = dict.fromkeys(form for other in others for form in other)
+    if parted(qa.answer):
+        told = (said for said in labelled_in(text) if not any(stands_in(value, said) for value in own))
+        beside |= dict.fromkeys(told)
     return replace(
         qa,
-        aliases=(*qa.aliases, *(form for form in bounded if form not in forms)),
-        beside=tuple(form for form in beside if not any(stands_in(form, own) for own in forms)),
+        aliases=(*qa.aliases, *(form for form in bounded if form not in own)),
+        beside=tuple(form for form in beside if not any(stands_in(form, value) for value in own)),
     )
 
 
 def with_own_clauses(task: TaskData) -> TaskData:
     """The task with `with_own_clause` for each held-out question that a clause answers."""
     facts: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for place, forms in task.facts.items():
+    for place, stated_as in task.facts.items():
         memory_id, _, slot = place.rpartition("/")
-        facts[memory_id][slot] = forms
+        facts[memory_id][slot] = stated_as
     revised = {memory_id: dict(slots) for memory_id, slots in facts.items()}
     for qa in task.revised_questions:
         revised.setdefault(qa.memory_ids[0], {})[qa.slot] = (qa.answer, *qa.aliases)

@@ -37,6 +37,7 @@ from tasks.documents.form import Problem, Unreadable, clean
 from tasks.documents.row_files import Row, read_rows
 from tasks.handbook import abstention, rivals_of
 from tasks.keys import key_problems
+from tasks.labels import gives_away
 from tasks.rule_questions import RuleQuestions, facts
 from tasks.similarity import candidate_pairs, components
 from tasks.slicing import slice_task
@@ -335,7 +336,7 @@ class QuestionReader:
             raise Unreadable(f"repeats the id {own_id!r} of line {self._ids[own_id]}; give each row its own")
         self._ids[own_id] = row.line
         for form in (answer, *aliases):
-            if form and stands_in(form, question):
+            if form and gives_away(question, form):
                 raise Unreadable(f"holds its answer {form!r} in its own words; ask without it")
         qa = QA(
             id=f"{self.file}/{own_id}",

@@ -21,6 +21,7 @@ from tasks.chinese import is_chinese
 from tasks.conflicts import sentences
 from tasks.documents.cutting import Clause
 from tasks.keys import key_problems
+from tasks.labels import gives_away
 from tasks.question_wording import ask_for_definition, ask_for_fact, ask_for_object, ask_for_subject
 from tasks.self_cues import self_made_questions
 from tasks.validate import content_words, nearly_equal, words
@@ -169,7 +170,7 @@ class RuleQuestions:
         dev: list[Draft] = []
         for draft in self._drafts(clause):
             asked, fact = draft.question, draft.fact
-            if any(stands_in(value, asked) for value in (fact.answer, *rivals[fact.slot])):
+            if any(gives_away(asked, value) for value in (fact.answer, *rivals[fact.slot])):
                 continue
             if any(nearly_equal(asked, other) for other in (*trained, *(d.question for d in test + dev))):
                 continue

@@ -149,6 +149,7 @@ Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
 # Here capitals still count.
 _CASED: list[Rule] = [
     (rf"\b({_LABEL}) ([IVXLC]+|[ivx]{{2,}})\b", _roman),
+    (r"\b([A-Z]{2,})s\b", r"\1"),  # PDFs
     (r"()(?<![\w-])(?=[IVX]{2})(X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])", _roman),
     (r"\bmay(?= +[a-z])", "can"),  # no month
     (r"\b([A-F])-(?=\W*$|[.,;)])", r"\1minus"),

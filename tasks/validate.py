@@ -17,6 +17,7 @@ from functools import cache
 from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.chinese import split_characters, topics
 from tasks.keys import key_problems
+from tasks.labels import gives_away
 from tasks.similarity import candidate_pairs
 from tasks.values import stands_in
 
@@ -111,7 +112,7 @@ def _key(qa: QA, text: str) -> Iterator[str]:
         if stands_in(rival, text):
             yield f"question {qa.id}: the rival {rival!r} stands in its own clause; change one of the values"
     for form in (qa.answer, *qa.aliases, *qa.rivals):
-        if stands_in(form, qa.question):
+        if gives_away(qa.question, form):
             yield f"question {qa.id}: it holds the value {form!r} in its own words; ask without it"
 
 

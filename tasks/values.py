@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from tasks import values_zh
@@ -36,6 +37,13 @@ _TOKEN = re.compile(
     r"~?\d\d:\d\d|\d{1,2}/\d{1,2}/\d{4}|[a-z]{1,3}\d+(?:\.\d+)+|\d+(?:\.\d+){2,}|\d+(?:\.\d+|/[1-9]\d*)?(?![^\W_])"
     r"|[^\W\d_]{1,3}[+#]{1,2}|[^\W_]+|[≤≥≲<>⩾⩽=]|[.,;:!?()—\n]"
 )
+# What is written as code: between marks, an option, a path, an ending, a name with "_" or "()".
+_NAMES = re.compile(
+    r"`([^`\n]+)`|\[([^\s\[\]]+)\]|<([^\s<>]+)>"
+    r"|(?<![^\s(\"'“‘])((?:--?|~/|\.{0,2}/|\.)[^\W\d][\w./-]*)|(?<!\w)(\w*[^\W_]_+[^\W_]\w*|\w+\(\))"
+)
+_CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
+FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
 _SPLITS = frozenset(words("but however whereas while although though"))
 
@@ -52,6 +60,9 @@ class Item(NamedTuple):
     clause: int = 0  # clauses end at punctuation and at "but"
     mark: str = ""  # punctuation right before it
     asked: bool = False  # it stands in a question
+    said: str = ""  # a word as it was written, in lower case: "databases"
+    code: Literal["", "capitals", "name"] = ""  # written as code: "KILL" in capitals; "[databases]" as a name
+    joined: bool = False  # to the item before it, in one name: "auth_file"
 
     @property
     def amount(self) -> str:
@@ -137,14 +148,30 @@ def _month_at(tokens: Sequence[str], place: int, items: list[Item]) -> tuple[Ite
     return _a_date(day, month, year), end
 
 
-def _raw_items(tokens: list[str], articles: bool) -> Iterator[Item]:
+def _cut(text: str) -> tuple[list[str], list[bool]]:
+    """The tokens, and whether each is joined to the one before it by "_" or "/"."""
+    found = list(_TOKEN.finditer(text))
+    between = ["", *(text[one.end() : two.start()] for one, two in pairwise(found))]
+    return [match[0] for match in found], [bool(gap) and set(gap) <= {"_", "/"} for gap in between]
+
+
+@lru_cache(maxsize=65536)
+def _as_code(text: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The words, in lower case, that a text writes as names of code, and those in capitals."""
+    spans = (" ".join(filter(None, match.groups())) for match in _NAMES.finditer(text))
+    names = frozenset(re.findall(r"[^\W_]+", " ".join(spans).lower()))
+    return names, frozenset(map(str.lower, _CAPITALS.findall(text)))
+
+
+def _raw_items(tokens: list[str], joined: list[bool], text: str, articles: bool) -> Iterator[Item]:
     """The items in order, before what stands side by side is joined."""
+    names, capitals = _as_code(text)
     items: list[Item] = []
     clause, mark, bound = 0, "", ""
 
     def add(item: Item) -> None:
         nonlocal mark, bound
-        items.append(item._replace(clause=clause, mark=mark, bound=bound))
+        items.append(item._replace(clause=clause, mark=mark, bound=bound, joined=joined[i]))
         mark, bound = "", ""
 
     i = 0
@@ -210,7 +237,10 @@ def _raw_items(tokens: list[str], articles: bool) -> Iterator[Item]:
                 singular = UNITS[singular][1]
             code = not word.isalpha() and re.search(r"\d", word) and not re.fullmatch(r"\d+(?:st|nd|rd|th)", word)
             kind: Kind = "code" if code else "weekday" if singular in _WEEKDAYS else "word"
-            add(Item(kind, singular, (singular,)))
+            written: Literal["", "capitals", "name"] = (
+                "name" if token in names else "capitals" if token in capitals else ""
+            )
+            add(Item(kind, singular, (singular,), said=word, code=written))
             if word in _SPLITS:
                 clause += 1
         i = rest
@@ -320,8 +350,9 @@ def read(text: str) -> tuple[Item, ...]:
     `tasks.values_zh`. Articles stay where nothing else is left.
     """
     chinese = has_chinese(text)
-    tokens = _TOKEN.findall(in_one_spelling(values_zh.in_figures(text) if chinese else text))
-    found = tuple(_raw_items(tokens, articles=not chinese)) or tuple(_raw_items(tokens, articles=False))
+    tokens, joined = _cut(in_one_spelling(values_zh.in_figures(text) if chinese else text))
+    found = tuple(_raw_items(tokens, joined, text, articles=not chinese))
+    found = found or tuple(_raw_items(tokens, joined, text, articles=False))
     out: list[Item] = []
     for n, item in enumerate(found):
         trailing = item.kind == "number" and len(out) > 1 and out[-2].kind == "quantity" and not item.mark
@@ -352,7 +383,8 @@ def same(key: Item, item: Item, bounds: bool = True, any_unit: bool = False) -> 
     """Is the item's value the key's? The key decides among the item's readings.
 
     bounds: "at most 7 days" is neither "7 days" nor "at least 7 days"; the plain value may stand for a bound that
-    includes it. any_unit: a key that is a bare number or range is met by the same with any unit.
+    includes it. any_unit: a key that is a bare number or range is met by the same with any unit. A word that the
+    key writes as code is met by that word alone, in no other number: "[databases]" not by "database".
     """
     if bounds and item.bound not in _MEETS.get(key.bound, (key.bound,)):
         return False
@@ -360,7 +392,7 @@ def same(key: Item, item: Item, bounds: bool = True, any_unit: bool = False) -> 
         return 60 * int(clock[1]) + int(clock[2]) == key.readings[0]
     if any_unit and not key.unit and item.unit and key.kind in ("number", "range"):
         return key.text == " to ".join(part.partition(" ")[0] for part in item.text.split(" to "))
-    if key.kind != item.kind:
+    if key.kind != item.kind or (key.code and key.said != item.said):
         return False
     if key.unit != item.unit and {key.unit, item.unit} != {"degree", "celsius"}:
         return False
@@ -383,8 +415,11 @@ def matches(
         item = items[start]
         if first.kind == "word" and item.text != first.text:
             continue
+        behind = items[start + n : start + n + 1]  # "auth_file" is not in "auth_file_2"
+        if (first.code == "name" and item.joined) or (key[-1].code == "name" and behind and behind[0].joined):
+            continue
         within = start > 0 and items[start - 1].text == "within"
-        within |= "内" in [behind.text for behind in items[start + n : start + n + 2]]
+        within |= "内" in [other.text for other in items[start + n : start + n + 2]]
         if bounds and within and first.bound == "≥":  # within 7 days is not at least 7 days
             continue
         if all(same(key[k], items[start + k], bounds, any_unit) for k in range(n)):
