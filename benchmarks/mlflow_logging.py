@@ -22,7 +22,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    run = read_run(Path(sys.argv[1]) if len(sys.argv) > 1 else MEASURED / "laptop-seed0")
+    run = read_run(Path(sys.argv[1]) if len(sys.argv) > 1 else MEASURED / "regs-seed0")
     wall_s = float(run.summary["wall_s"])
     num_dialogues = len({(turn.seed, turn.dialogue_id) for turn in run.turns})
     say(f"{len(run.turns)} turns, {num_dialogues} dialogues, {len(run.methods)} methods; the run: {wall_s:.0f} s")

@@ -1,9 +1,8 @@
 """What a comparison of a task would take, and what it could decide, before anything is trained.
 
-From one measured run (README, "What was found so far"): 18 clauses took three methods half an hour on two cores
-with bf16 units, 20 minutes of it training, which is the same for the slice of today; and the difference of two
-methods' right answers varied between families with a standard deviation of 0.24. Other documents, models and
-machines differ: a forecast, not a promise.
+From three measured runs (docs/ANSWER.md): 36 clauses took three methods 43 to 48 minutes on two cores with bf16
+units, beside other work; and the difference of two methods' right answers varied between 36 families with standard
+deviations of 0.23 to 0.32. Other documents, models and machines differ: a forecast, not a promise.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from scipy.special import stdtrit
 from tasks.base import TaskData
 from tasks.slicing import slice_task
 
-SLICE, SLICE_MINUTES = 36, 40  # of the laptop preset
-SPREAD = 0.24  # standard deviation of a paired difference between families
+SLICE, SLICE_MINUTES = 36, 45  # of the laptop preset
+SPREAD = 0.27  # standard deviation of a paired difference between families
 POWER = 0.8
 
 

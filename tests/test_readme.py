@@ -1,10 +1,11 @@
-"""The README against the tree: its commands run, its pictures and files are there, its own example holds."""
+"""README and its pages against the tree: commands are understood, pictures and files are there, examples hold."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,20 @@ from tasks import ask
 from tasks.local import read
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
-LINES = [line.partition(" #")[0].strip() for block in BLOCKS for line in block.splitlines()]
-COMMANDS = [line for line in LINES if line.startswith("python -m ")]
-TREE = next(block for block in BLOCKS if block.startswith("tasks/"))
+README = ROOT / "README.md"
+PAGES = (README, *sorted((ROOT / "docs").glob("*.md")))
+TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
+BLOCKS = {page: re.findall(r"^ *```\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE) for page, text in TEXT.items()}
+COMMANDS = sorted(
+    {
+        line
+        for page in (README, *(ROOT / "docs" / name for name in ("TUTORIAL.md", "MEASURES.md", "GPU.md")))
+        for block in BLOCKS[page]
+        for line in (line.partition(" #")[0].strip() for line in block.splitlines())
+        if line.startswith("python -m ")
+    }
+)
+TREE = next(block for block in BLOCKS[README] if block.startswith("tasks/"))
 PACKAGES = ("tasks", "methods", "methods/recall", "eval", "reports", "pipelines")
 
 
@@ -31,7 +41,7 @@ def words_of(command: str) -> tuple[str, list[str]]:
 
 
 def test_there_is_something_to_check() -> None:
-    assert len(COMMANDS) > 10 and len(BLOCKS) > 5
+    assert len(COMMANDS) > 20 and len(BLOCKS[README]) > 5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -61,20 +71,24 @@ def test_a_command_is_understood(command: str) -> None:
 
 def test_make_targets_are_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"(?:^|`)make (\w+)", TEXT, re.MULTILINE)
+    targets = [t for text in TEXT.values() for t in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE)]
     assert {"compare", "test", "setup"} <= set(targets)
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
 
 
-def test_every_picture_is_shown_and_every_link_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", TEXT[page])
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def test_every_picture_is_shown() -> None:
     pictures = {file.relative_to(ROOT).as_posix() for file in (ROOT / "docs" / "img").iterdir()}
-    assert pictures == {link for link in links if link.startswith("docs/img/")}
+    assert pictures == set(re.findall(r"\]\((docs/img/[^)]+)\)", TEXT[README]))
 
 
 def test_paths_in_the_text_are_there() -> None:
-    named = re.findall(r"`((?:tasks|methods|eval|reports|pipelines|docs|tests)/[\w./-]*)`", TEXT)
+    named = re.findall(r"`((?:tasks|methods|eval|reports|pipelines|docs|tests)/[\w./-]*)`", TEXT[README])
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []
 
@@ -96,7 +110,8 @@ def test_the_tree_names_every_module() -> None:
 
 
 def test_its_questions_fit_documents_that_say_so(tmp_path: Path) -> None:
-    (table,) = [block for block in BLOCKS if block.startswith("question,")]
+    blocks = [textwrap.dedent(block) for block in BLOCKS[ROOT / "docs" / "TUTORIAL.md"]]
+    (table,) = [block for block in blocks if block.startswith("question,")]
     (tmp_path / "questions.csv").write_text(table, encoding="utf-8")
     text = "# Meals\n\nStaff in Lisbon receive 31 euros a day for meals, against receipts.\n\n"
     text += "# Gates\n\nThe key holders lock the gates: South gate at 18:40, north gate at 21:15.\n"

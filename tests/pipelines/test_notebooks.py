@@ -16,7 +16,7 @@ HEADINGS = {  # what each must show: a text of its output
     "compare": ("**H1", "first ask, cued"),
     "cost": ("break-even", "seconds for the whole answer"),
     "inside_recall": ("principal axis 1", "two families", "right clause"),
-    "retention": ("laptop-seed0", "turn of the dialogue"),
+    "retention": ("regs-seed0", "turn of the dialogue"),
 }
 
 
