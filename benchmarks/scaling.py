@@ -2,7 +2,7 @@
 
 Three tables. *Bank*: the memory head, exact, beside an approximate index of a kept library (Chroma's HNSW), over
 random unit keys of the packaged model's width; how often both name the same memory. *Clause*: what an answer's
-forwards take for clauses of 25 to 800 tokens, for SFT, recall and RAG, with drafts and without. With --run also
+forwards take for clauses of 25 to 400 tokens, for SFT, recall and RAG, with drafts and without. With --run also
 *Finding*: the right clause first for a fit's dev questions, while invented clauses fill the bank.
 """
 
@@ -40,14 +40,14 @@ WIDTH, VECTORS = 576, 8
 SIZES = (100, 1_000, 10_000, 100_000)
 NOISE = 0.5  # of a query beside its key, as a share of its length: a cosine of 0.89
 QUERIES = 200
-CLAUSES = (25, 50, 100, 200, 400, 800)  # tokens
+CLAUSES = (25, 100, 400)  # tokens
 QUESTION, BEFORE, BEHIND, PASSAGES = (
     40,
     6,
     40,
     3,
 )  # tokens: prompt, up to <recall>, from the clause on; RAG's clauses
-ROUNDS = 3
+ROUNDS = 2
 
 
 def median_ms(call: Callable[[Tensor], Any], each: Iterable[Tensor]) -> tuple[float, list[Any]]:
@@ -137,7 +137,7 @@ def clause_rows() -> Iterable[str]:
         yield f"{clause:6d}   {'   '.join(cells)}"
 
 
-def finding_rows(run: str, sizes: Sequence[int] = (0, 868, 2_868)) -> Iterable[str]:
+def finding_rows(run: str, sizes: Sequence[int] = (0, 368, 868)) -> Iterable[str]:
     """The right clause first, among the rulebook's clauses and so many invented ones."""
     fitted = FittedRun(find_run(run, Path("runs")))
     recall = fitted.method("recall")
