@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,19 @@ from methods.recall.writing import query_states
 from pipelines.fitted_run import FittedRun
 from pipelines.progress import quiet_libraries
 from pipelines.report import find_run
-from tasks.base import QA, Message
+from tasks.base import QA, Message, TaskData
+
+
+def opened(run: str) -> tuple[FittedRun, RecallMethod, TaskData]:
+    """A run, its fitted recall, and the rulebook that its slice is from."""
+    fitted = FittedRun(find_run(run, Path("runs")))
+    recall = fitted.method("recall")
+    assert isinstance(recall, RecallMethod)
+    return fitted, recall, replace(fitted.config.task, num_clauses=0).load(fitted.seed)
+
+
+def embedded(encoder: Any, texts: Iterable[str]) -> Tensor:
+    return torch.tensor(encoder.encode(list(texts), normalize_embeddings=True))
 
 
 def main() -> None:
@@ -32,18 +46,13 @@ def main() -> None:
     parser.add_argument("--run", default="latest", help="a run's folder or id (default: latest)")
     options = parser.parse_args()
     quiet_libraries()
-    fitted = FittedRun(find_run(options.run, Path("runs")))
-    recall = fitted.method("recall")
-    assert isinstance(recall, RecallMethod)
+    fitted, recall, whole = opened(options.run)
     bank = recall.fitted_bank()
-    whole = replace(fitted.config.task, num_clauses=0).load(fitted.seed)
     asked = [qa for kind in ("single", "unanswerable") for qa in whole.held_out("dev", kind)]
     queries_QD = query_states(recall.backbone, [(Message("user", qa.question),) for qa in asked])
     encoder = load_encoder()
-    texts_MD, questions_QD = (
-        torch.tensor(encoder.encode(words, normalize_embeddings=True))
-        for words in ([titled(memory) for memory in whole.memories], [qa.question for qa in asked])
-    )
+    texts_MD = embedded(encoder, map(titled, whole.memories))
+    questions_QD = embedded(encoder, (qa.question for qa in asked))
     rows: dict[str, tuple[list[str], Tensor]] = {
         "recall, distance": (bank.ids, bank.memory_head(queries_QD)),
         "recall, angle": (bank.ids, queries_QD @ F.normalize(bank.keys_MD, dim=-1).T),

@@ -14,13 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import chromadb
 import torch
+from finding import embedded, opened  # beside this file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,11 +27,8 @@ from methods.backbone import THINK_LM, Backbone, load_backbone, load_encoder
 from methods.examples import titled
 from methods.prefixes import new_cache
 from methods.recall.bank import MemoryBank
-from methods.recall.method import RecallMethod
 from methods.recall.writing import query_states
-from pipelines.fitted_run import FittedRun
 from pipelines.progress import quiet_libraries
-from pipelines.report import find_run
 from tasks import synthetic
 from tasks.base import Message
 
@@ -41,12 +37,8 @@ SIZES = (100, 1_000, 10_000, 100_000)
 NOISE = 0.5  # of a query beside its key, as a share of its length: a cosine of 0.89
 QUERIES = 200
 CLAUSES = (25, 100, 400)  # tokens
-QUESTION, BEFORE, BEHIND, PASSAGES = (
-    40,
-    6,
-    40,
-    3,
-)  # tokens: prompt, up to <recall>, from the clause on; RAG's clauses
+QUESTION, BEFORE, BEHIND = 40, 6, 40  # tokens: of the prompt, up to <recall>, behind the clause
+PASSAGES = 3  # clauses in RAG's prompt
 ROUNDS = 2
 
 
@@ -139,32 +131,24 @@ def clause_rows() -> Iterable[str]:
 
 def finding_rows(run: str, sizes: Sequence[int] = (0, 368, 868)) -> Iterable[str]:
     """The right clause first, among the rulebook's clauses and so many invented ones."""
-    fitted = FittedRun(find_run(run, Path("runs")))
-    recall = fitted.method("recall")
-    assert isinstance(recall, RecallMethod)
+    fitted, recall, whole = opened(run)
     bank = recall.fitted_bank()
-    whole = replace(fitted.config.task, num_clauses=0).load(fitted.seed)
     asked = [qa for qa in whole.held_out("dev", "single") if qa.memory_ids]
     own = {memory.id for memory in fitted.task.memories}
     invented = synthetic.load(num_clauses=sizes[-1] + 3).memories
     encoder = load_encoder()
-
-    def embedded(texts: Sequence[str]) -> Tensor:
-        return torch.tensor(encoder.encode(list(texts), normalize_embeddings=True))
-
     queries_QD = query_states(recall.backbone, [(Message("user", qa.question),) for qa in asked])
-    questions_QE, texts_ME = embedded([qa.question for qa in asked]), embedded(map(titled, whole.memories))
+    questions_QE = embedded(encoder, (qa.question for qa in asked))
+    texts_ME = embedded(encoder, map(titled, whole.memories))
     text_ids = [memory.id for memory in whole.memories]
     yield "memories   recall, slice   recall, others   encoder, slice   encoder, others   keys added, ms each"
     have = 0
     for size in sizes:
         new = invented[have:size]
-        begin = time.perf_counter()
+        each = 0.0
         if new:
-            recall.index(new)
-        each = (time.perf_counter() - begin) * 1000 / max(1, len(new))
-        if new:
-            texts_ME = torch.cat([texts_ME, embedded(map(titled, new))])
+            each = recall.index(new).seconds * 1000 / len(new)
+            texts_ME = torch.cat([texts_ME, embedded(encoder, map(titled, new))])
             text_ids += [memory.id for memory in new]
         have = size
         cells = []
