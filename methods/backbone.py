@@ -349,7 +349,7 @@ def _load(name: str, device: torch.device = CPU) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _warmed(name: str) -> tuple[Path, dict[str, Any]] | None:
+def warm_up_of(name: str) -> tuple[Path, dict[str, Any]] | None:
     """Folder and card of a warm-up, by its packaged name or its folder; None for any other model."""
     folder = WARMED.get(name, Path(name))
     if not (folder / CARD).exists():
@@ -417,7 +417,7 @@ def too_little(device: torch.device) -> str:
 def _ready(name: str, device: torch.device, seed: int) -> tuple[Any, Any, dict[str, int], ModelFacts]:
     """(model with control tokens and its warm-up, tokenizer, ids of the control tokens, facts)."""
     try:
-        warmed = _warmed(name)
+        warmed = warm_up_of(name)
         base = warmed[1]["base"] if warmed else name
         model, tokenizer = _tiny() if base == TINY else _load(base, device)
         if warmed and _fingerprint(model, tokenizer) != warmed[1]["base_fingerprint"]:
@@ -447,7 +447,7 @@ def check_weights(backbone: Backbone, fingerprint: str) -> None:
         )
 
 
-def load_adapter(model: Any, folder: Path) -> Any:
+def load_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
     """The model behind a saved adapter, as PEFT wraps it. Raises MethodError for one that is no whole plain LoRA.
 
     Left to itself PEFT would look for a missing folder on the Hub, take pickled weights where it finds no others,
@@ -466,7 +466,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
         raise MethodError(f"{settings}: is not whole JSON; make the fit again") from error
     if not isinstance(body, dict) or body.get("peft_type") != "LORA" or body.get("megatron_config"):
         raise MethodError(f"{settings}: names another adapter than a plain LoRA; make the fit again")
-    return PeftModel.from_pretrained(model, str(folder))
+    return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
 
 
 def load_encoder(name: str = PACKAGED_ENCODER, device: str = "cpu") -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import takewhile
+from itertools import pairwise, takewhile
+from operator import eq
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
 @dataclass
 class Batch:
-    """Samples behind one another on the device, what all begin with once; N and L are filled up to round sizes."""
+    """Samples behind one another on the device, what neighbours begin with once; N and L are filled up to round sizes."""
 
     input_ids_N: Tensor
     positions_N: Tensor  # of each token in its sample
@@ -99,11 +100,22 @@ def padding_multiple(dtype: torch.dtype, device: torch.device) -> int:
     return COARSE if device.type == "cpu" and dtype is torch.bfloat16 else FINE
 
 
-def common_tokens(samples: Sequence[Sample]) -> int:
-    """How many tokens all samples begin with, before anything is fed; the last token of each is its own."""
+def shared_tokens(samples: Sequence[Sample]) -> list[int]:
+    """How many tokens each sample begins with as the one before it does, before anything is fed to either.
+
+    The last token of each is its own, and all of the first.
+    """
     ends = [len(s) - 1 if s.pad_position < 0 else s.pad_position for s in samples]
-    alike = (len(set(column)) == 1 for column in zip(*(s.input_ids for s in samples), strict=False))
-    return min(sum(1 for _ in takewhile(bool, alike)), *ends)
+    alike = [
+        sum(1 for _ in takewhile(bool, map(eq, before.input_ids, sample.input_ids)))
+        for before, sample in pairwise(samples)
+    ]
+    return [0, *map(min, alike, ends, ends[1:])]
+
+
+def row_tokens(samples: Sequence[Sample]) -> int:
+    """How many tokens a batch is computed on: what neighbours begin with counts once."""
+    return sum(map(len, samples)) - sum(shared_tokens(samples))
 
 
 def batch_shape(samples: Sequence[Sample], batch_tokens: int, has_memory: bool, num_pads: int) -> BatchShape:
@@ -112,7 +124,7 @@ def batch_shape(samples: Sequence[Sample], batch_tokens: int, has_memory: bool, 
     narrowest = round_up(width * 2 // 3 + 1) if width > 2 * COARSE else COARSE
     rows = next_size(max(len(samples), batch_tokens // narrowest), 1)
     quarter = max(COARSE, batch_tokens // 4)
-    tokens = sum(map(len, samples)) - (len(samples) - 1) * common_tokens(samples) + num_pads
+    tokens = row_tokens(samples) + num_pads
     labels = sum(len(_learnt(sample)) for sample in samples)
     return BatchShape(
         tokens=next_size(tokens, quarter),
@@ -133,13 +145,12 @@ def collate(
     shape: BatchShape | None = None,
 ) -> Batch:
     """multiple: of tokens, that sizes are filled up to; shape: to which they are instead. It changes no loss."""
-    common, width = common_tokens(samples), round_up(max(map(len, samples)), multiple)
-    width = shape.width if shape else width
+    width = shape.width if shape else round_up(max(map(len, samples)), multiple)
     row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
     places: list[list[int]] = []
-    for b, sample in enumerate(samples):
-        begin = common if b else 0
-        places.append([*range(begin), *range(len(row), len(row) + len(sample) - begin)])
+    for b, (sample, begin) in enumerate(zip(samples, shared_tokens(samples), strict=True)):
+        before = places[-1][:begin] if b else []
+        places.append([*before, *range(len(row), len(row) + len(sample) - begin)])
         row += [(sample.input_ids[n], n, b * width + n) for n in range(begin, len(sample))]
     placed = list(zip(samples, places, strict=True))
     learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]

@@ -1,7 +1,7 @@
 """The samples of a batch behind one another in one row: nothing that is done token by token sees padding.
 
-Attention alone sees them apart, each a row of its own. What all samples begin with, such as the system prompt,
-stands in the row once: it depends on nothing behind it.
+Attention alone sees them apart, each a row of its own. What neighbours begin with alike, such as the system prompt
+or a passage that several questions are asked about, stands in the row once: it depends on nothing behind it.
 
 Shapes: N tokens of the row, B samples, T places of the longest, D hidden, H heads, W width of a head.
 """

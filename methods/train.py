@@ -167,11 +167,13 @@ def train_lora(
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
     on_epoch_end: Callable[[Any, int], None] | None = None,
+    adapter: Path | None = None,
     adapter_to: Path | None = None,
     checkpoints: Path | None = None,
 ) -> TrainLog:
     """Trains a LoRA on `backbone.model` until the token budget is spent, saves it and merges it.
 
+    adapter: one that the training begins with, of this shape; None: a new one, which changes nothing yet.
     adapter_to: a folder that receives the adapter in PEFT's format, so that `merge_adapters` can restore
     the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept as
     training goes (`methods.checkpoint.EVERY_S`) and at its end; a stage that was killed goes on from there, with
@@ -200,16 +202,19 @@ def train_lora(
         # A batch need not use every parameter: the bank's vectors have no part in plain conversations.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=2 * config.lora_rank,
-        lora_dropout=0.0,
-        target_modules=list(target_modules or backbone.facts.lora_targets),
-        fan_in_fan_out=backbone.facts.fan_in_fan_out,
-        trainable_token_indices={name: list(backbone.ids.new_rows) for name in backbone.facts.trained_matrices},
-        task_type="CAUSAL_LM",
-    )
-    peft_model = get_peft_model(backbone.model, lora)
+    if adapter is None:
+        lora = LoraConfig(
+            r=config.lora_rank,
+            lora_alpha=2 * config.lora_rank,
+            lora_dropout=0.0,
+            target_modules=list(target_modules or backbone.facts.lora_targets),
+            fan_in_fan_out=backbone.facts.fan_in_fan_out,
+            trainable_token_indices={n: list(backbone.ids.new_rows) for n in backbone.facts.trained_matrices},
+            task_type="CAUSAL_LM",
+        )
+        peft_model: Any = get_peft_model(backbone.model, lora)
+    else:
+        peft_model = load_adapter(backbone.model, adapter, trainable=True)
     module = MemoryLM(peft_model, memory, backbone.facts.logits)
     weights = [p for p in peft_model.parameters() if p.requires_grad]
     groups = [{"params": weights, "peak": config.learning_rate}]

@@ -1,12 +1,13 @@
 """What a base learns once, before any rulebook: to think, to read, to decline, and to leave ordinary talk alone.
 
-Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A rule is
+Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A passage is
 
     recited    in the think, as a recalled or a memorised clause does, bare or behind <recall>; given, not learnt
     open book  in the prompt among others, near misses first, as RAG sets them; the think begins with it
     plain      in the question, or in the talk before it; the think goes on from it
 
-and all facts of a passage are asked in one epoch. Now and then no passage at hand answers: then it is said so.
+and is asked about each of its facts in one batch, behind a prompt more than once: what the questions begin with
+alike is computed once (methods.packing). Now and then no passage at hand answers: then it is said so.
 Whether to recall is not taught: that is a method's own.
 """
 
@@ -17,27 +18,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from methods.backbone import Backbone
-from methods.batches import length_grouped
+from methods.batches import row_tokens
 from methods.chat import Piece, Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import Example, ExampleConfig, conversation_sample, put, recall_pieces, think_pieces
+from methods.examples import (
+    Example,
+    ExampleConfig,
+    conversation_sample,
+    later_turn,
+    recall_pieces,
+    talk_before,
+    think_pieces,
+)
 from methods.rag import Passage as Shown
 from methods.rag import open_book
 from methods.sft import sft_sample
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Message
-from tasks.chains import pointed
+from tasks.chains import said
 from tasks.reading_rules import Fact, Passage, Rule, ask, draw_passage, reasoning, rules
 from tasks.think_sft import general_conversations
 
 PASSAGES = 64  # rules an epoch
 NUM_ORDINARY = 800  # conversations that are drawn at once
-ORDINARY = 0.45  # ordinary conversations, as a multiple of the questions on passages
-RECITED, OPEN_BOOK = 0.45, 0.35  # shares of the questions; the others are plain
+ORDINARY = 0.3  # ordinary conversations, as a multiple of the questions on passages
+TOGETHER = 6  # ordinary conversations that stay in one batch
+RECITED, OPEN_BOOK = 0.55, 0.3  # shares of the passages; the others are plain
+WORDINGS, MOST_ASKED = 2, 8  # questions on a fact behind one prompt, and on a passage
 MARKED = 0.5  # of the recited: behind <recall>
-POINTED = 0.3  # chains that only point to the words, as a question without a chain of its own gets
-DECLINED = 0.08  # questions whose passage is taken away
+BRIEF = 0.5  # chains that only say what stands there, as a question without a chain of its own gets
+DECLINED = 0.08  # open books without the passage that answers
 IDLE = 0.15  # ordinary conversations behind passages
 BESIDE = 3  # passages at most beside the one that answers
-DRAWING = ExampleConfig(history_probability=0.15, later_turns=0.2)
+LATER = 0.15  # questions put as a later turn
+TALK = ExampleConfig(history_probability=0.15)  # before the others
 LAYOUTS = ("{text} {asked}", "{text}\n{asked}", "Rule: {text}\nQuestion: {asked}", "{asked}\n\n{text}")
 TOLD = ("Please keep this in mind: {text}", "{text}", "For later: {text}", "I have a text here. {text}")
 NOTED = ("I have read it.", "Noted. What would you like to know?", "All right.", "Understood.")
@@ -68,13 +80,28 @@ class WarmUpData:
         self._talk: list[Conversation] = []
 
     def epochs(self) -> Iterator[list[list[Sample]]]:
-        """Endless epochs of length-grouped batches."""
+        """Endless epochs of batches."""
         while True:
-            yield length_grouped(self.epoch(), self.batch_tokens, self.rng)
+            yield self.batches(self.epoch())
 
-    def epoch(self) -> list[Sample]:
-        """All facts of `PASSAGES` passages, and ordinary conversations."""
-        if len(self._talk) < PASSAGES:  # drawn anew: other numbers in the problems
+    def batches(self, groups: Sequence[list[Sample]]) -> list[list[Sample]]:
+        """Whole groups of similar length, of at most `batch_tokens` together unless it is one, in any order."""
+        longest = [max(map(len, group)) + self.rng.uniform(0, 12) for group in groups]
+        batches: list[list[Sample]] = []
+        room = 0
+        for n in sorted(range(len(groups)), key=longest.__getitem__):
+            tokens = row_tokens(groups[n])
+            if tokens > room:
+                batches.append([])
+                room = self.batch_tokens
+            batches[-1] += groups[n]
+            room -= tokens
+        self.rng.shuffle(batches)
+        return batches
+
+    def epoch(self) -> list[list[Sample]]:
+        """Groups of samples that stay together: the questions on each of `PASSAGES` passages, ordinary talk."""
+        if len(self._talk) < PASSAGES * MOST_ASKED:  # drawn anew: other numbers in the problems
             self.ordinary = general_conversations(self.rng.randrange(2**31), NUM_ORDINARY, 0)[0]
             self._talk = [*self.ordinary]
         if len(self._rules) < PASSAGES:
@@ -82,13 +109,10 @@ class WarmUpData:
             self._rules += self.rng.sample(trained, len(trained))
         drawn = [self._passages(self._rules.pop()) for _ in range(PASSAGES)]
         everyone = [family[0] for family in drawn]
-        samples = [
-            self.asked(fact, family, [p for p in everyone if p is not family[0]])
-            for family in drawn
-            for fact in family[0].rule.facts
-        ]
-        talk = [self._talk.pop() for _ in range(min(len(self._talk), round(ORDINARY * len(samples))))]
-        return [*samples, *(self.conversation(c, everyone) for c in talk)]
+        groups = [self.asked(family, [p for p in everyone if p is not family[0]]) for family in drawn]
+        talk = [self._talk.pop() for _ in range(round(ORDINARY * sum(map(len, groups))))]
+        ordinary = [self.conversation(conversation, everyone) for conversation in talk]
+        return [*groups, *(ordinary[n : n + TOGETHER] for n in range(0, len(ordinary), TOGETHER))]
 
     def _passages(self, rule: Rule) -> list[Passage]:
         """A passage, and near misses where something in the text tells them apart."""
@@ -97,30 +121,48 @@ class WarmUpData:
             found.append(draw_passage(self.rng, rule, found))
         return found
 
-    def asked(self, fact: Fact, family: Sequence[Passage], others: Sequence[Passage]) -> Sample:
-        """A question on the first of a family, in one of the ways. others: passages of other rules."""
-        rng, passage = self.rng, family[0]
-        example = put(self._example(fact, family), self.ordinary, DRAWING, rng)
-        way = rng.random()
+    def asked(self, family: Sequence[Passage], others: Sequence[Passage]) -> list[Sample]:
+        """Questions on all facts of a family's first, in one of the ways. others: passages of other rules."""
+        rng, facts, way = self.rng, family[0].rule.facts, self.rng.random()
         if way < RECITED:
-            return recited(self.backbone, example, rng.random() < MARKED)
+            return [self.recited(self._put(self._example(fact, family))) for fact in facts]
+        examples = [self._example(fact, family) for fact in facts for _ in range(WORDINGS)]
+        before = talk_before(self.ordinary, TALK, rng)
+        examples = [self._put(example, before) for example in examples[:MOST_ASKED]]
         if way < RECITED + OPEN_BOOK:
-            return self.open_book(example, [*family[1:], *rng.sample(others, min(BESIDE, len(others)))])
-        asked = example.messages[-1].content
-        if rng.random() < 0.5 and len(example.messages) == 1:
-            told = Message("user", rng.choice(TOLD).format(text=passage.text))
-            messages: tuple[Message, ...] = (told, Message("assistant", rng.choice(NOTED)), *example.messages)
-        else:
-            layout = rng.choice(LAYOUTS).format(text=passage.text, asked=asked)
-            messages = (*example.messages[:-1], Message("user", layout))
-        plain = replace(example, messages=messages)
-        return replace(sft_sample(self.backbone, plain, quotes=False), source="passages in the talk")
+            return self.open_book(examples, [*family[1:], *rng.sample(others, min(BESIDE, len(others)))])
+        return self.plain(examples, family[0].text)
+
+    def _put(self, example: Example, before: Sequence[Message] | None = None) -> Example:
+        """As a later turn at times, else behind what is said before; None: by chance something, mostly nothing."""
+        if self.rng.random() < LATER:
+            return later_turn(example, self.ordinary, TALK, self.rng)
+        talk = talk_before(self.ordinary, TALK, self.rng) if before is None else before
+        return replace(example, messages=(*talk, *example.messages))
+
+    def recited(self, example: Example) -> Sample:
+        return recited(self.backbone, example, self.rng.random() < MARKED)
+
+    def plain(self, examples: Sequence[Example], text: str) -> list[Sample]:
+        """The passage told before all of the questions, or with each of them."""
+        rng, told = self.rng, self.rng.random() < 0.5
+        talk = Message("user", rng.choice(TOLD).format(text=text)), Message("assistant", rng.choice(NOTED))
+        layout, samples = rng.choice(LAYOUTS), []
+        for example in examples:
+            *before, question = example.messages
+            if told and not example.later:
+                messages = (*before, *talk, question)
+            else:
+                messages = (*before, Message("user", layout.format(text=text, asked=question.content)))
+            sample = sft_sample(self.backbone, replace(example, messages=tuple(messages)), quotes=False)
+            samples.append(replace(sample, source="passages in the talk"))
+        return samples
 
     def _example(self, fact: Fact, family: Sequence[Passage]) -> Example:
         """The fact of the family's first passage, the others being what a user may mix up with it."""
         rng, passage = self.rng, family[0]
-        slot, named = fact.slot, bool(passage.variant)
-        pointing = pointed(passage.text, passage.shown[slot], passage.answers[slot])
+        slot, named, answer = fact.slot, bool(passage.variant), passage.answers[fact.slot]
+        brief = rng.random() < BRIEF
         leads = [
             (Message("user", ask(rng, p, fact, named=True)), Message("assistant", p.answers[slot]))
             for p in family[1:]
@@ -129,24 +171,26 @@ class WarmUpData:
             messages=(Message("user", ask(rng, passage, fact, named=named)),),
             memory_id=passage.rule.name,
             clause=passage.text,
-            reasoning=pointing if rng.random() < POINTED else reasoning(passage, fact),
-            answer=passage.answers[slot],
-            rivals=tuple(p.answers[slot] for p in family[1:] if p.answers[slot] != passage.answers[slot]),
+            reasoning=said(passage.text, passage.shown[slot], answer) if brief else reasoning(passage, fact),
+            answer=answer,
+            rivals=tuple(p.answers[slot] for p in family[1:] if p.answers[slot] != answer),
             leads=tuple(leads),
             variant=passage.variant,
         )
 
-    def open_book(self, example: Example, beside: Sequence[Passage]) -> Sample:
+    def open_book(self, examples: Sequence[Example], beside: Sequence[Passage]) -> list[Sample]:
         """The passage among others, or only others: then nothing there answers."""
         rng, missing = self.rng, self.rng.random() < DECLINED
         texts = [p.text for p in beside[: rng.randint(missing, BESIDE)]]
         if missing:
-            example = replace(example, clause=NO_CLAUSE_THINK, reasoning="", answer=NO_CLAUSE_ANSWER)
+            declined = {"clause": NO_CLAUSE_THINK, "reasoning": "", "answer": NO_CLAUSE_ANSWER}
+            examples = [replace(example, **declined) for example in examples[::WORDINGS]]
         else:
-            texts.append(example.clause)
+            texts.append(examples[0].clause)
         shown = [Shown("", text, 0.0) for text in rng.sample(texts, len(texts))]
-        sample = sft_sample(self.backbone, replace(example, messages=open_book(example.messages, shown)))
-        return replace(sample, source="nothing there answers" if missing else "passages in the prompt")
+        source = "nothing there answers" if missing else "passages in the prompt"
+        samples = (sft_sample(self.backbone, replace(e, messages=open_book(e.messages, shown))) for e in examples)
+        return [replace(sample, source=source) for sample in samples]
 
     def conversation(self, conversation: Conversation, passages: Sequence[Passage]) -> Sample:
         """An ordinary conversation; now and then passages that have nothing to do with it stand before it."""

@@ -3,8 +3,8 @@
 Trains a LoRA on the general material alone (`methods.warm_up`) and leaves in the folder the adapter, in half
 precision, and its card: what it was made of and by which command, its checksum, the curve on held-out rules, and
 how many questions of each task are read right with the clause at hand. `model=FOLDER` then loads base and warm-up
-as one. A killed run goes on with the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares
-each batch between two processes.
+as one. A model that has a warm-up is trained on: its adapter is what the new one begins as. A killed run goes on with
+the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares each batch between two processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from eval.reading import WAYS, Asked, of_rules, of_task, read_right
 from eval.stats import estimate
 from methods import checkpoint
-from methods.backbone import CARD, PACKAGED_LM, Backbone, fingerprint_of, load_backbone
+from methods.backbone import CARD, PACKAGED_LM, Backbone, fingerprint_of, load_backbone, warm_up_of
 from methods.base import MethodError
 from methods.train import LoraTrainConfig, train_lora
 from methods.warm_up import WarmUpData
@@ -33,11 +33,11 @@ from tasks.files import write_whole
 from tasks.reading_rules import RULES, rules
 from tasks.registry import load_task
 
-CURVE_EVERY = 400_000  # tokens between two points of the curve
+CURVE_EVERY = 1_000_000  # tokens between two points of the curve
 CURVE_RULES = 12  # held-out rules that are asked about there,
 CARD_RULES = 100  # and at the end
 LEARNING_RATE = 1e-3
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 1536  # computed on
 TASKS = ("regs", "manual")  # whose dev questions are read at the end
 
 
@@ -53,7 +53,7 @@ class Options:
 
 HELP = f"""usage: python -m pipelines.warm_up to=FOLDER [key=value ...]
 
-  model=...            the base: {PACKAGED_LM}, a folder, or a Hub id
+  model=...            the base: {PACKAGED_LM}, a folder, or a Hub id; one with a warm-up goes on from it
   max_tokens=1500000   training tokens
   seed=0 device=auto dtype=auto
 """
@@ -85,7 +85,9 @@ def warm_up(options: Options) -> None:
     if (folder / CARD).exists():
         raise MethodError(f"{folder} holds a finished warm-up; name another folder with to=...")
     first = int(os.environ.get("RANK", "0")) == 0
-    backbone = load_backbone(options.model, options.device, options.dtype)
+    before = warm_up_of(options.model)
+    base = before[1]["base"] if before else options.model
+    backbone = load_backbone(base, options.device, options.dtype)
     config = LoraTrainConfig(options.max_tokens, LEARNING_RATE, BATCH_TOKENS, seed=options.seed)
     data = WarmUpData(backbone, BATCH_TOKENS, options.seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,16 +117,18 @@ def warm_up(options: Options) -> None:
             stage="warm-up",
             progress=progress,
             on_epoch_end=on_epoch_end,
+            adapter=before[0] if before else None,
             adapter_to=folder,
             checkpoints=folder,
         )
         if not first:
             return
-        digest = halved(folder, options.model)
+        digest = halved(folder, base)
         words = [word for word in sys.argv[1:] if not word.startswith("to=")]
         card: dict[str, Any] = {
-            "base": options.model,
-            "base_fingerprint": fingerprint_of(options.model),
+            "base": base,
+            "base_fingerprint": fingerprint_of(base),
+            "before": before and {key: before[1].get(key) for key in ("sha256", "command", "training", "before")},
             "sha256": digest,
             "command": " ".join(["python -m pipelines.warm_up to=FOLDER", *words]),
             "options": {k: v for k, v in asdict(options).items() if k != "to"},
@@ -142,7 +146,7 @@ def warm_up(options: Options) -> None:
         sets |= {f"{task} dev": of_task(load_task(task)) for task in TASKS}
         write_json(folder / CARD, card | {"read_right": {name: measured(warmed, s) for name, s in sets.items()}})
         curve_file.unlink(missing_ok=True)
-        display.say(f"{folder}: a warm-up of {options.model}; use it with model={folder}")
+        display.say(f"{folder}: a warm-up of {base}; use it with model={folder}")
 
 
 def halved(folder: Path, base: str) -> str:

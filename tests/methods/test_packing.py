@@ -25,7 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from methods.batches import collate, common_tokens, share_of
+from methods.batches import collate, row_tokens, share_of, shared_tokens
 from methods.chat import IGNORE, Sample, supervised
 from methods.packing import APART, packing, packs
 from methods.train import MemoryLM, MemoryTerm
@@ -73,7 +73,7 @@ def model_of(config: PreTrainedConfig) -> Any:
 
 
 def samples_of(rng: random.Random, common: int = 7) -> list[Sample]:
-    """One of each kind, over the window's length; they begin alike, and two are learnt by weight."""
+    """One of each kind, over the window's length; they begin alike, two neighbours longer, and two are learnt by weight."""
     begin = [rng.randrange(4, VOCABULARY) for _ in range(common)]
 
     def ids(count: int) -> list[int]:
@@ -89,6 +89,7 @@ def samples_of(rng: random.Random, common: int = 7) -> list[Sample]:
         supervised([*begin, *ids(3)], ids(8), "sft_only"),
         replace(recalled, loss_weights=weights),
         query,
+        supervised(query.input_ids[: common + 9], ids(3), "sft_only"),
         front,
         supervised(begin, ids(1), "sft_only"),
     ]
@@ -151,7 +152,7 @@ def test_a_batch_has_the_losses_and_gradients_of_its_samples(kind: str, common: 
     """Every weight of the model, and what is injected and searched."""
     model = model_of((CONFIGS | PADDED)[kind]())
     samples = samples_of(random.Random(0), common)
-    assert common_tokens(samples) == common
+    assert shared_tokens(samples) == [0, common, common, common + 9, common, common]
     expected = one_by_one(model, samples)
     assert min(float(gradient.abs().max()) for gradient in expected[1].values()) > 0
     usual = model.config._attn_implementation
@@ -206,11 +207,13 @@ def test_shares_of_a_batch_average_to_the_whole(world: int) -> None:
 
 @given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=9), min_size=1, max_size=5), st.integers(1, 8))
 def test_a_row_gives_every_sample_back(ids: list[list[int]], multiple: int) -> None:
-    """Tokens, positions, labels and the way back; a token stands twice only where no sample shares it."""
+    """Tokens, positions, labels and the way back; a token stands once where neighbours begin with it."""
     samples = [supervised(s[: len(s) // 2], s[len(s) // 2 :], "sft_only") for s in ids]
     batch = collate(samples, 0, CPU, multiple)
-    common = common_tokens(samples)
-    num_own = sum(map(len, ids)) - (len(ids) - 1) * common
+    num_own = row_tokens(samples)
+    for before, after, shared in zip(ids, ids[1:], shared_tokens(samples)[1:], strict=False):
+        assert before[:shared] == after[:shared]
+        assert shared == min(len(before), len(after)) - 1 or before[shared] != after[shared]
     assert len(batch.input_ids_N) == -(-num_own // multiple) * multiple
     for sample, places, mask in zip(samples, batch.places_BT, batch.attention_mask_BT, strict=True):
         places = places[mask.bool()]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from operator import is_
 
 import pytest
 
 from methods.backbone import Backbone
+from methods.batches import row_tokens
 from methods.chat import IGNORE, Sample
 from methods.examples import Example
 from methods.warm_up import PASSAGES, WarmUpData, recited
@@ -33,8 +35,15 @@ def text_of(backbone: Backbone, sample: Sample) -> str:
 
 
 @pytest.fixture(scope="module")
-def epoch(pristine: Backbone) -> list[Sample]:
+def groups(pristine: Backbone) -> list[list[Sample]]:
     return WarmUpData(pristine, 1024, seed=0).epoch()
+
+
+@pytest.fixture(scope="module")
+def epoch(pristine: Backbone) -> list[Sample]:
+    """Three of them: what is drawn a passage at a time, such as declining, need not come in each."""
+    data = WarmUpData(pristine, 1024, seed=0)
+    return [sample for _ in range(3) for group in data.epoch() for sample in group]
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -68,14 +77,34 @@ def test_the_prompt_is_never_learnt(pristine: Backbone, epoch: list[Sample]) -> 
         assert "<|im_start|>" not in pristine.tokenizer.decode(sample.input_ids[-header:])
 
 
-def test_the_same_seed_draws_the_same(pristine: Backbone, epoch: list[Sample]) -> None:
-    assert WarmUpData(pristine, 1024, seed=0).epoch() == epoch
-    assert WarmUpData(pristine, 1024, seed=1).epoch() != epoch
+def test_the_same_seed_draws_the_same(pristine: Backbone, groups: list[list[Sample]]) -> None:
+    assert WarmUpData(pristine, 1024, seed=0).epoch() == groups
+    assert WarmUpData(pristine, 1024, seed=1).epoch() != groups
+
+
+def test_a_batch_is_whole_groups_and_not_over_its_tokens(pristine: Backbone, groups: list[list[Sample]]) -> None:
+    """Questions on one passage come together, so that what they begin with is computed once."""
+    batches = WarmUpData(pristine, 1024, seed=0).batches(groups)
+    assert sorted(id(s) for batch in batches for s in batch) == sorted(id(s) for group in groups for s in group)
+    whole = {id(group[0]): group for group in groups}
+    for batch in batches:
+        parts, rest = [], batch
+        while rest:
+            parts.append(whole[id(rest[0])])
+            assert all(map(is_, rest, parts[-1]))
+            rest = rest[len(parts[-1]) :]
+        assert len(parts) == 1 or sum(map(row_tokens, parts)) <= 1024
+
+
+def test_a_prompt_is_computed_once_for_the_questions_behind_it(groups: list[list[Sample]]) -> None:
+    behind = [group for group in groups if group[0].source == "passages in the prompt"]
+    assert behind
+    assert sum(map(row_tokens, behind)) < 0.7 * sum(len(sample) for group in behind for sample in group)
 
 
 def test_nothing_held_out_is_trained_on(pristine: Backbone) -> None:
     data = WarmUpData(pristine, 1024, seed=0)
     drawn = [data.epoch() for _ in range(3)]
     beginnings = [rule.text.partition("{")[0] for rule in rules() if rule.held_out]
-    told = "\n".join(text_of(pristine, sample) for samples in drawn for sample in samples)
+    told = "\n".join(text_of(pristine, sample) for groups in drawn for group in groups for sample in group)
     assert not [text for text in beginnings if len(text.split()) > 4 and text in told]

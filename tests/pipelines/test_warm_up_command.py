@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from methods.backbone import CARD, PACKAGED_LM, THINK_LM, WARMED, load_backbone
 from methods.base import MethodError
@@ -16,8 +18,7 @@ from pipelines.warm_up import Options, warm_up
 
 
 @pytest.fixture(scope="module")
-def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("warm") / "up"
+def small() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("methods.warm_up.PASSAGES", 3)
         patch.setattr(command, "CARD_RULES", 1)
@@ -25,7 +26,13 @@ def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(command, "CURVE_EVERY", 3000)
         patch.setattr(command, "TASKS", ())
         patch.setattr("eval.reading.MAX_NEW_TOKENS", 4)
-        warm_up(Options(str(folder), "tiny", max_tokens=12_000, dtype="float32", device="cpu"))
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory, small: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("warm") / "up"
+    warm_up(Options(str(folder), "tiny", max_tokens=12_000, dtype="float32", device="cpu"))
     return folder
 
 
@@ -71,6 +78,19 @@ def test_a_finished_one_is_not_written_over(warmed: Path) -> None:
         warm_up(Options(str(warmed), "tiny"))
     with pytest.raises(MethodError, match="say to=FOLDER"):
         warm_up(Options())
+
+
+def test_a_warm_up_goes_on_from_the_one_before(warmed: Path, small: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without learning it is that one."""
+    small.setattr(command, "LEARNING_RATE", 0.0)
+    warm_up(Options(str(tmp_path / "on"), str(warmed), max_tokens=1, dtype="float32", device="cpu"))
+    card, before = (json.loads((f / CARD).read_text(encoding="utf-8")) for f in (tmp_path / "on", warmed))
+    assert card["base"] == "tiny"
+    assert card["before"]["sha256"] == before["sha256"]
+    tensors, kept = (load_file(f / "adapter_model.safetensors") for f in (tmp_path / "on", warmed))
+    assert tensors.keys() == kept.keys()
+    assert all(torch.equal(tensors[name], kept[name]) for name in kept)
+    assert max(float(tensor.abs().max()) for name, tensor in kept.items() if "lora_B" in name) > 0
 
 
 @pytest.mark.model
