@@ -23,7 +23,7 @@ COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
 @dataclass
 class Batch:
-    """Samples behind one another on the device, what neighbours begin with once; N and L are filled up to round sizes."""
+    """Samples in a row on the device, what neighbours begin with once; N and L are filled up to round sizes."""
 
     input_ids_N: Tensor
     positions_N: Tensor  # of each token in its sample

@@ -1,6 +1,6 @@
 """What a base learns once, before any rulebook: to think, to read, to decline, and to leave ordinary talk alone.
 
-Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in the one answer format. A passage is
+Short rules (`tasks.reading_rules`) and ordinary problems (`tasks.think_sft`), in one answer format. A passage is
 
     recited    in the think, as a recalled or a memorised clause does, bare or behind <recall>; given, not learnt
     open book  in the prompt among others, near misses first, as RAG sets them; the think begins with it
@@ -183,8 +183,10 @@ class WarmUpData:
         rng, missing = self.rng, self.rng.random() < DECLINED
         texts = [p.text for p in beside[: rng.randint(missing, BESIDE)]]
         if missing:
-            declined = {"clause": NO_CLAUSE_THINK, "reasoning": "", "answer": NO_CLAUSE_ANSWER}
-            examples = [replace(example, **declined) for example in examples[::WORDINGS]]
+            examples = [
+                replace(example, clause=NO_CLAUSE_THINK, reasoning="", answer=NO_CLAUSE_ANSWER)
+                for example in examples[::WORDINGS]
+            ]
         else:
             texts.append(examples[0].clause)
         shown = [Shown("", text, 0.0) for text in rng.sample(texts, len(texts))]

@@ -73,7 +73,7 @@ def model_of(config: PreTrainedConfig) -> Any:
 
 
 def samples_of(rng: random.Random, common: int = 7) -> list[Sample]:
-    """One of each kind, over the window's length; they begin alike, two neighbours longer, and two are learnt by weight."""
+    """One of each kind, over the window's length; they begin alike, two for longer; two are learnt by weight."""
     begin = [rng.randrange(4, VOCABULARY) for _ in range(common)]
 
     def ids(count: int) -> list[int]:

@@ -26,7 +26,4 @@ def test_a_question_without_a_chain_gets_the_words_that_answer_it(question: str,
 
 def test_a_chinese_clause_gets_a_chinese_chain() -> None:
     qa = QA("q", "年假几天？", "27天", ("m",))
-    assert (
-        chain_of(qa, "正式员工每年享有27天带薪年假，须提前7周申请。")
-        == "条文写着27天，所以答案是27天。"
-    )
+    assert chain_of(qa, "正式员工每年享有27天带薪年假，须提前7周申请。") == "条文写着27天，所以答案是27天。"
