@@ -56,7 +56,7 @@ def fit_and_ask(method_name: str, clauses: int, tokens: int, way: dict[str, Any]
         )
         method = build_method(method_name, setup, config.method_configs, {})
         method.fit(task.memories, task.sft)
-    asked = task.held_out("dev", "single")
+    asked = list(task.held_out("dev", "single"))
     contexts = [Context((Message("user", qa.question),), config.evaluation.max_new_tokens) for qa in asked]
     parts = [contexts[n : n + BATCH] for n in range(0, len(contexts), BATCH)]
     answers = [answer for part in parts for answer in method.answer_batch(part)]
