@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from methods.backbone import load_backbone
 from methods.base import Context
 from methods.registry import build_method
 from methods.setup import MethodSetup
-from methods.train import LoraTrainConfig
 from pipelines.cli import compose_config
 from pipelines.config import resolve
 from pipelines.progress import Display, quiet_libraries
@@ -38,18 +38,16 @@ OTHER: dict[str, dict[str, Any]] = {
     "training seed 1": {"seed": 1},
     "training seed 2": {"seed": 2},
 }
-BATCH = 16
 
 
 def fit_and_ask(method_name: str, clauses: int, tokens: int, way: dict[str, Any], folder: Path) -> None:
     """One fit, and what it answers, in `folder`."""
-    torch.set_num_threads(way["threads"])
     config = resolve(compose_config("compare", ["task=regs"]))
     task = load_task("regs", clauses, 0)
     with Display() as display:
         setup = MethodSetup(
             backbone=load_backbone(config.model, "cpu", way["dtype"]),
-            train=LoraTrainConfig(max_tokens=tokens, seed=way["seed"]),
+            train=replace(config.train, max_tokens=tokens, seed=way["seed"]),
             examples=config.examples,
             progress=display,
             folder=folder,
@@ -58,7 +56,8 @@ def fit_and_ask(method_name: str, clauses: int, tokens: int, way: dict[str, Any]
         method.fit(task.memories, task.sft)
     asked = list(task.held_out("dev", "single"))
     contexts = [Context((Message("user", qa.question),), config.evaluation.max_new_tokens) for qa in asked]
-    parts = [contexts[n : n + BATCH] for n in range(0, len(contexts), BATCH)]
+    size = config.evaluation.batch_size
+    parts = [contexts[n : n + size] for n in range(0, len(contexts), size)]
     answers = [answer for part in parts for answer in method.answer_batch(part)]
     told = [{"raw": a.raw, "right": is_correct(a.final, qa)} for a, qa in zip(answers, asked, strict=True)]
     (folder / "answers.json").write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")

@@ -367,11 +367,14 @@ def warm_up_of(name: str) -> tuple[Path, dict[str, Any]] | None:
     return folder, card
 
 
-def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0) -> Backbone:
+def load_backbone(
+    name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0, warm: bool = True
+) -> Backbone:
     """Loads a chat model, adds the control tokens, reads its facts and moves it to the device.
 
     name: a packaged name, a local folder, or a Hub id. dtype: of the weights, in training and decoding;
-    `auto` probes which of fp32 and bf16 is faster here. Raises MethodError for an unknown model, and for one
+    `auto` probes which of fp32 and bf16 is faster here. warm: False leaves out the warm-up that it has, which must
+    be whole and of this base all the same. Raises MethodError for an unknown model, and for one
     that no method can use.
     """
     from transformers import GenerationConfig
@@ -380,7 +383,7 @@ def load_backbone(name: str = PACKAGED_LM, device: str = "auto", dtype: str = "a
     if where.type == "cuda":
         torch.cuda.set_device(where)  # what asks for "the" card means this one
     with room_on(where):
-        model, tokenizer, tokens, facts = _ready(name, where, seed)
+        model, tokenizer, tokens, facts = _ready(name, where, seed, warm)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token_id = facts.turn_end
         tokenizer.padding_side = "left"
@@ -414,8 +417,8 @@ def too_little(device: torch.device) -> str:
     return f"{device} has too little memory: of {total / 2**30:.1f} GiB, {parts} are in use"
 
 
-def _ready(name: str, device: torch.device, seed: int) -> tuple[Any, Any, dict[str, int], ModelFacts]:
-    """(model with control tokens and its warm-up, tokenizer, ids of the control tokens, facts)."""
+def _ready(name: str, device: torch.device, seed: int, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts]:
+    """(model with control tokens and, where warm, its warm-up, tokenizer, ids of the control tokens, facts)."""
     try:
         warmed = warm_up_of(name)
         base = warmed[1]["base"] if warmed else name
@@ -426,7 +429,7 @@ def _ready(name: str, device: torch.device, seed: int) -> tuple[Any, Any, dict[s
             raise MethodError("it has no chat template; choose an instruction-tuned model")
         check_vocabulary(model, tokenizer)
         tokens = _add_control_tokens(model, tokenizer, seed)
-        if warmed:
+        if warmed and warm:
             model = load_adapter(model.float(), warmed[0]).merge_and_unload()  # into its weights, in fp32
         return model, tokenizer, tokens, read_facts(model, tokenizer)
     except MethodError as error:

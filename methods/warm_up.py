@@ -42,7 +42,7 @@ NUM_ORDINARY = 800  # conversations that are drawn at once
 ORDINARY = 0.3  # ordinary conversations, as a multiple of the questions on passages
 TOGETHER = 6  # ordinary conversations that stay in one batch
 RECITED, OPEN_BOOK = 0.55, 0.3  # shares of the passages; the others are plain
-WORDINGS, MOST_ASKED = 2, 8  # questions on a fact behind one prompt, and on a passage
+WORDINGS = 2  # questions on a fact behind one prompt
 MARKED = 0.5  # of the recited: behind <recall>
 BRIEF = 0.5  # chains that only say what stands there, as a question without a chain of its own gets
 DECLINED = 0.08  # open books without the passage that answers
@@ -101,7 +101,7 @@ class WarmUpData:
 
     def epoch(self) -> list[list[Sample]]:
         """Groups of samples that stay together: the questions on each of `PASSAGES` passages, ordinary talk."""
-        if len(self._talk) < PASSAGES * MOST_ASKED:  # drawn anew: other numbers in the problems
+        if len(self._talk) < NUM_ORDINARY / 2:  # drawn anew: other numbers in the problems
             self.ordinary = general_conversations(self.rng.randrange(2**31), NUM_ORDINARY, 0)[0]
             self._talk = [*self.ordinary]
         if len(self._rules) < PASSAGES:
@@ -125,10 +125,10 @@ class WarmUpData:
         """Questions on all facts of a family's first, in one of the ways. others: passages of other rules."""
         rng, facts, way = self.rng, family[0].rule.facts, self.rng.random()
         if way < RECITED:
-            return [self.recited(self._put(self._example(fact, family))) for fact in facts]
-        examples = [self._example(fact, family) for fact in facts for _ in range(WORDINGS)]
+            examples = [self._put(self._example(fact, family)) for fact in facts]
+            return [recited(self.backbone, example, rng.random() < MARKED) for example in examples]
         before = talk_before(self.ordinary, TALK, rng)
-        examples = [self._put(example, before) for example in examples[:MOST_ASKED]]
+        examples = [self._put(self._example(fact, family), before) for fact in facts for _ in range(WORDINGS)]
         if way < RECITED + OPEN_BOOK:
             return self.open_book(examples, [*family[1:], *rng.sample(others, min(BESIDE, len(others)))])
         return self.plain(examples, family[0].text)
@@ -139,9 +139,6 @@ class WarmUpData:
             return later_turn(example, self.ordinary, TALK, self.rng)
         talk = talk_before(self.ordinary, TALK, self.rng) if before is None else before
         return replace(example, messages=(*talk, *example.messages))
-
-    def recited(self, example: Example) -> Sample:
-        return recited(self.backbone, example, self.rng.random() < MARKED)
 
     def plain(self, examples: Sequence[Example], text: str) -> list[Sample]:
         """The passage told before all of the questions, or with each of them."""

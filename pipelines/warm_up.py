@@ -86,9 +86,9 @@ def warm_up(options: Options) -> None:
     if (folder / CARD).exists():
         raise MethodError(f"{folder} holds a finished warm-up; name another folder with to=...")
     first = int(os.environ.get("RANK", "0")) == 0
+    backbone = load_backbone(options.model, options.device, options.dtype, warm=False)
     before = warm_up_of(options.model)
     base = before[1]["base"] if before else options.model
-    backbone = load_backbone(base, options.device, options.dtype)
     config = LoraTrainConfig(options.max_tokens, LEARNING_RATE, BATCH_TOKENS, seed=options.seed)
     data = WarmUpData(backbone, BATCH_TOKENS, options.seed)
     folder.mkdir(parents=True, exist_ok=True)

@@ -130,13 +130,7 @@ def ask(rng: random.Random, passage: Passage, fact: Fact, who: str = "", named: 
     asked = asked.format(who=who or rng.choice(ASKERS), at=passage.variant)
     if not named or names or not passage.variant:
         return asked
-    forms = (
-        "{asked} It is about {at}.",
-        "As to {at}: {asked}",
-        "{asked} I mean {at}.",
-        "This is on {at}. {asked}",
-    )
-    return rng.choice(forms).format(asked=asked, at=passage.variant)
+    return rng.choice(NAMED).format(asked=asked, at=passage.variant)
 
 
 def reasoning(passage: Passage, fact: Fact) -> str:

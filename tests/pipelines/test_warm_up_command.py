@@ -71,6 +71,9 @@ def test_one_of_another_base_is_refused(warmed: Path, tmp_path: Path) -> None:
     (folder / CARD).write_text(json.dumps(card | {"base_fingerprint": "0" * 12}), encoding="utf-8")
     with pytest.raises(MethodError, match="other weights of tiny"):
         load_backbone(str(folder))
+    with pytest.raises(MethodError, match="other weights of tiny"):
+        warm_up(Options(str(tmp_path / "on"), str(folder), device="cpu"))
+    assert not (tmp_path / "on").exists()
 
 
 def test_a_finished_one_is_not_written_over(warmed: Path) -> None:
