@@ -49,6 +49,7 @@ ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
 ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
 GOLD_MISSING = 0.08  # share of training questions whose clause is left out: the answer is to abstain
 ALONE = 0.15  # share of prompts without distractors: what the control arm oracle_text shows
+INDEX = {"space": "ip", "max_neighbors": 64, "ef_construction": 200, "ef_search": 200}
 MISSING = "questions whose clause is not among the passages"
 
 
@@ -103,7 +104,9 @@ class ChromaRetriever:
     """A Chroma collection with unit embeddings from a sentence encoder; nothing is downloaded.
 
     Searched by inner product, which is their cosine: Chroma's own cosine normalises what it takes once more, and a
-    saved index that is loaded would differ in the last digit from the one that was saved.
+    saved index that is loaded would differ in the last digit from the one that was saved. Its graph has more
+    edges than Chroma's own: with those, 1 build in 50 over 40 like clauses hid the best of them from a question
+    (docs/EXPERIMENTS_LOG.md, "Retrieval").
     """
 
     def __init__(self, folder: Path, encoder: Any) -> None:
@@ -121,7 +124,7 @@ class ChromaRetriever:
         client = chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
         self._batch = client.get_max_batch_size()
         self.collection: Any = client.get_or_create_collection(
-            "clauses", embedding_function=None, configuration={"hnsw": {"space": "ip"}}
+            "clauses", embedding_function=None, configuration={"hnsw": INDEX}
         )
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:

@@ -1,10 +1,10 @@
-"""Fits methods in processes of their own, several at a time, each with its share of the cores and a card in turn.
+"""Fits methods in processes of their own, several at a time, each on a card in turn.
 
 A small model trains little faster on two threads than on one (docs/EXPERIMENTS_LOG.md, "Speed"), hence fits side
-by side, each on fewer threads. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in
-JSON; it saves the fit in FOLDER and prints its progress, a line of JSON behind a mark. What a library prints goes
-to fit.log in that folder. Where several devices share a fit, `torchrun` starts as many of them: all compute the
-same fit, each its share of every batch (`methods.batches.share_of`); the first one prints and saves.
+by side. `python -m pipelines.fit_processes RUN FOLDER JOB` is one such process, its job in JSON; it saves the fit
+in FOLDER and prints its progress, a line of JSON behind a mark. What a library prints goes to fit.log in that
+folder. Where several devices share a fit, `torchrun` starts as many of them: all compute the same fit, each its
+share of every batch (`methods.batches.share_of`); the first one prints and saves.
 """
 
 from __future__ import annotations
@@ -33,7 +33,14 @@ from pipelines.children import as_child, died_of, heard, say
 from pipelines.config import Resolved, saved_config
 from pipelines.progress import Display
 from pipelines.run import Run, write_json
-from pipelines.saved_fits import CHECKPOINTS, fit_and_save, fit_of_another_run, load_fit
+from pipelines.saved_fits import (
+    CHECKPOINTS,
+    fit_and_save,
+    fit_of_another_run,
+    fit_threads,
+    load_fit,
+    on_fit_threads,
+)
 from tasks.base import Memory
 
 if TYPE_CHECKING:
@@ -92,16 +99,16 @@ def fit_missing(config: Resolved, run: Run, missing: Sequence[FitJob], display: 
 
 
 def with_processes(config: Resolved, backbone: Backbone) -> Resolved:
-    """The configuration with a number in place of `fit_processes=0`: as many as have room, one a core at most."""
+    """The configuration with a number in place of `fit_processes=0`: as many as have room, and threads."""
     if config.fit_processes:
         return config
     if backbone.device.type == "cuda":
         cards = cards_of(config.device) or [str(backbone.device)]
-        free = [torch.cuda.mem_get_info(torch.device(card))[0] for card in cards]
+        free, most = [torch.cuda.mem_get_info(torch.device(card))[0] for card in cards], os.cpu_count() or 1
     else:
-        free = [psutil.virtual_memory().available]
+        free, most = [psutil.virtual_memory().available], torch.get_num_threads() // fit_threads()
     room = sum(int(size // fit_bytes(backbone, config.train.batch_tokens)) for size in free)
-    return replace(config, raw={**config.raw, "fit_processes": max(1, min(room, os.cpu_count() or 1))})
+    return replace(config, raw={**config.raw, "fit_processes": max(1, min(room, most))})
 
 
 def fit_bytes(backbone: Backbone, batch_tokens: int) -> int:
@@ -123,15 +130,6 @@ def cards_of(device: str) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def threads_of(fits: int, processes: int, cores: int) -> list[int]:
-    """Threads of each fit in turn: the cores are shared by as many as run at once, fewer in the last round.
-
-    A last fit with more threads starts as soon as a process is free, often beside the end of another fit.
-    """
-    rounds = [min(processes, fits - start) for start in range(0, fits, processes)]
-    return [max(1, cores // together) for together in rounds for _ in range(together)]
-
-
 def command_of(run: Run, job: FitJob, devices: int) -> list[str]:
     """What fits a job in a process of its own, or in as many as there are devices to share it."""
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={devices}"]
@@ -149,7 +147,6 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
     spread = cards_of(str(run.config.get("device", "auto"))) if devices == 1 else []
     for number in range(processes):
         cards.put(spread[number % len(spread)] if spread else "")
-    threads = dict(zip(jobs, threads_of(len(jobs), processes, (os.cpu_count() or 1) // devices), strict=True))
     running: list[subprocess.Popen[str]] = []
     failed = threading.Event()
 
@@ -179,7 +176,7 @@ def fit_apart(run: Run, jobs: Sequence[FitJob], processes: int, display: Display
         words = command_of(run, placed, devices)
         folder = job.folder_in(run)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads[job])}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # torchrun would set 1
         with (folder / "fit.log").open("w", buffering=1, encoding="utf-8") as log:  # an unread pipe would fill up
             child = subprocess.Popen(
                 words, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", errors="replace", env=environment
@@ -237,7 +234,8 @@ def main(folder: Path, target: Path, job: FitJob) -> None:
     with tempfile.TemporaryDirectory(prefix="recallbench-") as spare:  # an index, say, has one writer
         checkpoints = target / CHECKPOINTS  # all go on from the same
         method = make_method(config, job.method, task, job.seed, backbone, Silent(), Path(spare), checkpoints)
-        method.fit(task.memories, task.sft)
+        with on_fit_threads():
+            method.fit(task.memories, task.sft)
 
 
 def own_device(device: str) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from eval.fields import decode
@@ -74,6 +75,30 @@ def copy_fit(source: Path, folder: Path, key: str) -> FitReport:
     return report
 
 
+def fit_threads() -> int:
+    """CPU threads of a fit: a third of what there are, so that three methods fill a machine.
+
+    Whatever goes on beside it: on other numbers of threads the same settings end in other weights
+    (docs/EXPERIMENTS_LOG.md, "Noise of a fit").
+    """
+    import torch  # not above: reports read fits without it
+
+    return max(1, torch.get_num_threads() // 3)
+
+
+@contextmanager
+def on_fit_threads() -> Iterator[int]:
+    """torch computes on `fit_threads()` threads inside."""
+    import torch
+
+    all_threads, threads = torch.get_num_threads(), fit_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(all_threads)
+
+
 def fit_and_save(
     method: Method, folder: Path, task: TaskData, key: str, runs_dir: Path | None, say: Callable[[str], None]
 ) -> FitReport:
@@ -81,16 +106,15 @@ def fit_and_save(
 
     runs_dir: where another run may hold the same fit, which is then taken over and said; None: nowhere.
     """
-    import torch  # not above: reports read fits without it
-
     folder.mkdir(parents=True, exist_ok=True)
     source = fit_of_another_run(key, runs_dir, folder) if runs_dir else None
     if source is not None:
         say(f"{method.name}: the fit of {source} is the same and taken over; fresh=true makes it anew")
         restore(method, source)
         return copy_fit(source, folder, key)
-    report = method.fit(task.memories, task.sft)
-    report = dataclasses.replace(report, notes={**report.notes, "threads": float(torch.get_num_threads())})
+    with on_fit_threads() as threads:
+        report = method.fit(task.memories, task.sft)
+    report = dataclasses.replace(report, notes={**report.notes, "threads": float(threads)})
     method.save(folder)
     write_whole(folder / KEY, key)
     save_fit(folder, report)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from methods import arms
@@ -67,6 +68,19 @@ def test_a_loaded_index_scores_as_the_saved_one_to_the_last_digit(
     assert [[(p.memory_id, p.score) for p in row] for row in loaded] == [
         [(p.memory_id, p.score) for p in row] for row in found
     ]
+
+
+def test_the_index_finds_the_nearest_of_many_like_clauses(encoder: Any, tmp_path: Path) -> None:
+    """Each of 30 builds; a sparser graph hides a clause now and then."""
+    clauses = [Memory(f"m{n}", f"Meals in town {n} cost {n * 7} euros.") for n in range(40)]
+    asked = [[Message("user", f"What does a meal in town {n} cost?")] for n in range(20)]
+    scores = encoder.encode([m[0].content for m in asked]) @ encoder.encode([m.text for m in clauses]).T
+    best = np.sort(scores, axis=1)[:, :-6:-1]
+    for build in range(30):
+        retriever = ChromaRetriever(tmp_path / str(build), encoder)
+        retriever.upsert(clauses)
+        found = [[p.score for p in row] for row in retriever.retrieve(asked, 5)[0]]
+        np.testing.assert_allclose(found, best, atol=1e-5)
 
 
 def test_scores_are_cosines(retriever: ChromaRetriever, encoder: Any) -> None:

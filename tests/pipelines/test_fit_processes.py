@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipelines import children, compare, fit_processes
 from pipelines.config import saved_config
 from pipelines.progress import Display
 from pipelines.run import Run
-from pipelines.saved_fits import load_fit, saved_fits
+from pipelines.saved_fits import load_fit, on_fit_threads, saved_fits
 
 WORDS = (*SMALL, "run_methods=[recall,sft]", "mlflow=false")
 ADAPTER = "adapter_model.safetensors"
@@ -34,6 +35,14 @@ def no_footprints(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         compare, "footprints", lambda _folder, _seed, names, _display: {n: Footprint(1, "rss") for n in names}
     )
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets torch's threads until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def turns_of(monkeypatch: pytest.MonkeyPatch, runs_dir: Path, processes: int) -> list[TurnRecord]:
@@ -197,11 +206,24 @@ def test_after_a_failure_nothing_new_is_fitted(tmp_path: Path, monkeypatch: pyte
     assert started == ["a"]
 
 
-@pytest.mark.parametrize(
-    ("fits", "processes", "cores", "threads"),
-    [(3, 2, 2, [1, 1, 2]), (2, 2, 2, [1, 1]), (3, 3, 2, [1, 1, 1]), (5, 2, 8, [4, 4, 4, 4, 8]), (1, 2, 4, [4])],
-)
-def test_the_last_round_takes_the_cores_that_others_left(
-    fits: int, processes: int, cores: int, threads: list[int]
+def test_a_fit_takes_as_many_threads_beside_others_as_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, threads: Callable[[int], None]
 ) -> None:
-    assert fit_processes.threads_of(fits, processes, cores) == threads
+    """Other numbers of threads would end in other weights."""
+    monkeypatch.setenv("MKL_DYNAMIC", "FALSE")  # else a process has no more threads than cores
+    threads(6)
+    run_command(monkeypatch, *WORDS, f"runs_dir={tmp_path / 'apart'}", "fit_processes=2")
+    run_command(monkeypatch, *SMALL, "run_methods=[sft]", "mlflow=false", f"runs_dir={tmp_path / 'here'}")
+    assert torch.get_num_threads() == 6
+    fits = [run_folders(tmp_path / name)[0] / "fits/0/sft" for name in ("apart", "here")]
+    assert [read.notes["threads"] for fit in fits if (read := load_fit(fit))] == [2, 2]
+    one, two = (load_file(fit / "adapters" / "sft" / ADAPTER) for fit in fits)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_fit_that_fails_gives_the_threads_back(threads: Callable[[int], None]) -> None:
+    threads(3)
+    with pytest.raises(ZeroDivisionError), on_fit_threads():
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 3
