@@ -49,7 +49,7 @@ ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
 ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
 GOLD_MISSING = 0.08  # share of training questions whose clause is left out: the answer is to abstain
 ALONE = 0.15  # share of prompts without distractors: what the control arm oracle_text shows
-INDEX = {"space": "ip", "max_neighbors": 64, "ef_construction": 200, "ef_search": 200}
+NEIGHBOURS, CANDIDATES = 64, 200  # of the index: edges of a clause, and clauses looked at on the way
 MISSING = "questions whose clause is not among the passages"
 
 
@@ -124,7 +124,16 @@ class ChromaRetriever:
         client = chromadb.PersistentClient(path=str(folder), settings=Settings(anonymized_telemetry=False))
         self._batch = client.get_max_batch_size()
         self.collection: Any = client.get_or_create_collection(
-            "clauses", embedding_function=None, configuration={"hnsw": INDEX}
+            "clauses",
+            embedding_function=None,
+            configuration={
+                "hnsw": {
+                    "space": "ip",
+                    "max_neighbors": NEIGHBOURS,
+                    "ef_construction": CANDIDATES,
+                    "ef_search": CANDIDATES,
+                }
+            },
         )
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
