@@ -54,8 +54,9 @@ _LEADS = (
 )
 _PERMITS = re.compile(
     r"\b(?:is|are|can|may|must|will|does|(?<!^)do|has|(?<!^)have|should|allowed|permitted|covered|possible|required|included"
-    r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay)\b|可以|允许|能够|需要|必须|应当|包括"
+    r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay|mandatory|compulsory|obligatory|welcome)\b|可以|允许|能够|需要|必须|应当|包括"
 )
+_BARE, _LONG = re.compile(r"\b(?:there )?(?:is|are|does|has|(?<!^)(?:do|have))\b"), re.compile(r"\w{4,}")
 _FIT = (
     "allowed|permitted|covered|possible|required|included|entitled|eligible|needed|necessary|applicable|supported"
 )
@@ -142,6 +143,17 @@ def _main(sentence: str) -> str:
     return sentence[: match.start()] if match and len(_PREDICATE.findall(match[0])) < 2 else sentence
 
 
+def _grants(sentence: str, question: str) -> bool:
+    """Does a sentence that refuses nothing say yes? A bare "is" does where what was asked for stands behind it."""
+    if _PERMITS.search(_BARE.sub(" ", sentence)):
+        return True
+    asked = set(_LONG.findall(spelled_out(question)))
+    bare = _BARE.search(sentence)
+    if bare is None or ("there" in bare[0] and asked and "there" not in asked):
+        return False
+    return not asked or not asked.isdisjoint(_LONG.findall(sentence, bare.end()))
+
+
 @lru_cache(maxsize=16384)
 def answer_says(final: str, question: str = "") -> bool | None:
     """Does an answer say yes (True), no (False), or neither? "It is not allowed." says no.
@@ -162,6 +174,6 @@ def answer_says(final: str, question: str = "") -> bool | None:
     if leads or not said:
         return leads.pop() if len(leads) == 1 else None
     main = _main(said[0])
-    heard = False if _REFUSES.search(main) else True if _PERMITS.search(main) else None
+    heard = False if _REFUSES.search(main) else True if _grants(main, question) else None
     lone = _ALONE.search(starts[0])  # of something else: "Smoking allowed: no"
     return None if lone and heard != (lone["said"] not in ("no", "nope")) else heard

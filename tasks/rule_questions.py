@@ -75,6 +75,7 @@ _KINDS = (
     ("name", r"\b[A-Z][a-z]+(?:\s[A-Z][a-z]+)+\b"),
 )
 _TO_FILL = re.compile(r"(?<![\w/.-])[\w/.+~-]{3,}\w(?![\w/-])")
+_ADDRESS = re.compile(r"\S*(?:://|@|\bwww\.)\S*")
 _NOUN_BEFORE = re.compile(r"\b(?:an?|the|each|every|of|no|its|their|any|all)\s(?:[a-z-]+\s)?$", re.IGNORECASE)
 _NOUN_BEHIND = re.compile(
     r"(?: (?:of|in|to|for|is|are|must|may|should|can|was|on|by|with|from|that|which|as|at|and|or|has|will|if)\b"
@@ -205,8 +206,8 @@ class RuleQuestions:
             yield from self._by_sentence(clause, said, kind, ask)
         found += self._words_to_fill(clause, said)
         for fact in found:
-            question = by_gap(fact)
-            if asked := self._placed(clause, question):
+            tells = len(content_words(fact.sentence)) > LEAST_ASKED  # "Page ___ here" does not
+            if tells and (asked := self._placed(clause, by_gap(fact))):
                 yield Draft(asked, fact, False)
 
     def _chinese(self, clause: Clause, found: Sequence[Fact]) -> Iterator[Draft]:
@@ -239,11 +240,14 @@ class RuleQuestions:
         """The rarest words of a clause, one a sentence: technical names before plain nouns."""
         found: list[tuple[int, int, Fact]] = []
         for number, sentence in enumerate(said, start=1):
+            addresses = [match.span() for match in _ADDRESS.finditer(sentence)]
             best: tuple[int, int, Fact] | None = None
             for match in _TO_FILL.finditer(sentence):
                 word = match.group().rstrip(".,;:")
                 plain = word.lower()
                 if len(word) < 4 or plain in _FUNCTION_WORDS or clause.text.lower().count(plain) > 1:
+                    continue
+                if any(start <= match.start() < end for start, end in addresses):
                     continue
                 if stands_in(word, clause.title) or (match.start() == 0 and word.isalpha()):
                     continue

@@ -42,6 +42,9 @@ _NAMES = re.compile(
     r"`([^`\n]+)`|\[([^\s\[\]]+)\]|<([^\s<>]+)>"
     r"|(?<![^\s(\"'“‘])((?:--?|~/|\.{0,2}/|\.)[^\W\d][\w./-]*)|(?<!\w)(\w*[^\W_]_+[^\W_]\w*|\w+\(\))"
 )
+_HYPHENATED = re.compile(
+    r"(?<![\w-])(?:--(?=[^\W\d])|`(?=[^\W\d]))[\w.]+(?:-[\w.]+)+"
+)  # "--user-list" is one name
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
@@ -350,6 +353,7 @@ def read(text: str) -> tuple[Item, ...]:
     `tasks.values_zh`. Articles stay where nothing else is left.
     """
     chinese = has_chinese(text)
+    text = _HYPHENATED.sub(lambda match: match[0][:2] + match[0][2:].replace("-", "_"), text)
     tokens, joined = _cut(in_one_spelling(values_zh.in_figures(text) if chinese else text))
     found = tuple(_raw_items(tokens, joined, text, articles=not chinese))
     found = found or tuple(_raw_items(tokens, joined, text, articles=False))

@@ -101,3 +101,18 @@ def test_as_needed_is_right_to_no_question_but_its_own() -> None:
     for key in ("yes", "no"):
         assert not is_correct("Restart as needed.", QA("q", "May I restart it?", key, ("c",)))
     assert is_correct("They come as needed.", QA("q", "On what schedule do they come?", "as needed", ("c",)))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "says"),
+    [
+        ("Are dogs allowed in the office?", "Dogs are animals.", None),
+        ("May I bring dogs?", "There are many rules about dogs.", None),
+        ("Is there a canteen?", "There is a canteen on the second floor.", True),
+        ("Is the office open on Sundays?", "The office is open on Sunday.", True),
+        ("Is a receipt needed?", "A receipt is mandatory.", True),
+        ("Are dogs allowed in the office?", "Dogs may come in.", True),
+    ],
+)
+def test_a_statement_says_yes_where_it_says_what_was_asked(question: str, answer: str, says: bool | None) -> None:
+    assert answer_says(answer, question) is says

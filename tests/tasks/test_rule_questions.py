@@ -91,6 +91,19 @@ def test_a_gap_has_one_right_filling() -> None:
     assert text.replace(fact.answer, "___").rstrip(".") in question
 
 
+@pytest.mark.parametrize(
+    ("text", "filling"),
+    [
+        ("Page RFC822 here.", None),
+        ("See https://www.example.org/porcupines or desk@porcupine.example for the weighbridge.", "weighbridge"),
+        ("Mail the desk of the porcupine at desk@porcupine.example before the noon meeting.", None),
+    ],
+)
+def test_no_gap_is_in_an_address_or_in_a_sentence_that_tells_nothing(text: str, filling: str | None) -> None:
+    made = RuleQuestions([clause(text)]).make(clause(text), ())
+    assert [fact.answer for _, _, fact in made] == ([filling] if filling else [])
+
+
 def test_most_clauses_of_a_handbook_are_asked_about() -> None:
     clauses = [clause(memory.text, memory.title, memory.id) for memory in load_task("regs").memories]
     made = RuleQuestions(clauses)
