@@ -34,18 +34,24 @@ _ADVERBS = r"(?:\w+ly |even |actually |yet |been )*"
 _PLAIN = re.compile(
     "|".join(
         (
-            rf"\b{_SOURCE}\b[^.;!?]{{0,60}}?\b(?:does|do|did) not (?:seem to |appear to )?{_ADVERBS}{_SAY}\b",
-            rf"\b{_SOURCE}\b[^.;!?]{{0,30}}?\b(?:(?:is|are) silent|says? nothing|makes? no mention)\b",
+            rf"\b{_SOURCE}\b[^.;!?]{{0,60}}?\b(?:does|do|did) not (?:seem to |appear to )?{_ADVERBS}{_SAY}\b"
+            "(?! (?:more|further|otherwise|anything else))",
+            rf"\b{_SOURCE}\b[^.;!?]{{0,30}}?\b(?:(?:is|are) silent|says? nothing|makes? no mention"
+            r"|(?:has|have|holds?|contains?) nothing (?:on|about)|leaves? (?:this|that|it) open)\b",
             r"\b(?:i|we) (?:do|can|could|am|are|would|was|have|will) not "
             rf"{_ADVERBS}(?:know|say|tell|find|found|answer|determine|be sure|sure|recall|certain|aware|confirm"
             r"|see|able to|provide|give|identify|locate"
             r"|have (?:a|any|that|this|the|enough|access|information|details?))\b",
             rf"\b(?:can|could) not {_ADVERBS}be {_ADVERBS}(?:answered|determined|found|known|said|inferred"
             r"|confirmed|established|deduced|told)\b",
-            rf"\b{_NO} (?:\w+ ){{0,2}}?(?:information|context|details?|data)\b(?! (?:is|are) (?:needed|required))",
+            rf"\b{_NO} (?:\w+ ){{0,2}}?(?:information|context|details?|data)\b"
+            r"(?! (?:is|are) (?:needed|required|passed|shared|stored|kept))",
             r"^\W*(?:i am )?not (?:sure|certain|known|\w*ly (?:stated|mentioned|specified))\b",
             r"^\W*not (?:stated|mentioned|specified|found|addressed|answered|documented|recorded)\W*$|^\W*n/a\b",
-            r"^\W*(?:not known|unknown|unclear|unanswerable)\b|\bno idea\b",
+            r"^\W*(?:not known|unknown|unclear|unanswerable)\b|\bno idea\b|\bwe are not told\b",
+            rf"^\W*no (?:[\w-]+ ){{1,3}}(?:is|are|was) {_ADVERBS}(?:stated|mentioned|specified)"
+            rf"(?: (?:in|by) (?:\w+ ){{0,3}}{_SOURCE})?(?=\W*$|[.;!?])|^\W*no mention\b",
+            rf"^\W*(?:there is )?nothing (?:in (?:\w+ ){{1,2}}{_SOURCE} )?about\b",
             rf"\b(?:it|this|that) (?:does|did) not {_ADVERBS}(?:say|mention|specify|state)\b",
             # "The deposit is not stated; it may be 80 euros."
             r"^(?!\W*(?:if|when|where|unless|once|yes|no)\b)[^.,;:!?\d]{0,60}"

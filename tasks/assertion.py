@@ -40,23 +40,28 @@ _DENIED_NEXT = re.compile(
 )
 _PAST, _ONCE = re.compile(r"\bwa\b|\bwere\b"), re.compile(r"^ (?:before|previously|formerly|earlier|until)\b")
 _CHANGED_FROM = re.compile(rf"\b(?:{'|'.join(CHANGED)})(?: up| down)? from $")
+_BARRED = "forbidden|prohibited|banned|excluded|illegal|disallowed"
+_NO_BAR = "nothing (?:is |speaks )?(?:against|wrong with|forbids|prohibits|prevents|stops|excludes)"
 _YES_OR_NO = re.compile(r"\W*(?:yes|no|nope|yeah)\b(?! (?:clause|rule|answer|information))")
 _OPENING = re.compile(r"^(?:\W|(?:the |my )?answer(?: is)?\b|(?:it|that) is (?=yes\b|no\b)|well\b|so\b|答案是?)+")
 _LEADS = (
     re.compile(
         r"(?:yes|yeah|yep|yup|(?:sure|certainly|of course|absolutely|correct|indeed|definitely)(?! not))\b"
         r"|no (?:problem|objection)|(?:that|it|you)(?: is| are|s) (?:right|correct|true)\b"
-        r"|是(?!否)|可以|对(?!于)|能|允许|当然"
+        r"|(?:y|true|right)(?=\W*$)|是(?!否)|可以|对(?!于)|能|允许|当然"
     ),
     re.compile(
-        r"(?:no|nope|nah|never|not|negative|否|不|没|禁止)(?![a-z])(?! (?:problem|objection|doubt|later|only))"
+        r"(?:n|false|wrong)(?=\W*$)"
+        r"|(?:no|nope|nah|never|not|negative|否|不|没|禁止)(?![a-z])(?! (?:problem|objection|doubt|later|only))"
     ),
 )
 _PERMITS = re.compile(
     r"\b(?:is|are|can|may|must|will|does|(?<!^)do|has|(?<!^)have|should|allowed|permitted|covered|possible|required|included"
-    r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay|mandatory|compulsory|obligatory|welcome)\b|可以|允许|能够|需要|必须|应当|包括"
+    r"|entitled|eligible|needs?|requires?|needed|necessary|paid|free|fine|ok|okay|mandatory|compulsory|obligatory|welcome)\b"
+    rf"|\bnot (?:{_BARRED})\b|\b{_NO_BAR}\b|可以|允许|能够|需要|必须|应当|包括"
 )
-_BARE, _LONG = re.compile(r"\b(?:there )?(?:is|are|does|has|(?<!^)(?:do|have))\b"), re.compile(r"\w{4,}")
+_BARE, _LONG = re.compile(r"\b(?:there )?(?:is|are|does|has|(?<!^)(?:do|have))\b"), re.compile(r"\w{3,}")
+_NO_PREDICATE = re.compile(r"the|its|our|his|her|their|any|some|also|still|always|already|\w+ly")
 _FIT = (
     "allowed|permitted|covered|possible|required|included|entitled|eligible|needed|necessary|applicable|supported"
 )
@@ -81,13 +86,15 @@ _PREDICATE = re.compile(rf"\b(?:is|are|{_MODAL})\b(?: not)?(?: be)?(?: {_ANY_FIT
 _ALONE = re.compile(r"(?:(?<=\w)[,:]? |[—–-] )(?P<said>yes|no|nope|yep|yeah)(?=\W*$|[,:]| ?[—–]| - )")
 _FRAME = re.compile(
     rf"{_FIT}|default|fine|ok|okay|in|on|at|for|with|by|as|to|of|if|when|where|the|a|an|this|that|it|is|are|be|i"
-    "|would|say|so|then|well|but|and|sorry|alas|case|principle|general|short|practice|rule|theory|answer|value"
+    "|would|say|think|believe|without|exception|so|then|well|but|and|sorry|alas|case|principle|general|short|practice|rule|theory|answer|value"
     "|(?:unfortunate|general|usual|normal|official|technical|basic|current|actual|certain|definite|clear|simp"
     "|regrettab|sad|typical|ordinari|strict|legal|formal|real)(?:al)?ly"
 )
 _REFUSES = re.compile(
-    r"\b(?:not(?! only\b| prohibited\b| forbidden\b)|never|nobody|none|neither|nothing|no longer|no one)\b"
-    r"|(?<!not )\b(?:forbidden|prohibited|banned|impossible|excluded|exempt|wrong|incorrect|false|untrue)\b"
+    rf"\b(?:not(?! only\b| (?:{_BARRED})\b)|never|nobody|none|neither|nowhere|no longer|no one)\b"
+    rf"|\b(?!{_NO_BAR})nothing\b"
+    rf"|(?<!not )\b(?:{_BARRED}|unlawful|impossible|exempt|incorrect|false|untrue|(?<!nothing )wrong)\b"
+    r"|\bagainst (?:the|our|company|all) (?:rule|law|policy|code)"
     r"|\bno (?!problem|doubt|objection|later|more|less)|不|没有|禁止|无法|无权"
 )
 
@@ -144,14 +151,16 @@ def _main(sentence: str) -> str:
 
 
 def _grants(sentence: str, question: str) -> bool:
-    """Does a sentence that refuses nothing say yes? A bare "is" does where what was asked for stands behind it."""
+    """Does a sentence that refuses nothing say yes? Behind a bare "is" nothing follows, or what was asked for."""
     if _PERMITS.search(_BARE.sub(" ", sentence)):
         return True
-    asked = set(_LONG.findall(spelled_out(question)))
+    asked = {word.rstrip("s") for word in re.findall(r"\w+", spelled_out(question))}
     bare = _BARE.search(sentence)
-    if bare is None or ("there" in bare[0] and asked and "there" not in asked):
-        return False
-    return not asked or not asked.isdisjoint(_LONG.findall(sentence, bare.end()))
+    if bare is None or not asked:
+        return bare is not None
+    behind = re.split(r"[,:(]", sentence[bare.end() :])[0]
+    told = [word for word in _LONG.findall(behind) if not _NO_PREDICATE.fullmatch(word)]
+    return told[0].rstrip("s") in asked if told else "there" not in bare[0]
 
 
 @lru_cache(maxsize=16384)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations
@@ -18,9 +18,20 @@ from typing import NamedTuple
 from tasks.abstention import is_abstention, plainly_abstains
 from tasks.assertion import answer_says, denied, key_says
 from tasks.base import QA, Memory, TaskData
-from tasks.labels import Form, bears, contradicted, forms, labelled_in, parted, stated
+from tasks.labels import EMPTY, Form, bears, contradicted, forms, labelled_in, parted, stated
 from tasks.spelling import words
-from tasks.values import FIGURES, Item, bounded_forms, matches, normalise, read, same, stands_in
+from tasks.values import (
+    FIGURES,
+    PERIODS,
+    Item,
+    bounded_forms,
+    in_longer_names,
+    matches,
+    normalise,
+    read,
+    same,
+    stands_in,
+)
 
 Span = tuple[int, int]  # [start, end) among the items of the answer
 
@@ -77,7 +88,18 @@ def _forms(answer: str, aliases: tuple[str, ...], question: str) -> tuple[Form, 
         for order in permutations(parts):
             listed = (f"{', '.join(order[:-1])} and {order[-1]}", ", ".join(order))
             settled += (first._replace(items=read(text)) for text in listed)
-    return tuple(settled)
+    return (*settled, *(form._replace(items=other) for form in settled for other in _often(form.items)))
+
+
+def _often(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    """Other ways to say how often: once a year is every year; every minute, every 60 seconds."""
+    said = [item.text for item in items]
+    if said[:2] == ["1 time", "per"]:
+        yield tuple(items[1:])
+    if len(said) == 2 and said[0] == "per" and said[1] in PERIODS:
+        yield read(f"every 1 {said[1]}")
+    if len(said) == 2 and said[0] == "every":
+        yield from (read(f"per {period}") for period in PERIODS if same(read(f"1 {period}")[0], items[1]))
 
 
 def _counted(form: Sequence[Item], question: str) -> list[tuple[Item, ...]]:
@@ -91,7 +113,7 @@ def _counted(form: Sequence[Item], question: str) -> list[tuple[Item, ...]]:
 
 def _sides(final: str, qa: QA) -> _Sides:
     items, keys = read(final), _forms(qa.answer, qa.aliases, qa.question)
-    if len(items) == 1 and items[0].kind == "number":
+    if [item.kind for item in items if item.text not in EMPTY] == ["number"]:
         keys = (*keys, *map(Form, _counted(keys[0].items, qa.question)))
     any_unit = len(keys[0].items) == 1
     others = (*qa.rivals, *qa.beside)
@@ -103,14 +125,17 @@ def _sides(final: str, qa: QA) -> _Sides:
     ]
     refused = [span for span, no in found if no]
     spans = [span for span, no in found if not no and not any(s <= span[0] and span[1] <= e for s, e in refused)]
-    if contradicted(keys[0], items, spans):
+    if contradicted(keys[0], items, spans) or all(
+        in_longer_names(form, final) for form in (qa.answer, *qa.aliases)
+    ):
         spans = []
 
     def held(values: Iterable[str]) -> tuple[str, ...]:
         return tuple(
             value
             for value in values
-            if any(
+            if not in_longer_names(value, final)
+            and any(
                 not denied(items, start, end) and not any(s <= start and end <= e for s, e in spans)
                 for form in forms(value, qa.question)
                 for start, end in matches(form.items, items, False, any_unit)

@@ -26,7 +26,7 @@ _LABELLED = re.compile(
 _ANOTHER = re.compile(r"[^\W\d]:\s|：|=")
 _SENTENCE = re.compile(r"(?:^|[.!?;)\]]\s|[。！？；\n])\s*(?:[-*•]\s+)?(?=[^\W\d_])([^.!?;。！？；\n]+(?:\.\d+)*)")
 # They tell no label from another: "The value is 100." "Final answer: 100"
-_EMPTY = frozenset(
+EMPTY = frozenset(
     words(
         "a an the value number answer final result amount figure total of for in on at to by with and as or per if"
         " not no yes there what which how many much long when where who whom do doe did can could may must will it"
@@ -65,7 +65,7 @@ def parted(form: str) -> tuple[str, str, str] | None:
 
 
 def _telling(items: Iterable[Item]) -> set[str]:
-    return {item.text for item in items} - _EMPTY
+    return {item.text for item in items} - EMPTY
 
 
 @lru_cache(maxsize=16384)

@@ -86,7 +86,7 @@ def _spoken(match: re.Match[str]) -> str:
     """ "quarter to 6" -> "~05:45"; "20 to 30", a range, stays."""
     minutes = {"half": 30, "quarter": 15}.get(match[1]) or int(match[1])
     hour, back, half = int(match[3]), match[2] in ("to", "before"), match[4] or match[5]
-    clear = not match[1].isdigit() or match[2] == "past" or half or (back and minutes > hour)
+    clear = not match[1].isdigit() or match[2] == "past" or half or (back and minutes > hour and minutes % 5 == 0)
     if not clear or not 0 < hour < 13 or not 0 < minutes < 60 or (match[2] in ("before", "after") and not half):
         return match[0]
     hour, minute = divmod(60 * hour + (-minutes if back else minutes), 60)
@@ -129,8 +129,17 @@ def _one_of(words: set[str]) -> str:
     return "|".join(sorted((word + s for word in words for s in ("", "s")), key=len, reverse=True))
 
 
+def _whole_days(match: re.Match[str]) -> str:
+    """ "Mon-Fri" -> "monday-friday"."""
+    names = {name[:3]: name for name in words("monday tuesday wednesday thursday friday saturday sunday")}
+    return re.sub(rf"\b(?:{_DAYS})\b\.?", lambda day: names[day[0][:3]], match[0])
+
+
 _N = r"\d+(?:\.\d+)?"
+_MEASURES = _one_of(set(UNITS))
 _PERIOD = "(?:seconds?|minutes?|hours?|days?|nights?|weeks?|months?|years?)"
+_MONTH = "|".join((*MONTHS, *(name[:3] for name in MONTHS)))
+_DAYS = "mon(?:day)?|tue(?:s|sday)?|wed(?:nesday)?|thu(?:r?s|rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?"
 _LARGE = "(?:hundred|thousand|million|billion|dozen)"
 _WORD = "|".join((*NUMBERS, *SCALES))
 _HALF_DAY = r"(?: ?(am|pm)\b| (?:in the |at )(morning|afternoon|evening|night)\b)"
@@ -148,7 +157,7 @@ _NO_CODE = "AM|PM|NO|OF|IN|TO|" + _CODES.upper()
 Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
 # Here capitals still count.
 _CASED: list[Rule] = [
-    (rf"\b({_LABEL}) ([IVXLC]+|[ivx]{{2,}})\b", _roman),
+    (rf"\b({_LABEL}) ([IVX][IVXLC]*|[LC][IVXLC]+|[ivx]{{2,}})\b", _roman),
     (r"\b([A-Z]{2,})s\b", r"\1"),  # PDFs
     (r"()(?<![\w-])(?=[IVX]{2})(X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])", _roman),
     (r"\bmay(?= +[a-z])", "can"),  # no month
@@ -173,10 +182,15 @@ _RULES: list[Rule] = [
     (r"(?<![\d.,])(\d+),(\d{1,2})(?![\d]|,\d)", r"\1.\2"),
     (r"(?<=\d)[.,]-(?!\d)", ""),
     (r"(?<![\w.])\.(?=\d)", "0."),
-    (r"\b(\d{4})-(0[1-9]|1[0-2])-(\d{2})\b", lambda m: _date(int(m[3]), int(m[2]), m[1])),
+    (r"\b(\d{4})([/-])(0[1-9]|1[0-2])\2(\d{2})\b", lambda m: _date(int(m[4]), int(m[3]), m[1])),
+    (r"(?<![\d.])(\d\d)([./])(\d\d)\2(\d\d)(?![\d.]?\d)", r"\1\2\3\g<2>20\4"),
     (r"\b(\d{1,2})([./-])(\d{1,2})\2(\d{4})\b", _numeric_date),
+    (rf"\b(\d{{1,2}})-({_MONTH})-(?=\d{{4}}\b)", r"\1 \2 "),
+    (rf"\b({_MONTH}) the (?=\d)", r"\1 "),
     (rf"\b({'|'.join(TENS)})[ -]({'|'.join(NTH)})\b", lambda m: f"{TENS[m[1]] + NTH.index(m[2]) + 1}th"),
     (rf"((?:[$€£¥₹]|\b(?:{_CODES})) ?)({_N}) ?m\b", lambda m: m[1] + plain(Fraction(m[2]) * 10**6)),
+    (rf"\b({_N}) ?m(?= (?:euros?|dollars?|pounds?|francs?|{_CODES})\b)", r"\1 million"),
+    (rf"\bhalf an? (?={_LARGE}\b)", "0.5 "),
     (
         rf"\b(?:an?[ -](?={_LARGE}\b))?(?:{_N}(?= {_LARGE}\b)|{_WORD})(?:(?:[ -]| and )(?:{_WORD}))*\b"
         rf"|\b{_N} ?(?:k|bn)\b",
@@ -193,13 +207,17 @@ _RULES: list[Rule] = [
         r"\b(?:(3) |a )?quarters? (?:of )?an hour\b|\ba quarter hour\b",
         lambda m: f"{15 * int(m[1] or 1)} minutes",
     ),
-    (r"\b(\d|an?) (third|quarter|fifth|eighth|tenth)s?(?: of(?: an?)?|(?=[\W]*$))", _part),
+    (r"\b(\d|an?)[ -](third|quarter|fifth|eighth|tenth)s?(?: of(?: an?)?|(?=[\W]*$))", _part),
     (r"(?<=\d) (?:full|whole|entire|complete|consecutive|paid|calendar|running) (?=[a-z]+s?\b)", " "),
     (r"(?<=\d) ?[x×](?![\w ]?\d)(?!\w)", " times"),
     (r"\b(\d+)(?:'| ?(?:ft|feet|foot) )(\d+)(?:\"| ?in\b)", r"\1 feet \2 inches"),
     (rf"\b(?:a |1 )?half[ -](?:an? )?(?=(?:{_one_of(set(UNITS) - BEHIND_A_NUMBER)})\b)", "0.5 "),
     (r"\b(\d+) ?h ?(\d{1,2})(?: ?m(?:in)?)?\b(?! ?(?:\w|[.:]\d))", r"\1 hour \2 minute"),
-    # times of day
+    # times of day and days
+    (
+        rf"\b(?:{_DAYS})\b\.?(?:(?: ?[-,/&] ?| (?:to|through|and|or) )(?:{_DAYS})\b\.?)+|^\W*(?:{_DAYS})\W*$",
+        _whole_days,
+    ),
     (r"\b(past|to|after|before) (?:12 )?midnight\b", r"\1 12 at night"),
     (r"\b(?:12 )?(noon|midday|midnight)\b", lambda m: "00:00" if m[1] == "midnight" else "12:00"),
     (r"\bo-?clock\b", "o clock"),
@@ -214,7 +232,7 @@ _RULES: list[Rule] = [
     (r"%|\bper ?cent\b", " percent "),
     (r"‰", " permille "),
     (r"\bpercent(?:age)? points?\b|\bpp\b", "percentagepoint"),
-    (r"(?:°|\bdegrees?) ?c(?:elsius|entigrade)?\b|(?<=\d) ?c\b", " celsius "),
+    (r"(?:°|\bdegrees?) ?c(?:elsius|entigrade)?\b|(?<=\d)(?<![a-z]\d)(?<![a-z]\d\d) ?c\b", " celsius "),
     (r"(?:°|\bdegrees?) ?f(?:ahrenheit)?\b|(?<=\d) f\b", " fahrenheit "),
     (r"°", " degree "),
     (rf"({_N} +(?:degrees?|celsius)) +(?:below|under) (?:zero|0|freezing)\b", r"minus \1"),
@@ -226,14 +244,23 @@ _RULES: list[Rule] = [
     (r"\b(working|business|calendar)[ -](days?)\b", r"\1\2"),
     (r"\bkm/?h\b|\bkph\b", "km per hour"),
     (r"&", " and "),
-    (r" */ *(?=(?:day|night|hour|hr|h|week|month|year|person|km|kg)\b)", " per "),
+    (r" */ *min\b", " per minute"),
+    (r" */ *(?=(?:day|night|hour|hr|h|minute|s|week|month|year|person|km|kg)\b)", " per "),
     # hyphens
     (r"(?<=\d) ?- ?(?=\d|~)|(?<=day) ?- ?(?=\w+day)|(?<=days) ?- ?(?=\w+day)", " to "),
+    (rf"\b({_N} *(?:{_MEASURES}|{_MONTH})) *- *(?={_N} *(?:{_MEASURES}|{_MONTH})\b)", r"\1 to "),
     (r"\b(e|x|t)-(?=[a-z]{2})|\b([a-z]{1,4})-(?=\d)", r"\1\2"),
     (r"(?<![\w)])-(?=\d)", " minus "),
     (r" - ", " — "),
     (r"-", " "),
-    (rf"\b({_N})({_one_of(set(UNITS))})\b", r"\1 \2"),
+    (rf"\b({_N})({_MEASURES})\b", r"\1 \2"),
+]
+_COUNTED: list[Rule] = [
+    (r"\bonce\b", "1 time"),
+    (r"\btwice\b", "2 times"),
+    (r"\bthrice\b", "3 times"),
+    (r"\bevery (?:other|second) (?=(?:hour|day|week|month|year)\b)", "every 2 "),
+    (r"\bfortnightly\b", "every 2 weeks"),
 ]
 _BOUNDS: list[Rule] = [  # ⩾ and ⩽ stand behind their value
     (rf"\b(?:no|not)(?: \w+){{0,2}}? (?:later|earlier|sooner) than{_FOLLOWED}|\bnot before{_FOLLOWED}", " by "),
@@ -241,11 +268,11 @@ _BOUNDS: list[Rule] = [  # ⩾ and ⩽ stand behind their value
     (rf"{_NO} (?:{_BELOW} than|under|below){_FOLLOWED}", r"\1 ≥"),
     (rf"\bnot (?:to )?exceed(?:ing)?{_FOLLOWED}", " ≲"),
     (
-        r"(?:\bup to(?: and including)?|\bat (?:the )?(?:very )?most|\b(?:a )?max(?:imum)?(?: of)?"
+        r"(?:\bup to(?: and including)?|\bat (?:the )?(?:very )?most|\b(?:a )?max(?:imum|\.)?(?: of)?"
         rf"|\bas (?:much|many|long) as|<=){_FOLLOWED}",
         " ≤",
     ),
-    (rf"(?:\bat (?:the )?(?:very )?least|\b(?:a )?min(?:imum)?(?: of)?|>=){_FOLLOWED}", " ≥"),
+    (rf"(?:\bat (?:the )?(?:very )?least|\b(?:a )?min(?:imum|\.)?(?: of)?|\bupwards? of|>=){_FOLLOWED}", " ≥"),
     (rf"\b(?:{_ABOVE} than|later than|over|above|exceed(?:s|ing)?|beyond){_FOLLOWED}", " >"),
     (rf"\b(?:{_BELOW} than|earlier than|under|below|almost|nearly){_FOLLOWED}", " <"),
     (rf"(?<=[\w%]) (?:or|and) (?:{_ABOVE}|later|upwards?)\b|(?<=\d)\+(?!\w)", " ⩾"),
@@ -253,20 +280,22 @@ _BOUNDS: list[Rule] = [  # ⩾ and ⩽ stand behind their value
     (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?least|minimum|(?<=[a-z%] )min){_LAST}", " ⩾"),
     (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?most|max(?:imum)?|tops){_LAST}", " ⩽"),
 ]
-_STAGES = [[(re.compile(pattern), new) for pattern, new in rules] for rules in (_CASED, _RULES, _BOUNDS)]
+_STAGES = [
+    [(re.compile(pattern), new) for pattern, new in rules] for rules in (_CASED, [*_RULES, *_COUNTED, *_BOUNDS])
+]
 
 
 def in_one_spelling(text: str) -> str:
     """In lower case, with numbers in figures and times as HH:MM ("~06:30" where the half of the day is open)."""
     text = re.sub("[\u00a0\u2009\u202f]", " ", text).replace("§", " section ")
     text = re.sub(r"\$*\\(?:boxed|text|textbf|mathrm|mathbf)\{|\}\$*", " ", text)  # LaTeX
-    text = text.replace("½", " 1/2").replace("¼", " 1/4").replace("¾", " 3/4")
-    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
+    text = re.sub("([¼-¾⅐-⅞])", r" \1", re.sub(r"</?(?:b|i|u|em|strong|code|p|br|su[bp]) ?/?>", " ", text))
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'").replace("⁄", "/")
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
-    cased, rules, bounds = _STAGES
+    cased, rules = _STAGES
     for pattern, new in cased:
         text = pattern.sub(new, text)
     text = text.lower()
-    for pattern, new in (*rules, *bounds):
+    for pattern, new in rules:
         text = pattern.sub(new, text)
     return text

@@ -24,14 +24,13 @@ Kind = Literal["word", "number", "quantity", "date", "weekday", "time", "code", 
 ORDINALS = {"first": "1st", "2nd": "second", "third": "3rd", "fifth": "5th", "eighth": "8th", "ninth": "9th"}
 ORDINALS |= {"twelfth": "12th", "twentieth": "20th", "thirtieth": "30th"}
 ORDINALS |= {f"{word}th": f"{n}th" for n, word in enumerate(SMALL) if n in {4, 6, 7, 10, 11, *range(13, 20)}}
-COUNTS = {"once": "1", "twice": "2", "thrice": "3"}
 FREQUENCIES = {"hourly": "hour", "daily": "day", "nightly": "night", "weekly": "week", "monthly": "month"}
 FREQUENCIES |= {"yearly": "year", "annually": "year", "quarterly": "quarter"}
 BOUND_WORDS = {"≤": ("at most ", "最多"), "≥": ("at least ", "至少")}
 BOUND_WORDS |= {"<": ("less than ", "少于"), ">": ("more than ", "超过")}
 _WEEKDAYS = frozenset(words("monday tuesday wednesday thursday friday saturday sunday"))
 _MONTH_OF = {form: n for n, name in enumerate(MONTHS, start=1) for form in (name, name[:3])} | {"sept": 9}
-_PERIODS = frozenset(words("second minute hour day night week fortnight month quarter year"))
+PERIODS = frozenset(words("second minute hour day night week fortnight month quarter year"))
 _OPEN = {"cent": ("euro", "dollar"), "penny": ("pound",), "jiao": ("yuan",), "yensign": ("yen", "yuan")}
 _TOKEN = re.compile(
     r"~?\d\d:\d\d|\d{1,2}/\d{1,2}/\d{4}|[a-z]{1,3}\d+(?:\.\d+)+|\d+(?:\.\d+){2,}|\d+(?:\.\d+|/[1-9]\d*)?(?![^\W_])"
@@ -42,9 +41,7 @@ _NAMES = re.compile(
     r"`([^`\n]+)`|\[([^\s\[\]]+)\]|<([^\s<>]+)>"
     r"|(?<![^\s(\"'“‘])((?:--?|~/|\.{0,2}/|\.)[^\W\d][\w./-]*)|(?<!\w)(\w*[^\W_]_+[^\W_]\w*|\w+\(\))"
 )
-_HYPHENATED = re.compile(
-    r"(?<![\w-])(?:--(?=[^\W\d])|`(?=[^\W\d]))[\w.]+(?:-[\w.]+)+"
-)  # "--user-list" is one name
+_MANY_PARTS = re.compile(r"[^\W\d]\d|\d[^\W\d]|\w[./_:@-]\w|\d\.\d+\.\d|^[-/.]")  # of a name written as code
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
@@ -210,14 +207,12 @@ def _raw_items(tokens: list[str], joined: list[bool], text: str, articles: bool)
         elif re.fullmatch(r"\d+/\d+/\d{4}", token):
             one, two, year = map(int, token.split("/"))
             add(_a_date(one, two, year, also=(two, one)))
-        elif token in COUNTS:
-            add(_quantity(COUNTS[token], 1, UNITS["time"]))
         elif token in FREQUENCIES:
             add(Item("word", "per", ("per",)))
             add(Item("word", FREQUENCIES[token], (FREQUENCIES[token],)))
         elif token in ("each", "every") and (following or tokens[rest : rest + 1] in (["person"], ["trip"])):
             add(Item("word", "per", ("per",)))
-        elif token in ("a", "an") and following and following[1] in _PERIODS and articles:
+        elif token in ("a", "an") and following and following[1] in PERIODS and articles:
             counted = len(items) > 1 and items[-2].kind == "number"
             if before is not None and (before.kind in ("quantity", "number") or counted):
                 add(Item("word", "per", ("per",)))
@@ -259,7 +254,8 @@ def _raw_items(tokens: list[str], joined: list[bool], text: str, articles: bool)
 
 _OR = frozenset({"or", "或"})
 _AND = frozenset({"and", "和", "与", "及", "以及"})
-_TO = frozenset({"to", "until", "till"})
+_IN_PLACE_OF = {("rather", "than"), ("instead", "of"), ("but", "not")}
+_TO = frozenset({"to", "until", "till", "through"})
 CHANGED = frozenset(
     words(
         "raised increased rose grew changed extended went moved lifted reduced lowered decreased fell cut"
@@ -283,18 +279,26 @@ def _lend_unit(out: list[Item]) -> None:
     if place < 2 or out[place].mark or out[place].kind != "quantity":
         return
     link = out[place - 1].text
-    if (
-        link not in _OR
-        and link not in _TO
-        and not (link in _AND and place > 2 and out[place - 3].text == "between")
-    ):
+    between = link in _AND and place > 2 and out[place - 3].text == "between"
+    at = place - (3 if (out[place - 2].text, link) in _IN_PLACE_OF else 2)
+    if link not in _OR and link not in _TO and link != "not" and not between and at == place - 2:
         return
-    at = place - 2
     while at >= 0 and out[at].kind == "number":
         out[at] = _with_unit(out[at], out[place])
         if out[at].mark.strip() != "," or at == 0:
             break
         at -= 1
+
+
+def _lend_month(out: list[Item]) -> None:
+    """A day listed before a date takes its month and year: "1 to 15 March"."""
+    if len(out) < 3 or out[-1].mark or out[-1].kind != "date" or out[-3].kind != "number":
+        return
+    (year, month, day), first = out[-1].readings[0], _day(out[-3])
+    if first and day and out[-2].text in _OR | _AND | _TO and not out[-2].mark:
+        out[-3] = _a_date(first, month, year)._replace(
+            clause=out[-3].clause, mark=out[-3].mark, bound=out[-3].bound
+        )
 
 
 def _value_of(item: Item) -> Any:
@@ -353,7 +357,6 @@ def read(text: str) -> tuple[Item, ...]:
     `tasks.values_zh`. Articles stay where nothing else is left.
     """
     chinese = has_chinese(text)
-    text = _HYPHENATED.sub(lambda match: match[0][:2] + match[0][2:].replace("-", "_"), text)
     tokens, joined = _cut(in_one_spelling(values_zh.in_figures(text) if chinese else text))
     found = tuple(_raw_items(tokens, joined, text, articles=not chinese))
     found = found or tuple(_raw_items(tokens, joined, text, articles=False))
@@ -364,6 +367,7 @@ def read(text: str) -> tuple[Item, ...]:
             item = _with_unit(item, out[-2])
         out.append(item)
         _lend_unit(out)
+        _lend_month(out)
         _add_up(out)
         _join_range(out)
     return tuple(out)
@@ -420,6 +424,8 @@ def matches(
         if first.kind == "word" and item.text != first.text:
             continue
         behind = items[start + n : start + n + 1]  # "auth_file" is not in "auth_file_2"
+        if item.text == "per" and start and re.fullmatch(r"(?!1 ).* time", items[start - 1].text):
+            continue  # twice a week is not weekly
         if (first.code == "name" and item.joined) or (key[-1].code == "name" and behind and behind[0].joined):
             continue
         within = start > 0 and items[start - 1].text == "within"
@@ -431,11 +437,23 @@ def matches(
     return found
 
 
+def in_longer_names(value: str, text: str) -> bool:
+    """Does a name of several parts stand in the text in longer names alone: "/etc/hosts" in "/etc/hosts.allow"?"""
+    name = value.strip(" \n`'\"“”.,;")
+    if " " in name or not re.search(r"[A-Za-z]|\d\.\d+\.\d", name) or not _MANY_PARTS.search(name):
+        return False
+    cased = re.NOFLAG if re.fullmatch(r"-\w", name) else re.IGNORECASE
+    whole = rf"(?<![A-Za-z\d_.:-])(?<![A-Za-z\d_.]/){re.escape(name)}(?![A-Za-z\d_@]|[./:-]+[A-Za-z\d])"
+    return name.lower() in text.lower() and not re.search(whole, text, cased)
+
+
 def stands_in(value: str, text: str) -> bool:
     """Does the value stand in the text, as a value: "9 days" not in "19 days", "90 minutes" in "1.5 hours"?
 
     A bound before it or its place in a range does not matter, and a bare number stands there with any unit.
     """
+    if in_longer_names(value, text):
+        return False
     key, items = read(value), read(text)
     if matches(key, items, bounds=False, any_unit=len(key) == 1):
         return True

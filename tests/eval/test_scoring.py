@@ -177,6 +177,12 @@ def test_a_denied_value_is_not_held() -> None:
         "The rules do not specify a limit for 2024.",
         "Unknown.",
         "The clauses give no such rule.",
+        "No parking fee is mentioned in the handbook.",
+        "Nothing about parking is said.",
+        "There is nothing in the handbook about parking.",
+        "The handbook has nothing on that.",
+        "The handbook leaves this open.",
+        "We are not told.",
     ],
 )
 def test_abstentions(text: str) -> None:
@@ -194,6 +200,10 @@ def test_abstentions(text: str) -> None:
         "Ask the line manager.",
         "It is known as the Heron form.",
         "",
+        "40 euros. The handbook does not say more.",
+        "It is stored for 40 days and no information is passed on.",
+        "No person is mentioned by name on the badge: 3 days.",
+        "Nothing on the table may be touched for 5 days.",
     ],
 )
 def test_answers_that_only_sound_like_abstentions(text: str) -> None:

@@ -112,6 +112,15 @@ def test_as_needed_is_right_to_no_question_but_its_own() -> None:
         ("Is the office open on Sundays?", "The office is open on Sunday.", True),
         ("Is a receipt needed?", "A receipt is mandatory.", True),
         ("Are dogs allowed in the office?", "Dogs may come in.", True),
+        ("Are dogs allowed in the office?", "They are, provided that they are on a lead.", True),
+        ("Are dogs allowed in the office?", "Dogs are not forbidden.", True),
+        ("Are dogs allowed in the office?", "There is nothing against it.", True),
+        ("Are dogs allowed in the office?", "Y", True),
+        ("Are dogs allowed in the office?", "Dogs are allowed nowhere.", False),
+        ("Are dogs allowed in the office?", "It is illegal.", False),
+        ("Are dogs allowed in the office?", "That is against the rules.", False),
+        ("Are dogs allowed in the office?", "Without exception, no.", False),
+        ("Is the pool open on Sundays?", "The pool is closed on Sundays.", None),
     ],
 )
 def test_a_statement_says_yes_where_it_says_what_was_asked(question: str, answer: str, says: bool | None) -> None:
