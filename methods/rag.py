@@ -43,10 +43,11 @@ from methods.shapes import Shapes, TransformerShape, shape_of
 from methods.template import whole_characters
 from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
+from tasks.chinese import split_characters
 from tasks.files import write_whole
 
 ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
-ELLIPTIC_WORDS = 8  # a question this short is embedded with the user's question before it
+ELLIPTIC_WORDS = 8  # (of Chinese, characters) a question this short is embedded with the user's question before it
 GOLD_MISSING = 0.08  # share of training questions whose clause is left out: the answer is to abstain
 ALONE = 0.15  # share of prompts without distractors: what the control arm oracle_text shows
 NEIGHBOURS, CANDIDATES = 64, 200  # of the index: edges of a clause, and clauses looked at on the way
@@ -142,13 +143,13 @@ class ChromaRetriever:
         return [[float(x) for x in row] for row in vectors]
 
     def upsert(self, memories: Sequence[Memory]) -> None:
-        for start in range(0, len(memories), self._batch):
-            part = memories[start : start + self._batch]
-            self.collection.upsert(
-                ids=[m.id for m in part],
-                embeddings=self.embed([titled(m) for m in part]),
-                documents=[m.text for m in part],
-            )
+        self._put([m.id for m in memories], self.embed([titled(m) for m in memories]), [m.text for m in memories])
+
+    def _put(self, ids: list[str], embeddings: list[list[float]], documents: list[str]) -> None:
+        """As many at once as Chroma takes."""
+        for start in range(0, len(ids), self._batch):
+            part = slice(start, start + self._batch)
+            self.collection.upsert(ids[part], embeddings[part], documents=documents[part])
 
     def delete(self, ids: Sequence[str]) -> None:
         known = set(self.collection.get(ids=list(ids))["ids"])
@@ -160,7 +161,7 @@ class ChromaRetriever:
     def query_of(self, messages: Sequence[Message]) -> str:
         """What is embedded: the question, behind the one before it where it is too short to stand alone."""
         asked = [m.content for m in messages if m.role == "user"]
-        if len(asked) > 1 and len(asked[-1].split()) <= ELLIPTIC_WORDS:
+        if len(asked) > 1 and len(split_characters(asked[-1]).split()) <= ELLIPTIC_WORDS:
             return f"{asked[-2]} {asked[-1]}"
         return asked[-1]
 
@@ -209,7 +210,7 @@ class ChromaRetriever:
         stale = set(self.collection.get(include=[])["ids"]) - set(body["ids"])
         if stale:  # written after the save
             self.collection.delete(ids=sorted(stale))
-        self.collection.upsert(**body)
+        self._put(**body)
 
     @property
     def num_bytes(self) -> int:

@@ -147,6 +147,16 @@ def test_loading_leaves_nothing_of_an_older_index(
     assert sorted(retriever.collection.get()["ids"]) == ["1", "2", "3", "4"]
 
 
+def test_an_index_is_loaded_in_as_many_parts_as_it_takes(retriever: ChromaRetriever, tmp_path: Path) -> None:
+    retriever.save(tmp_path)
+    retriever.collection.delete(ids=["1", "2"])
+    retriever._batch = 3
+    upsert, sizes = retriever.collection.upsert, []
+    retriever.collection.upsert = lambda ids, *rest, **more: (sizes.append(len(ids)), upsert(ids, *rest, **more))
+    retriever.load(tmp_path)
+    assert sizes == [3, 1] and retriever.collection.count() == 4
+
+
 @pytest.mark.parametrize(
     ("texts", "query"),
     [
@@ -154,6 +164,8 @@ def test_loading_leaves_nothing_of_an_older_index(
         (["And in Cork?"], "And in Cork?"),
         (["What is paid for meals in Lisbon?", "And in Cork?"], "What is paid for meals in Lisbon? And in Cork?"),
         (["Older?", "What is paid in Lisbon?", "And in Cork?"], "What is paid in Lisbon? And in Cork?"),
+        (["在科克用餐报销多少？", "那在里斯本呢？"], "在科克用餐报销多少？ 那在里斯本呢？"),
+        (["在科克用餐报销多少？", "自行车应当停放在哪个院子里？"], "自行车应当停放在哪个院子里？"),
         (["Who?", "Now tell me what is paid for meals in Cork"], "Now tell me what is paid for meals in Cork"),
     ],
 )
