@@ -20,8 +20,7 @@ from tasks.documents.form import Unreadable, clean
 from tasks.documents.row_files import Row
 from tasks.keys import is_correct
 from tasks.local import QuestionReader
-from tasks.validate import content_words, nearly_equal, words
-from tasks.values import stands_in
+from tasks.validate import content_words, gives, nearly_equal, words
 from tasks.writers import Reply, Writer
 
 ASK = """Text, under the heading "{title}":
@@ -208,7 +207,8 @@ class Drafting:
         """The sentence that holds the answer, or as much around it as no other clause has; "" for none."""
         said = sentences(clause.text)
         asked = content_words(question)
-        holders = [n for n, sentence in enumerate(said) if answer and stands_in(answer, sentence)]
+        qa = QA("", question, answer, (clause.id,))
+        holders = [n for n, sentence in enumerate(said) if answer and gives(sentence, qa)]
         holders.sort(key=lambda n: -len(asked & content_words(said[n])))
         for n in holders[:1]:
             for quote in (said[n], " ".join(said[n : n + 2]), " ".join(said[max(0, n - 1) : n + 2]), clause.text):

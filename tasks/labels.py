@@ -155,5 +155,5 @@ def contradicted(form: Form, items: Sequence[Item], spans: Iterable[tuple[int, i
 
 
 def gives_away(question: str, value: str) -> bool:
-    """Does a question hold the value that it asks for, with its label or without?"""
-    return any(stands_in(form, question) for form in {value, stated(value, question)})
+    """Does a question hold the value that it asks for, with its label or without? Yes or no is no value."""
+    return key_says(value) is None and any(stands_in(form, question) for form in {value, stated(value, question)})

@@ -15,7 +15,7 @@ Columns of the questions file, `question` alone being needed in every row:
     clause     id of the clause that holds the answer, as `python -m tasks.check` lists them; two ids (a list,
                or parted by |) for a question that needs two clauses; or instead
     quote      a few words of the text that stand in one clause only; without both, the one clause that holds
-               the answer is taken
+               the answer is taken (yes or no needs one of the two)
     split      train, dev or test; without it one question in four is dev, the others are test
 """
 
@@ -28,6 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tasks.assertion import key_says
 from tasks.base import QA, Conversation, Language, Memory, Split, TaskData, TaskError
 from tasks.chinese import is_chinese
 from tasks.conflicts import Conflicts, same_answer
@@ -48,6 +49,7 @@ from tasks.validate import (
     LEAST_IN_COMMON,
     content_words,
     coverage,
+    gives,
     nearly_equal,
     words,
 )
@@ -189,7 +191,7 @@ def _facts(
         if clause.family:
             known |= {f"{clause.id}/{fact.slot}": (fact.answer,) for fact in facts(clause)}
     for qa in used:
-        if qa.kind == "single":
+        if qa.kind == "single" and key_says(qa.answer) is None:
             known[f"{qa.memory_ids[0]}/{qa.slot}"] = (qa.answer, *qa.aliases)
     follow_ups = {}
     for key, forms in known.items():
@@ -373,9 +375,13 @@ class QuestionReader:
                 raise Unreadable(f"names the clause {memory_id!r}, which is not there; {self._nearest(row)}")
         if len(ids) > 2:
             raise Unreadable(f"names {len(ids)} clauses; name one or two")
+        yes_or_no = key_says(answer) is not None
+        if not ids and yes_or_no and not row.text("quote"):
+            raise Unreadable(f"has the answer {answer!r}, no clause and no quote; quote the words that say so")
         if not ids:
             ids = (self._by_quote(row) if row.text("quote") else self._by_answer(row, (answer, *aliases)),)
-        if len(ids) == 1 and not any(stands_in(form, self.clauses[ids[0]].text) for form in (answer, *aliases)):
+        qa = QA("", row.text("question"), answer, ids, tuple(aliases))
+        if len(ids) == 1 and not yes_or_no and not gives(self.clauses[ids[0]].text, qa):
             raise Unreadable(
                 f"has the answer {answer!r}, which does not stand in {ids[0]}; mend it or add an alias"
             )

@@ -70,6 +70,7 @@ def _third(verb: str) -> str:
 
 
 _DO = {verb: ("do", verb) for verb in _VERBS} | {_third(verb): ("does", verb) for verb in _VERBS}
+_STATES = re.compile(rf"{_MODALS}|{_BE}|has|have|had|does|do|did|be|been")
 _PERSON = re.compile(
     r"(?:\w{2,}(?:er|or|ist|ant|ian|eer)s?|staff|people|persons?|employees?|members?|visitors?|guests?|residents?|"
     r"students?|delegates?|heads?|leads?|leaders?|crew|teams?|committees?|boards?|nobody|everyone|anyone)$",
@@ -176,6 +177,12 @@ def _finished(question: str) -> str | None:
     return f"{question[:1].upper()}{question[1:]}?"
 
 
+def has_verb(text: str) -> bool:
+    """Does a text hold a verb that is known here? A word with a capital is a name, unless it is the first."""
+    first, *others = re.findall(r"\w+", text) or [""]
+    return any(word in _DO or _STATES.fullmatch(word) for word in (first.lower(), *others))
+
+
 def ask_for_fact(sentence: str, start: int, end: int, asked: str) -> str | None:
     """A question for the value at [start, end); asked: "how many days", "what time", "who"."""
     text, start, end = _without_brackets(sentence, start, end)
@@ -209,6 +216,9 @@ def ask_for_fact(sentence: str, start: int, end: int, asked: str) -> str | None:
         bound, middle = f"{preposition[0]} {bound}", middle[: preposition.start()].strip()
     if _UNCLEAR.search(middle.lower()) or middle.startswith("not"):
         return None
+    unit = re.escape(re.sub(r"[\d\s.,:]", "", value))
+    if re.search(rf"\b(?:{_MODALS}|{_BE})\b|\d.*{unit}|{unit}.*\d", middle):
+        return None  # another statement stands between: "was 30 euros until 2023 and is"
     if asked == "who":
         if (
             not preposition

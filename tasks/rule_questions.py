@@ -22,7 +22,7 @@ from tasks.conflicts import sentences
 from tasks.documents.cutting import Clause
 from tasks.keys import key_problems
 from tasks.labels import gives_away
-from tasks.question_wording import ask_for_definition, ask_for_fact, ask_for_object, ask_for_subject
+from tasks.question_wording import ask_for_definition, ask_for_fact, ask_for_object, ask_for_subject, has_verb
 from tasks.self_cues import self_made_questions
 from tasks.validate import content_words, nearly_equal, words
 from tasks.values import stands_in
@@ -206,8 +206,7 @@ class RuleQuestions:
             yield from self._by_sentence(clause, said, kind, ask)
         found += self._words_to_fill(clause, said)
         for fact in found:
-            tells = len(content_words(fact.sentence)) > LEAST_ASKED  # "Page ___ here" does not
-            if tells and (asked := self._placed(clause, by_gap(fact))):
+            if _tells(fact) and (asked := self._placed(clause, by_gap(fact))):
                 yield Draft(asked, fact, False)
 
     def _chinese(self, clause: Clause, found: Sequence[Fact]) -> Iterator[Draft]:
@@ -285,6 +284,15 @@ class RuleQuestions:
 def _is_noun(sentence: str, start: int, length: int) -> bool:
     behind = _NOUN_BEHIND.match(sentence, start + length)
     return length > 4 and bool(behind and _NOUN_BEFORE.search(sentence[:start]))
+
+
+def _tells(fact: Fact) -> bool:
+    """Does the sentence say something about its gap, or name it? "Page ___ here" and "Dr. ___, Tel" do not."""
+    before, behind = fact.sentence[: fact.start], fact.sentence[fact.end :]
+    plain = [word for word in re.findall(r"[^\W\d_]+", f"{before} {behind}") if not word[0].isupper()]
+    says = has_verb(f"{before} {behind}") or before.endswith(": ")
+    says = says or len(content_words(" ".join(plain))) >= LEAST_ASKED
+    return says and len(content_words(fact.sentence)) > LEAST_ASKED
 
 
 def by_gap(fact: Fact) -> str:

@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
+from tasks.assertion import key_says
 from tasks.base import QA, Memory, TaskData, TaskError
 from tasks.chinese import split_characters, topics
-from tasks.keys import key_problems
+from tasks.keys import held_values, key_problems
 from tasks.labels import gives_away
 from tasks.similarity import candidate_pairs
 from tasks.values import stands_in
@@ -104,9 +105,15 @@ def _ids(task: TaskData) -> Iterator[str]:
             yield f"revision {memory.id}: there is no such clause; correct its id"
 
 
+def gives(text: str, qa: QA) -> bool:
+    """Does a text give a question's key: as a value, as a list in another order, or by saying yes or no?"""
+    plain = key_says(qa.answer) is None and any(stands_in(form, text) for form in (qa.answer, *qa.aliases))
+    return plain or held_values(text, qa)[0]
+
+
 def _key(qa: QA, text: str) -> Iterator[str]:
-    """The key against the clause's text: quoting the clause must be a right answer."""
-    if not any(stands_in(form, text) for form in (qa.answer, *qa.aliases)):
+    """The key against the clause's text: quoting the clause must be a right answer, but for yes or no."""
+    if key_says(qa.answer) is None and not gives(text, qa):
         yield f"question {qa.id}: its answer {qa.answer!r} does not stand in the clause; mend one of the two"
     for rival in qa.rivals:
         if stands_in(rival, text):

@@ -11,13 +11,14 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tasks.documents.builder import Builder
 from tasks.documents.docx_numbers import Numbers, Styles, W, is_on
 from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
-from tasks.documents.tables import Cell, grid_rows, is_layout
+from tasks.documents.tables import Cell, grid_rows, holds_figures, is_layout, may_be_head
 from tasks.documents.text_files import MAX_TEXT_BYTES
 
 M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -28,7 +29,18 @@ _NO_TEXT = frozenset(
     f"{W}{name}"
     for name in ("instrText", "delInstrText", "pPr", "rPr", "sdtPr", "sectPr", "tblPr", "tblGrid", "trPr", "tcPr")
 )
+_TEXTS = frozenset([f"{W}t", f"{W}delText", f"{M}t", f"{A}t"])
 _SIGNS = {f"{W}tab": " ", f"{W}br": " ", f"{W}cr": " ", f"{W}ptab": " ", f"{W}noBreakHyphen": "-"}
+_SYMBOLS = {  # the signs that fonts of symbols draw for the last two digits of a code
+    "Symbol": {
+        "A3": "≤", "AE": "→", "B0": "°", "B1": "±", "B3": "≥", "B4": "×", "B7": "•", "B8": "÷", "6D": "µ",
+    },
+    "Wingdings": {
+        "6F": "☐", "71": "☐", "72": "☐", "A8": "☐", "FB": "✗", "FC": "✓", "FD": "☒", "FE": "☑",
+        "DF": "←", "E0": "→",
+    },
+}  # fmt: skip
+_FORMULAS = frozenset(f"{M}{name}" for name in ("d", "f", "nary", "rad"))
 _PICTURES = re.compile(r"\}(?:drawing|pict|object)$")
 _CHANGED = "holds changes that nobody has accepted yet; it was read as if all were accepted"
 
@@ -63,8 +75,14 @@ def _raw(archive: zipfile.ZipFile) -> Iterator[str]:
             body = archive.read(name).decode("utf-8", errors="replace")
             body = re.sub(r"<w:(?:tab|br|cr)(?: [^>]*)?/>|</?w:p(?: [^>]*)?>|</m:(?:num|e|r)>", " ", body)
             body = re.sub(r"<w:noBreakHyphen/>", "-", body)
+            body = re.sub(r"<w:sym [^>]*>", _raw_symbol, body)
             found = re.findall(r"<(?:w:t|w:delText|m:t|a:t)(?: [^>]*)?>([^<]*)<|( )", body)
             yield _unescape("".join(text or blank for text, blank in found))
+
+
+def _raw_symbol(match: re.Match[str]) -> str:
+    given = dict(re.findall(r"w:(\w+)=[\"']([^\"']*)", match[0]))
+    return f"<w:t>{_symbol(given.get('font', ''), given.get('char', ''))}</w:t>"
 
 
 def _unescape(text: str) -> str:
@@ -84,21 +102,21 @@ class _Reader:
         self.numbers = Numbers(self.parts.get("/word/numbering.xml"), self.styles)
         self.place = 0
         self.changed = False
-        self.carried: list[str] = []  # text of paragraphs whose own end is deleted
         self.boxes: list[Any] = []  # text boxes of the paragraph that is being read
         self.notes: list[tuple[str, str]] = []  # (kind, id) of the notes that it points to
         self.num_notes = {"footnote": 0, "endnote": 0}
-        self.hidden: list[str] = []
         self.bold: list[bool] = []  # of each run with words in this paragraph
         self.last = ""  # the words of the run before
 
     def read(self) -> None:
+        for root in self.parts.values():
+            self.changed = _join_deleted_ends(root) or self.changed
         self.blocks(self.document.element.body)
         for name, root in self.parts.items():
             part = re.fullmatch(r"/word/(header|footer|comments)\d*\.xml", name)
             if part and root is not None:
                 kind = "comments" if part[1] == "comments" else "running heads and feet"
-                self.built.leave(kind, " ".join("".join(p.itertext(f"{W}t")) for p in root.iter(f"{W}p")))
+                self.built.leave(kind, _words(root))
         if self.changed:
             self.built.problem(0, _CHANGED)
 
@@ -123,32 +141,22 @@ class _Reader:
         text = self._paragraph_text(element)
         boxes, notes = self.boxes, self.notes
         self.boxes, self.notes = [], []
-        if text is not None:
-            self._emit(element, text)
+        self._emit(element, text)
         for box in boxes:
             self.blocks(box)
         for kind, note_id in notes:
             self._note(kind, note_id)
 
-    def _paragraph_text(self, element: Any) -> str | None:
-        """Its words; None where its end is deleted, so that they belong to the next one."""
+    def _paragraph_text(self, element: Any) -> str:
         self.bold, self.last = [], ""
-        text = "".join(self._text(element))
-        properties = element.find(f"{W}pPr")
-        mark = None if properties is None else properties.find(f"{W}rPr")
-        if mark is not None and (mark.find(f"{W}del") is not None or mark.find(f"{W}moveFrom") is not None):
-            self.changed = True
-            self.carried.append(text)
-            return None
-        whole = "".join([*self.carried, text])
-        self.carried = []
-        return whole
+        return clean("".join(self._text(element)))
 
     def _emit(self, element: Any, text: str) -> None:
         """The paragraph as what it is: a heading, a list item or plain."""
+        if not text and _ends_deleted(element):
+            return  # it takes no number
         style = self.styles.of_paragraph(element)
         number = self.numbers.of_paragraph(element)
-        text = clean(text)
         if not text:
             return
         if re.fullmatch(r"(?i)toc \d|toc heading|table of figures", style.name):
@@ -171,13 +179,12 @@ class _Reader:
         root = self.parts.get(f"/word/{kind}s.xml")
         notes = () if root is None else root.iter(f"{W}{kind}")
         for note in notes:
-            if note.get(f"{W}id") == note_id and not note.get(f"{W}type"):
+            if note.get(f"{W}id") == note_id and note.get(f"{W}type", "normal") == "normal":
                 self.num_notes[kind] += 1
                 mark: str = f"[{self.num_notes[kind]}]"
                 for paragraph in note.iter(f"{W}p"):
                     self.place += 1
-                    text = clean(self._paragraph_text(paragraph) or "")
-                    if text:
+                    if text := self._paragraph_text(paragraph):
                         self.built.item(text, self.place, mark, 9)
                     mark = ""
 
@@ -185,7 +192,7 @@ class _Reader:
 
     def table(self, element: Any) -> None:
         rows = list(_through(element, f"{W}tr"))
-        cells = [list(_through(row, f"{W}tc")) for row in rows]
+        cells = [self._cells(row) for row in rows]
         if is_layout([[self._is_laid_out(cell) for cell in row] for row in cells]):
             for row in cells:
                 for cell in row:
@@ -193,13 +200,11 @@ class _Reader:
             return
         plain: list[list[Cell]] = []
         above: dict[int, int] = {}  # column -> index of the row in which its merged cell begins
-        marked = False
         for row, row_cells in zip(rows, cells, strict=True):
-            properties = row.find(f"{W}trPr")
-            if properties is not None and properties.find(f"{W}del") is not None:
-                self._leave_deleted(row)
+            if not row_cells:
                 continue
-            marked = marked or (properties is not None and is_on(properties.find(f"{W}tblHeader")))
+            properties = row.find(f"{W}trPr")
+            head = properties is not None and is_on(properties.find(f"{W}tblHeader"))
             line, column = [], _gap(properties)
             line += [Cell("")] * column
             for cell in row_cells:
@@ -210,16 +215,24 @@ class _Reader:
                     text = _at(plain[row_index], at) if row_index < len(plain) else ""
                 else:
                     above[column] = len(plain)
-                head = (
-                    not plain if not marked else properties is not None and is_on(properties.find(f"{W}tblHeader"))
-                )
-                line.append(Cell(text, nested, wide, head=head and len(rows) > 1, place=self.place))
+                line.append(Cell(text, nested, wide, head=head, place=self.place))
                 column += wide
             plain.append(line)
-        if not marked:
-            _join_heads(plain)
+        if not any(cell.head for row in plain[:1] for cell in row):
+            _find_heads(plain)
         for heads, texts, place in grid_rows(plain):
             self.built.row(heads, texts, place)
+
+    def _cells(self, row: Any) -> list[Any]:
+        """The cells of a row but for those that are deleted, alone or with the row."""
+        if row.find(f"{W}trPr/{W}del") is not None:
+            self._leave_deleted(row)
+            return []
+        cells = list(_through(row, f"{W}tc"))
+        deleted = [cell for cell in cells if cell.find(f"{W}tcPr/{W}cellDel") is not None]
+        for cell in deleted:
+            self._leave_deleted(cell)
+        return [cell for cell in cells if cell not in deleted]
 
     def _is_laid_out(self, cell: Any) -> bool:
         """Whether a cell holds blocks of its own, as the cells of a page's layout do."""
@@ -236,12 +249,12 @@ class _Reader:
         for block in _through(cell, f"{W}p", f"{W}tbl"):
             if block.tag == f"{W}tbl":
                 for row in _through(block, f"{W}tr"):
-                    inner = [self._cell(one) for one in _through(row, f"{W}tc")]
-                    nested.append(tuple(text for text, _ in inner))
+                    inner = [self._cell(one) for one in self._cells(row)]
+                    nested += [tuple(text for text, _ in inner)] if inner else []
                     nested += [deeper for _, rows in inner for deeper in rows]
                 continue
             self.place += 1
-            text = clean(self._paragraph_text(block) or "")
+            text = self._paragraph_text(block)
             number = self.numbers.of_paragraph(block)
             texts.append(f"{number.text} {text}".strip() if number and text else text)
             boxes, notes = self.boxes, self.notes
@@ -266,7 +279,7 @@ class _Reader:
                 yield from self._text(child)
             elif tag == f"{W}r":
                 yield from self._run(child)
-            elif tag in (f"{W}t", f"{M}t", f"{A}t"):
+            elif tag in _TEXTS:
                 yield child.text or ""
             elif tag in _SIGNS:
                 yield _SIGNS[tag]
@@ -278,16 +291,47 @@ class _Reader:
             elif tag == f"{MC}AlternateContent":
                 yield from self._text(self._choice(child))
             elif tag == f"{W}rt":
-                self.built.leave("reading aids", "".join(child.itertext(f"{W}t")))
-            elif tag == f"{M}f":
-                top, bottom = ("".join(self._text(child.find(f"{M}{part}"))) for part in ("num", "den"))
-                yield f"{top}/{bottom}"
+                self.built.leave("reading aids", _words(child))
+            elif tag == f"{W}sym":
+                yield self._sign(child)
+            elif tag in _FORMULAS:
+                yield self._formula(child)
             elif tag in (f"{M}sup", f"{M}sub"):
-                yield ("^" if tag.endswith("sup") else "_") + "".join(self._text(child))
+                script = _term("".join(self._text(child)))
+                yield f"{'^' if tag.endswith('sup') else '_'}{script}" if script else ""
             else:
                 if _PICTURES.search(tag) and not any(True for _ in child.iter(f"{W}txbxContent")):
                     self.built.leave("pictures", "")
                 yield from self._text(child)
+
+    def _sign(self, symbol: Any) -> str:
+        font, char = symbol.get(f"{W}font", ""), symbol.get(f"{W}char", "")
+        sign = _symbol(font, char)
+        said = f"holds a sign of the font {font!r} that is not known ({char}); compare it with the page"
+        if not sign and said not in (problem.said for problem in self.built.problems):
+            self.built.problem(self.place, said)
+        return sign
+
+    def _formula(self, element: Any) -> str:
+        """A part of a formula on one line: `(a+b)/2`, `√(x)`, `∑_(i=1)^n x`."""
+        kind = element.tag.removeprefix(M)
+
+        def part(name: str, between: str = "") -> str:
+            return between.join("".join(self._text(one)) for one in element.iterfind(f"{M}{name}"))
+
+        def sign(name: str, default: str) -> str:
+            found = element.find(f"{M}{kind}Pr/{M}{name}")
+            return default if found is None else str(found.get(f"{M}val", ""))
+
+        if kind == "f":
+            return f"{_term(part('num'))}/{_term(part('den'))}"
+        if kind == "rad":
+            degree = part("deg")
+            return f"√[{degree}]({part('e')})" if degree else f"√({part('e')})"
+        if kind == "d":
+            return sign("begChr", "(") + part("e", sign("sepChr", "|")) + sign("endChr", ")")
+        limits = [f"{mark}{_term(text)}" for mark, name in (("_", "sub"), ("^", "sup")) if (text := part(name))]
+        return f"{sign('chr', '∫')}{''.join(limits)} {part('e')}"
 
     def _run(self, run: Any) -> Iterator[str]:
         words = "".join(self._text(run))
@@ -312,15 +356,12 @@ class _Reader:
         )
         for other in choices:
             if other is not read:
-                self.built.leave(
-                    "second forms for older programs", " ".join(t.text or "" for t in other.iter(f"{W}t"))
-                )
+                self.built.leave("second forms for older programs", _words(other))
         return read
 
     def _leave_deleted(self, element: Any) -> None:
         self.changed = True
-        words = [t.text or "" for t in element.iter(f"{W}t", f"{W}delText")]
-        self.built.leave("deleted or moved away", "".join(words))
+        self.built.leave("deleted or moved away", _words(element))
 
 
 def _root(part: Any) -> Any:
@@ -333,6 +374,49 @@ def _root(part: Any) -> Any:
         return etree.fromstring(part.blob, etree.XMLParser(resolve_entities=False, huge_tree=True))
     except etree.XMLSyntaxError:
         return None
+
+
+def _words(element: Any) -> str:
+    """All that is written in it, seen or not."""
+    found: list[str] = []
+    for one in element.iter(*_TEXTS, *_SIGNS, f"{W}p", f"{W}sym"):
+        if one.tag in _TEXTS:
+            found.append(one.text or "")
+        elif one.tag == f"{W}sym":
+            found.append(_symbol(one.get(f"{W}font", ""), one.get(f"{W}char", "")))
+        else:
+            found.append(_SIGNS.get(one.tag, " "))
+    return "".join(found)
+
+
+def _symbol(font: str, char: str) -> str:
+    """The sign that a font has for a code; "" where that is not known."""
+    if font in _SYMBOLS:
+        return _SYMBOLS[font].get(char[-2:].upper(), "")
+    code = int(char, 16) if re.fullmatch(r"[0-9A-Fa-f]{1,4}", char) else 0
+    return chr(code) if 0x20 < code < 0xD800 else ""
+
+
+def _term(text: str) -> str:
+    """A part of a formula, in brackets where it has more than one term."""
+    return text if re.fullmatch(r"[\w.,%^]*|\([^()]*\)", text) else f"({text})"
+
+
+def _ends_deleted(paragraph: Any) -> bool:
+    mark = paragraph.find(f"{W}pPr/{W}rPr")
+    return mark is not None and (mark.find(f"{W}del") is not None or mark.find(f"{W}moveFrom") is not None)
+
+
+def _join_deleted_ends(root: Any) -> bool:
+    """Moves what stands in a paragraph whose own end is deleted into the next one; whether there are such."""
+    ended = [] if root is None else [one for one in root.iter(f"{W}p") if _ends_deleted(one)]
+    for paragraph in reversed(ended):
+        following = next(paragraph.itersiblings(f"{W}p", f"{W}tbl", f"{W}sdt"), None)
+        if following is not None and following.tag == f"{W}p":
+            begin = 0 if following.find(f"{W}pPr") is None else 1
+            following[begin:begin] = [child for child in paragraph if child.tag != f"{W}pPr"]
+            paragraph.getparent().remove(paragraph)
+    return bool(ended)
 
 
 def _through(element: Any, *tags: str) -> Iterator[Any]:
@@ -360,12 +444,20 @@ def _gap(properties: Any) -> int:
     return int(before.get(f"{W}val", "0")) if before is not None else 0
 
 
-def _join_heads(rows: list[list[Cell]]) -> None:
-    """Makes the row below a head over several columns a head as well."""
-    for n in range(len(rows) - 2):
-        if not any(cell.columns > 1 for cell in rows[n]):
+def _find_heads(rows: list[list[Cell]]) -> None:
+    """Makes the first row a head, where it can be one, and the row below a head over several columns as well."""
+    is_head = len(rows) > 1 and may_be_head(*([cell.text for cell in row] for row in rows[:2]))
+    for n, (row, below) in enumerate(pairwise(rows)):
+        if not is_head:
             return
-        rows[n + 1] = [replace(cell, head=True) for cell in rows[n + 1]]
+        rows[n] = [replace(cell, head=True) for cell in row]
+        alone, column = list[bool](), 0  # of each cell over one column: whether the one below says nothing else
+        for cell in row:
+            if cell.columns == 1:
+                alone.append(_at(below, column) in ("", cell.text))
+            column += cell.columns
+        free = bool(alone) and all(alone)
+        is_head = len(alone) < len(row) and (free or not holds_figures([cell.text for cell in below]))
 
 
 def _at(row: list[Cell], column: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from tasks.documents.html_parts import (
     CONTROLS,
     COOKIES,
     HEADINGS,
-    HIDING,
     NAVIGATION,
     PERMALINK,
     ROLES,
@@ -28,7 +28,7 @@ from tasks.documents.html_parts import (
     RawText,
     cells_of,
     footnotes,
-    hidden_selectors,
+    hidden_elements,
     is_most,
     line_of,
     main_part,
@@ -42,6 +42,11 @@ from tasks.documents.tables import Cell, grid_rows, is_layout
 from tasks.documents.text_files import read_lines, read_whole
 
 _FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}  # of an attribute `type`
+_CHARSETS = {  # as Python and as browsers read them
+    "ascii": "cp1252", "latin_1": "cp1252", "iso8859_9": "cp1254", "shift_jis": "cp932", "gb2312": "gb18030",
+    "gbk": "gb18030", "euc_kr": "cp949", "big5": "big5hkscs",
+}  # fmt: skip
+_SIGNS = {"mfrac": "/", "msup": "^", "msub": "_", "msubsup": "_^"}  # behind the parts of an element of MathML
 _STYLES = re.compile(r"\b(lower|upper)-?(alpha|latin|roman)\b")  # of a style or a class
 
 
@@ -57,7 +62,8 @@ def read_html(path: Path, file: str) -> Document:
     if marked or charset in ("utf-8", "utf8", "utf-16"):
         page = "\n".join(line for _, line in read_lines(path, file, built.problems))
     else:
-        page = read_whole(path, charset)
+        name = charset.replace("-", "_")
+        page = read_whole(path, _CHARSETS.get(aliases.get(name, name), charset))
     raw = RawText()
     raw.feed(page)
     built.raw.append("".join(raw.parts))
@@ -72,8 +78,9 @@ def read_page(page: str, built: Builder) -> None:
     page = re.sub(r"^\s*<\?xml[^>]*\?>", "", page).replace("\0", "")
     if not page.strip():
         return
+    parser = html.HTMLParser(huge_tree=True, remove_pis=True, remove_comments=True)
     try:
-        tree = html.document_fromstring(page, parser=html.HTMLParser(huge_tree=True, remove_pis=True))
+        tree = html.document_fromstring(page, parser=parser)
     except etree.ParserError:
         return  # nothing but comments
     _Page(built, tree).read()
@@ -84,7 +91,7 @@ class _Page:
 
     def __init__(self, built: Builder, tree: Any) -> None:
         self.built, self.tree = built, tree
-        self.hidden = hidden_selectors(tree)
+        self.hidden = hidden_elements(tree, built.problem)
         self.text: list[str] = []  # of the block that is being read
         self.place = 0
         self.mark: tuple[str, int] | None = None  # of the list item that begins here
@@ -92,7 +99,7 @@ class _Page:
         self.in_pre = False
         self.notes = footnotes(tree)  # id -> its element; read behind the paragraph that points to it
         self.noted: list[Any] = []
-        self.done: set[Any] = set()  # elements of footnotes that were read
+        self.done: set[Any] = set()  # footnotes that were read, and what is not seen
         self.main: Any = None
         self.around_main: frozenset[Any] = frozenset()
         self.inside = True  # the main part, where the page has one
@@ -103,11 +110,26 @@ class _Page:
         self.main = main_part(body)
         if self.main is not None:
             self.around_main, self.inside = frozenset(self.main.iterancestors()), False
+        self._drop_unseen(body)
+        self._write_signs()
         title = self.tree.find(".//title")
         if title is not None and not any(True for _ in self.tree.iter(*HEADINGS)):
             self.built.heading(1, title.text_content())
         self.visit(body)
         self.flush()
+
+    def _write_signs(self) -> None:
+        """What only its place above, below or behind a line tells, as signs: 10^6, (a+b)/2."""
+        for sup in self.tree.iter("sup"):
+            last = sup.getprevious()
+            before = sup.getparent().text if last is None else last.tail or last.text_content()
+            sup.text = raised(before or "", sup.text or "")
+        for math in self.tree.iter(*_SIGNS):
+            for part in math:
+                if len(part) > 1:
+                    part.text, part[-1].tail = "(" + (part.text or ""), (part[-1].tail or "").rstrip() + ")"
+            for part, sign in zip(math, _SIGNS[math.tag], strict=False):
+                part.tail = sign + (part.tail or "").lstrip()
 
     # ------------------------------------------------------------------------------------- inline
 
@@ -182,8 +204,6 @@ class _Page:
             self.children(element)
             self.flush()
         else:
-            if name == "sup" and raised("".join(self.text[-1:]), element.text or "") != (element.text or ""):
-                self.add("^", element)
             self.children(element)
 
     def children(self, element: Any) -> None:
@@ -303,17 +323,43 @@ class _Page:
 
     # ------------------------------------------------------------------------------- what is left out
 
+    def _drop_unseen(self, body: Any) -> None:
+        """Takes what is hidden or struck out of the tree; what is only not drawn leaves its place empty."""
+        for element in list(body.iter("*")):
+            if element in self.done or element in self.around_main or element in (body, self.main):
+                continue
+            reason = self._unseen(element)
+            if reason:
+                self.built.leave(reason, seen_text(element))
+                self.done.update(element.iterdescendants())
+                if reason == "hidden text" and self.hidden.get(element, "display") == "display":
+                    self.done.add(element)
+                    element.drop_tree()
+                else:
+                    element.text = None
+                    del element[:]
+
+    def _unseen(self, element: Any) -> str:
+        """Why an element is not seen, or not valid; "" for one that is."""
+        classes = (element.get("class", "") + " " + element.get("id", "")).split()
+        if (
+            element.tag in ("noscript", "object", "iframe", "annotation")
+            or element.get("hidden") is not None
+            or element in self.hidden
+            or any(UNSEEN_CLASS.fullmatch(one) for one in classes)
+            or (element.tag == "dialog" and element.get("open") is None)
+        ):
+            return "hidden text"
+        if element.tag == "del":
+            return "deleted text"
+        struck = element.tag in ("s", "strike") or "line-through" in element.get("style", "")
+        return "struck-through text" if struck else ""
+
     def _reason(self, element: Any, name: str) -> str:
         """Why an element is left out; "" for one that is read."""
         classes = (element.get("class", "") + " " + element.get("id", "")).split()
         if not self.inside:
             return "" if element in self.around_main else "outside the main part"
-        if name in ("noscript", "object", "iframe") or self._is_hidden(element, classes, name):
-            return "hidden text"
-        if name == "del":
-            return "deleted text"
-        if name in ("s", "strike") or "line-through" in element.get("style", ""):
-            return "struck-through text"
         if name in CONTROLS:
             return "controls of forms"
         if name in ("rt", "rp"):
@@ -334,16 +380,6 @@ class _Page:
         if name == "a" and self._is_permalink_alone(element, classes):
             return "permalinks"
         return ""
-
-    def _is_hidden(self, element: Any, classes: Sequence[str], name: str) -> bool:
-        return (
-            element.get("hidden") is not None
-            or bool(HIDING.search(element.get("style", "")))
-            or any(UNSEEN_CLASS.fullmatch(one) for one in classes)
-            or bool(self.hidden & {f".{one}" for one in classes})
-            or f"#{element.get('id', '')}" in self.hidden
-            or (name == "dialog" and element.get("open") is None)
-        )
 
     def _is_permalink_alone(self, element: Any, classes: Sequence[str]) -> bool:
         return "headerlink" in classes or bool(re.fullmatch(r"\s*[¶🔗]\s*", element.text_content()))

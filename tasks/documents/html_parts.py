@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
 from typing import Any
+
+import cssselect
+from lxml.cssselect import CSSSelector
 
 from tasks.documents.form import clean, names
 
@@ -30,7 +33,6 @@ COOKIES = re.compile(
 )
 UNSEEN_CLASS = re.compile(r"sr-only|screen-reader-text|visually-?hidden|d-none|hidden", re.IGNORECASE)
 PERMALINK = re.compile(r"[¶#§🔗⚓\uf0c1\s]+")
-HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
 class RawText(HTMLParser):
@@ -105,16 +107,74 @@ def is_most(element: Any) -> bool:
     return 2 * len(seen_text(element)) > len(seen_text(root if body is None else body))
 
 
-def hidden_selectors(tree: Any) -> set[str]:
-    """Classes and ids that a style sheet in the page hides: `.draft`, `#old`."""
-    found: set[str] = set()
-    for style in tree.iter("style"):
-        for selectors, rules in re.findall(r"([^{}]+)\{([^{}]*)\}", style.text or ""):
-            if HIDING.search(rules) and "@" not in selectors:
-                found |= {
-                    one for one in re.split(r"\s*,\s*", selectors.strip()) if re.fullmatch(r"[.#][\w-]+", one)
-                }
-    return found
+_HIDING = {  # property -> its values that hide
+    "visibility": r"hidden|collapse",
+    "opacity": r"0*\.?0+%?",
+    "font-size": r"0*\.?0+(?:px|pt|r?em|%)?",
+    "left": r"-(?:\d{4,}px|\d{3,}r?em)",
+    "display": r"none",
+}
+_INHERITED = ("visibility", "font-size")  # what stands inside may be seen again
+_OFF_SCREEN = re.compile(r"(?<!not )\bprint\b|\bnot screen\b|\bmax-(?:device-)?width\b|\bwidth\s*<", re.IGNORECASE)
+
+
+_Rule = tuple[tuple[bool, str, bool], tuple[int, ...], list[Any]]  # what is declared, how specific, for what
+
+
+def hidden_elements(tree: Any, problem: Callable[[int, str], None]) -> dict[Any, str]:
+    """What a style keeps from a screen -> the property that does; the more specific, then the later rule holds."""
+    marked = tree.xpath("//*[@class or @id]")
+    known = {name for one in marked for name in (*one.get("class", "").split(), one.get("id", ""))}
+    inline: list[Any] = [(one, _declared(one.get("style"))) for one in tree.xpath("//*[@style]")]
+    ruled: list[_Rule] = [(said, (1,), [one]) for one, declared in inline for said in declared]
+    for sheet in tree.xpath("//style[not(ancestor::noscript)]"):
+        for selector, declared in _rules(f"@media {sheet.get('media', '')} {{ {sheet.text or ''} }}"):
+            bare = re.sub(r"\[.*?\]|\(.*?\)", "", selector)
+            if not known.issuperset(re.findall(r"[.#]([\w-]++)(?!\\)", bare)):
+                continue
+            try:
+                weight = cssselect.parse(selector)[0].specificity()
+                found = CSSSelector(selector, translator="html")(tree)
+            except cssselect.SelectorSyntaxError:
+                if any(hides for _, _, hides in declared):
+                    said = f"{selector!r} in its style sheet hides text and was not understood; delete that text"
+                    problem(sheet.sourceline or 0, said)
+            except cssselect.SelectorError:  # of a state, such as :focus-within, or of what is no element
+                continue
+            else:
+                ruled += [(said, (0, *weight), found) for said in declared]
+    last: dict[str, dict[Any, bool]] = {name: {} for name in _HIDING}
+    for (_, name, hides), _, elements in sorted(ruled, key=lambda rule: (rule[0][0], rule[1])):
+        last[name] |= dict.fromkeys(elements, hides)
+    return {
+        element: name
+        for name, held in last.items()
+        for element, hides in held.items()
+        if hides and not (name in _INHERITED and False in map(held.get, element.iterdescendants()))
+    }
+
+
+def _declared(text: str) -> list[tuple[bool, str, bool]]:
+    """(important, property, whether it hides) of what a style says about properties that hide."""
+    return [
+        ("!" in value, name, bool(re.fullmatch(_HIDING[name], value.partition("!")[0].strip())))
+        for name, value in re.findall(r"([\w-]+)\s*:\s*([^;]+)", text.lower())
+        if name in _HIDING
+    ]
+
+
+def _rules(sheet: str) -> Iterator[tuple[str, list[tuple[bool, str, bool]]]]:
+    """Selectors with what is declared for them, where they count on a screen."""
+    opened: list[str] = []
+    for before, brace in re.findall(r"([^{}]*)([{}])", re.sub(r"/\*.*?\*/|<!--|-->", " ", sheet, flags=re.DOTALL)):
+        if brace == "{":
+            opened.append(before.rpartition(";")[2])
+        elif opened:
+            selectors = opened.pop().split(",")
+            seen = all("@" in one and not all(map(_OFF_SCREEN.search, one.split(","))) for one in opened)
+            declared = _declared(before)
+            if seen and declared:
+                yield from ((selector.strip(), declared) for selector in selectors)
 
 
 def texts(element: Any, left: Any) -> Iterator[str]:

@@ -11,22 +11,41 @@ _HYPHENS = "-\u2010\u2011\u00ad\u0002\ufffe"
 _END = re.compile(rf"([^\W\d_]+)[{_HYPHENS}]$")
 _WORD = re.compile(r"[^\W\d_]+(?:[-\u2010\u2011][^\W\d_]+)*")
 _CJK = r"[\u3000-\u30ff\u3400-\u9fff\uff00-\uffef]"
-# What is written with a hyphen before whatever follows.
-_FIRST_PARTS = names(
-    """
-    self non ex well all cross half co pre post anti multi semi two three four five six seven eight
-    nine ten first second third one single double high low long short full part so off on in e
-    """
+# What is written with a hyphen before whatever follows, unless an ending does; and what begins other words too.
+_FIRST_PARTS = names("self non well cross half two three four five six seven eight nine third single double")
+_ENDINGS = names("teen teenth ty ties tieth ish ness ly ing ed er ers es th some fold")
+_MAY_BE_FIRST = names(
+    "ex all co pre post anti multi semi ten first second one high low long short full part so off on in e"
 )
+_LAST_PARTS = names("up friendly based specific compatible related oriented driven")
 
 
 def vocabulary(lines: Iterable[str]) -> frozenset[str]:
     """The words of a document in lower case, but for those that a line's end cuts."""
-    return frozenset(
-        word.group().lower().replace("\u2010", "-").replace("\u2011", "-")
-        for line in lines
-        for word in _WORD.finditer(_END.sub("", line.rstrip()))
-    )
+    known: set[str] = set()
+    is_cut = False
+    for line in lines:
+        whole = re.sub(r"^\W*[^\W\d_]+", "", line) if is_cut else line
+        is_cut = _END.search(line.rstrip()) is not None
+        for word in _WORD.finditer(_END.sub("", whole.rstrip())):
+            known.add(word.group().lower().replace("\u2010", "-").replace("\u2011", "-"))
+    return frozenset(known)
+
+
+def _is_compound(text: str, line: str, head: str, tail: str, known: frozenset[str]) -> bool:
+    """Does the word that a line's end cuts behind `head` have its hyphen elsewhere too?"""
+    low = head.lower()
+    if f"{low}-{tail}" in known:
+        return True
+    if low + tail in known:
+        return False
+    if re.search(rf"\w[{_HYPHENS}]{head}.$", text) or re.match(rf"\w+[{_HYPHENS}]\w", line):
+        return True  # no program cuts a word that has a hyphen already
+    if (len(head) == 1 and head.isupper()) or (len(head) > 3 and tail in _LAST_PARTS):
+        return True
+    if low in _FIRST_PARTS:
+        return tail not in _ENDINGS
+    return tail in known and (low in _MAY_BE_FIRST or (len(low) > 2 and len(tail) > 3 and low in known))
 
 
 def joined(text: str, line: str, known: frozenset[str]) -> str:
@@ -36,12 +55,8 @@ def joined(text: str, line: str, known: frozenset[str]) -> str:
         return text + line
     cut, rest = _END.search(text), re.match(r"[^\W\d_]+", line)
     if cut and rest and rest.group()[0].islower():
-        head, tail = cut[1].lower(), rest.group().lower()
-        body = text[:-1]
-        if f"{head}-{tail}" in known:
-            return f"{body}-{line}"
-        compound = head in _FIRST_PARTS or (len(tail) > 3 and head in known and tail in known)
-        return f"{body}-{line}" if compound and head + tail not in known else body + line
+        compound = _is_compound(text, line, cut[1], rest.group().lower(), known)
+        return f"{text[:-1]}-{line}" if compound else text[:-1] + line
     if text[-1] in _HYPHENS and re.search(rf"\w[{_HYPHENS}]$", text) and line[0].isalnum():
         return f"{text[:-1]}-{line}"
     if re.search(r"\w/$", text) and line[0].isalnum():

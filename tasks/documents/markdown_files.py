@@ -18,6 +18,7 @@ from tasks.documents.html_files import read_page
 from tasks.documents.text_files import read_lines
 
 _TAG = re.compile(r"<(/?)([a-zA-Z][\w:-]*)((?:\s[^<>]*)?)(/?)>")
+_ADDRESS = re.compile(r"^$|[#@\\]|/(?!\d)|^[a-zA-Z][\w+.-]+:|\.[a-zA-Z]")  # or a path
 _OPEN = names("br hr img wbr input p li td th tr dt dd option")  # need no end
 _ELEMENTS = _OPEN | names(
     """
@@ -39,7 +40,10 @@ def read_markdown(path: Path, file: str) -> Document:
         lines += [""] * (number - 1 - len(lines)) + [line]
     lines = _without_front_matter(lines, built)
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
-    tokens = parser.parse("\n".join(lines))
+    found: dict[str, Any] = {}
+    parser.parse("\n".join(lines), found)
+    lines, targets = _without_definitions(lines, found, built)
+    tokens = parser.parse("\n".join(lines), {"references": targets})
     for token in tokens:
         if token.map and token.nesting >= 0:
             token.attrSet("data-line", str(token.map[0] + 1))
@@ -64,6 +68,24 @@ def _without_front_matter(lines: list[str], built: Builder) -> list[str]:
             if line.strip() and not re.match(r"\s*(?:[\w-]+\s*:|-\s|#)", line):
                 break
     return lines
+
+
+def _without_definitions(
+    lines: Sequence[str], found: dict[str, Any], built: Builder
+) -> tuple[list[str], dict[str, Any]]:
+    """(the lines without those that say where a link leads, targets by label); a footnote of one word is text."""
+    lines, targets = list(lines), found.get("references", {})
+    again = ((target["label"], target) for target in found.get("duplicate_refs", ()))
+    for label, target in (*targets.items(), *again):
+        begin, end = target["map"]
+        if label.startswith("^"):
+            lines[begin] = lines[begin].replace("[", "\\[", 1)
+            continue
+        if not _ADDRESS.search(target["href"]):
+            built.raw.append(" ".join(lines[begin:end]))
+            built.leave("definitions of links", built.raw[-1])
+        lines[begin:end] = [""] * (end - begin)
+    return lines, {label: target for label, target in targets.items() if not label.startswith("^")}
 
 
 def _plain_emphasis(children: Sequence[Any]) -> list[Any]:
@@ -110,7 +132,6 @@ def _raw(lines: Sequence[str]) -> str:
     """The words of the source without the targets of links, the names of code and the tags of HTML."""
     text = "\n".join(lines)
     text = re.sub(r"<!--.*?-->", " ", text, flags=re.DOTALL)
-    text = re.sub(r"(?m)^ {0,3}\[[^\]]+\]:\s.*$", " ", text)  # where a link leads
     text = re.sub(r"(?m)^\s*(```+|~~~+).*$", " ", text)
     text = re.sub(r"!\[[^\]]*\]\([^()]*(?:\([^()]*\)[^()]*)*\)", " ", text)
     text = re.sub(r"\]\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)|\]\[[^\]\n]*\]", "] ", text)

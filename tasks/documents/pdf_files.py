@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tasks.documents.builder import Builder
+from tasks.documents.counting import formed
 from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
 from tasks.documents.line_joining import joined, vocabulary
 from tasks.documents.pdf_lines import NOTE, Line, page_lines
-from tasks.documents.text_files import BULLET, NUMBERED, heading_level, list_starts
+from tasks.documents.text_files import BULLET, NUMBERED, PAGE_NUMBER, heading_level, list_starts
 
-_NUMBER = re.compile(r"(?:page\s*)?[-–]?\s*(?:\d+|[ivxl]+)\s*(?:(?:of|/)\s*\d+)?\s*[-–]?", re.IGNORECASE)
-_LEADERS = re.compile(r"(?:\s?\.){4,}\s*(?:\d+|[ivxl]+)$")
+_LEADERS = re.compile(r"(?:\s?\.){4,}\s*(\d+|[ivxl]+)$")
+_COUNTED = re.compile(r"\d+|\b[ivxl]+\b", re.IGNORECASE)
+_ROMAN = {formed(n, "lowerRoman"): n for n in range(1, 90)}
 _LARGER = 1.12  # letters of a heading against those of the text
 _SMALLER = 0.93  # letters of footnotes
 
@@ -29,6 +34,7 @@ def read_pdf(path: Path, file: str) -> Document:
     lines: list[Line] = []
     try:
         pdf = pypdfium2.PdfDocument(path)
+        pdf.init_forms()
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
             raise Unreadable("is password-protected; save a copy without a password") from error
@@ -36,26 +42,41 @@ def read_pdf(path: Path, file: str) -> Document:
     try:
         num_pages = len(pdf)
         outline = _outline(pdf)
-        for page in range(1, num_pages + 1):
+        if _has_hidden_layers(pdf):
+            said = "has layers that are switched off, and their text is read too; save a copy without them"
+            built.problem(0, said)
+        for number in range(1, num_pages + 1):
             try:
-                found, raw, num_bad = page_lines(pdf[page - 1], page)
+                page = page_lines(pdf, number)
             except pypdfium2.PdfiumError as error:
-                built.problem(page, f"cannot be read ({reason_of(error)}) and was left out; save the PDF again")
+                said = f"cannot be read ({reason_of(error)}) and was left out; save the PDF again"
+                built.problem(number, said)
                 continue
-            if num_bad:
-                said = f"holds {num_bad} signs whose letters the file does not tell; compare it with the page"
-                built.problem(page, said)
-            if not found:
+            if page.num_bad:
+                said = f"holds {page.num_bad} signs whose letters the file does not tell; compare it with the page"
+                built.problem(number, said)
+            if not page.lines:
                 said = "holds no text (a picture or a scan?); run text recognition (OCR) over the file"
-                built.problem(page, said)
-            built.raw.append(raw)
-            lines += found
+                built.problem(number, said)
+            built.raw += [page.raw, page.outside, *page.comments]
+            for kind, texts in (("hidden text", [page.outside]), ("comments", page.comments)):
+                for text in filter(None, texts):
+                    built.leave(kind, text)
+            lines += page.lines
     finally:
         pdf.close()
-    lines = _without_running_lines(built, lines, num_pages)
-    lines = _without_contents(built, lines)
+    lines = _without_running_lines(built, lines, num_pages, outline)
+    lines = _without_contents(built, lines, num_pages)
     _Reader(built, lines, outline).read()
     return built.document(num_pages)
+
+
+def _has_hidden_layers(pdf: Any) -> bool:
+    """Whether a file switches layers off: pdfium does not say so, but in a copy its objects lie open."""
+    copy = io.BytesIO()
+    with contextlib.suppress(RuntimeError):
+        pdf.save(copy)
+    return re.search(rb"/OFF\s*\[\s*\d|/BaseState\s*/OFF", copy.getvalue()) is not None
 
 
 def _outline(pdf: object) -> dict[tuple[int, str], int]:
@@ -73,8 +94,10 @@ def _outline(pdf: object) -> dict[tuple[int, str], int]:
 
 
 def _without_number(title: str) -> str:
-    """A title without the number before it, which bookmarks may lack."""
-    return re.sub(r"^\s*(?:[A-Z]|\d{1,3})(?:\.\d{1,3})*\.?\s+", "", title)
+    """A title without the numbers before it, which bookmarks may lack."""
+    return re.sub(
+        r"^(?:\s*(?:(?i:chapter|part|section|appendix)\s+)?(?:[A-Z]|\d{1,3})(?:\.\d{1,3})*[.:]?\s+)+", "", title
+    )
 
 
 def _letters(text: str) -> str:
@@ -93,41 +116,75 @@ def _edges(lines: Sequence[Line]) -> Iterator[Line]:
         yield from held[2:][-2:]
 
 
-def _without_running_lines(built: Builder, lines: Sequence[Line], num_pages: int) -> list[Line]:
+def _patterns(part: str, page: int) -> Iterator[str]:
+    """A piece of an edge line as it could return: as it stands, or with one number told by the page's."""
+    yield part
+    for found in _COUNTED.finditer(part):
+        number = int(found[0]) if found[0].isdecimal() else _ROMAN.get(found[0].lower())
+        if number is not None:
+            yield f"{part[: found.start()]}#{number - page}{part[found.end() :]}"
+
+
+def _without_running_lines(
+    built: Builder, lines: Sequence[Line], num_pages: int, outline: dict[tuple[int, str], int]
+) -> list[Line]:
     """Without running heads and feet: edge lines that return at one height, and page numbers alone.
 
-    What stands at a height where such a line returns on three pages is one too: heads that name the chapter.
+    Only a number that rises with the page may differ. Where such lines stand on many pages, a head that names the
+    chapter returns on two, or stands beside the page's number, or is the title of a bookmark before it.
     """
     edges = list(_edges(lines))
+    parts = {id(line): line.cells or (line.text,) for line in edges}
     pages: dict[tuple[str, int], set[int]] = defaultdict(set)
     for line in edges:
-        for part in {
-            line.text,
-            *line.cells,
-        }:  # of a head that names the chapter and the section, the chapter returns
-            pages[re.sub(r"\d+", "#", part), round(line.y)].add(line.page)
-    least = 3 if num_pages > 4 else 2
-    heights = {
-        y + n for (_, y), held in pages.items() if len(held) >= max(least, 0.08 * num_pages) for n in (-1, 0, 1)
+        for part in parts[id(line)]:
+            for pattern in _patterns(part, line.page):
+                for n in (-1, 0, 1):
+                    pages[pattern, round(line.y) + n].add(line.page)
+    counts = {
+        id(line): [
+            max(len(pages[p, round(line.y)]) for p in _patterns(part, line.page)) for part in parts[id(line)]
+        ]
+        for line in edges
     }
-    if num_pages < 2:
-        heights = set()
-    running = {id(line) for line in edges if round(line.y) in heights or _NUMBER.fullmatch(line.text)}
+    many = max(3 if num_pages > 4 else 2, 0.08 * num_pages)
+    heights = {round(line.y) + n for line in edges if max(counts[id(line)]) >= many for n in (-1, 0, 1)}
+
+    def runs(line: Line) -> bool:
+        held = counts[id(line)]
+        numbers = [count for part, count in zip(parts[id(line)], held, strict=True) if PAGE_NUMBER.fullmatch(part)]
+        if len(numbers) == len(held):
+            return min(held) > 1 or any(p.lower().startswith("page #0") for p in _patterns(line.text, line.page))
+        title = _letters(_without_number(line.text))
+        named = any(page < line.page for page, named in outline if named == title)
+        return round(line.y) in heights and (min(held) > 1 or max(numbers, default=0) >= max(3, many) or named)
+
+    running = {id(line) for line in edges if runs(line)}
     for line in lines:
         if id(line) in running:
             built.leave("running heads and feet", line.text)
     return [line for line in lines if id(line) not in running]
 
 
-def _without_contents(built: Builder, lines: Sequence[Line]) -> list[Line]:
-    """Without the lines of a table of contents, which end in dots and a page number."""
-    kept = []
-    for line in lines:
-        if _LEADERS.search(line.text):
-            built.leave("table of contents", line.text)
-        else:
-            kept.append(line)
-    return kept
+def _without_contents(built: Builder, lines: Sequence[Line], num_pages: int) -> list[Line]:
+    """Without the lines of a table of contents: dots and page numbers that do not fall from line to line."""
+    groups: list[list[tuple[int, int]]] = []  # (line, page that it names)
+    for n, line in enumerate(lines):
+        if found := _LEADERS.search(line.text):
+            page = int(found[1]) if found[1].isdecimal() else 0
+            last, before = groups[-1][-1] if groups else (-9, 0)
+            if n - last == 1 or (n - last < 4 and page >= before):
+                groups[-1].append((n, page))
+            else:
+                groups.append([(n, page)])
+    contents: set[int] = set()
+    for group in groups:
+        places, named = zip(*group, strict=True)
+        if len(group) > 1 and list(named) == sorted(named) and named[-1] <= num_pages:
+            contents.update(places)
+    for n in sorted(contents):
+        built.leave("table of contents", lines[n].text)
+    return [line for n, line in enumerate(lines) if n not in contents]
 
 
 class _Reader:
@@ -278,10 +335,10 @@ class _Reader:
         return 0, 0
 
     def _is_chapter_mark(self, n: int) -> bool:
-        """`CHAPTER` or `FIFTEEN` in capitals above the title that a bookmark names."""
+        """`CHAPTER` or `FIFTEEN` in capitals, or `Chapter 15`, above the title that a bookmark names."""
         line = self.lines[n]
         if (
-            not line.text.isupper()
+            not (line.text.isupper() or re.fullmatch(r"[^\W\d_]+ (?:\d+|[A-Z]+)", line.text))
             or len(line.text.split()) > 3
             or (n and self.lines[n - 1].page == line.page and n > 1 and self.lines[n - 2].page == line.page)
         ):
@@ -377,7 +434,7 @@ class _Reader:
             self.heads = None
         for line, cells in rows:
             heads = self.heads.cells if self.heads is not None and len(self.heads.cells) == len(cells) else ()
-            self.built.row(heads, cells, line.page)
+            self.built.row(heads, [cells[0].rstrip(": "), *cells[1:]], line.page)
         return end
 
     def _same_columns(self, line: Line) -> bool:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 NOTE = re.compile("\ue000(\\d{1,3})\ue001")  # raised digits: of a footnote, or a power
 _BOLD = re.compile(r"bold|black|heavy|semib|-bd|cmbx|-demi", re.IGNORECASE)
@@ -50,28 +50,67 @@ class _Letter:
     size: float
     turned: int
     index: int
+    shown: bool = False  # some of it lies on the page
 
 
-def page_lines(page: Any, number: int) -> tuple[list[Line], str, int]:
-    """(lines in reading order, the page's text as pdfium gives it, how many signs have no known letter)."""
+class Page(NamedTuple):
+    """What a page holds."""
+
+    lines: list[Line]  # in reading order
+    raw: str  # its text as pdfium gives it
+    num_bad: int  # signs that have no known letter
+    outside: str  # text beyond the part of the page that is shown
+    comments: list[str]
+
+
+def page_lines(pdf: Any, number: int) -> Page:
+    """A page, counted from 1, with what is filled in and written over it."""
+    import pypdfium2.raw as raw
+
+    page = pdf[number - 1]
+    comments, drawn = _annotations(page)
+    if drawn and raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY) == raw.FLATTEN_SUCCESS:
+        page = pdf[number - 1]
     textpage = page.get_textpage()
     try:
-        raw = textpage.get_text_bounded()
-        letters = list(_letters(textpage.raw, textpage.count_chars()))
+        text = textpage.get_text_bounded()
+        letters = list(_letters(textpage.raw, textpage.count_chars(), page.get_bbox()))
         num_bad = sum(letter is not None and letter.text in ("\ufffd", "\0") for letter in letters)
-        pieces = [_piece(run, textpage.raw, number) for run in _runs(letters)]
+        shown, hidden = list[list[_Letter]](), list[list[_Letter]]()
+        for run in _runs(letters):  # one that is shown may go on beyond the page
+            (shown if any(letter.shown for letter in run) else hidden).append(run)
+        pieces = [_piece(run, textpage.raw, number) for run in shown]
     finally:
         textpage.close()
     pieces = [piece for piece in pieces if piece.text.strip()]
     lines: list[Line] = []
     for turned in sorted({piece.turned for piece in pieces}):
         lines += _in_order([piece for piece in pieces if piece.turned == turned], len(lines))
-    raw = re.sub(r"[\u0002\ufffe\ufffd\0]|(?<=\w)-(?=\s)", " ", raw)  # hyphens at line ends part words
-    return lines, raw, num_bad
+    text = re.sub(r"[\u0002\ufffe\ufffd\0]|(?<=\w)-(?=\s)", " ", text)  # hyphens at line ends part words
+    outside = " ".join("".join(letter.text for letter in run) for run in hidden)
+    return Page(lines, text, num_bad, outside, comments)
 
 
-def _letters(textpage: Any, count: int) -> Iterator[_Letter | None]:
-    """The letters of a page; None where pdfium has set a line's end."""
+def _annotations(page: Any) -> tuple[list[str], bool]:
+    """(comments on a page, whether anything is filled in or written over it)."""
+    import pypdfium2.raw as raw
+
+    comments, drawn = [], False
+    for n in range(raw.FPDFPage_GetAnnotCount(page)):
+        annotation = raw.FPDFPage_GetAnnot(page, n)
+        kind = raw.FPDFAnnot_GetSubtype(annotation)
+        drawn = drawn or kind != raw.FPDF_ANNOT_LINK
+        if kind not in (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_WIDGET, raw.FPDF_ANNOT_FREETEXT):
+            size = raw.FPDFAnnot_GetStringValue(annotation, b"Contents", None, 0)
+            buffer = (raw.FPDF_WCHAR * size)()
+            raw.FPDFAnnot_GetStringValue(annotation, b"Contents", buffer, size)
+            comments.append(bytes(buffer)[:size].decode("utf-16-le", errors="replace").rstrip("\0"))
+        raw.FPDFPage_CloseAnnot(annotation)
+    return [comment for comment in comments if comment.strip()], drawn
+
+
+def _letters(textpage: Any, count: int, box: Sequence[float]) -> Iterator[_Letter | None]:
+    """The letters of a page; None where pdfium has set a line's end. box: left, lower, right and upper edge."""
     import pypdfium2.raw as raw
 
     x, y = ctypes.c_double(), ctypes.c_double()
@@ -100,6 +139,7 @@ def _letters(textpage: Any, count: int) -> Iterator[_Letter | None]:
         )
         if 0xD800 <= code < 0xE000:
             text = "\ufffd"
+        shown = left.value <= box[2] and box[0] <= right.value and bottom.value <= box[3] and box[1] <= top.value
         x0, y0, x1 = x.value, y.value, right.value
         if turned == 1:
             x0, y0, x1 = y.value, -x.value, top.value
@@ -107,7 +147,7 @@ def _letters(textpage: Any, count: int) -> Iterator[_Letter | None]:
             x0, y0, x1 = -x.value, -y.value, -left.value
         elif turned == 3:
             x0, y0, x1 = -y.value, x.value, -bottom.value
-        yield _Letter(text, x0, y0, max(x0, x1), round(size * (scale or 1.0), 1) or 1.0, turned, n)
+        yield _Letter(text, x0, y0, max(x0, x1), round(size * (scale or 1.0), 1) or 1.0, turned, n, shown)
 
 
 def _runs(letters: Sequence[_Letter | None]) -> Iterator[list[_Letter]]:

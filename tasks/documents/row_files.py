@@ -24,7 +24,7 @@ from tasks.documents.form import (
     nothing_left,
     reason_of,
 )
-from tasks.documents.sheet_files import Sheet, as_tables, names_of, read_sheets
+from tasks.documents.sheet_files import Sheet, as_tables, head_row, read_sheets, without_merged
 from tasks.documents.text_files import MAX_TEXT_BYTES, read_lines
 
 csv.field_size_limit(MAX_TEXT_BYTES)  # of one cell; the module's own limit is 131,072 characters
@@ -54,18 +54,21 @@ class Rows:
     problems: list[Problem] = field(default_factory=list)  # about single rows, and notes
     num_refused: int = 0
     refused: list[str] = field(default_factory=list)  # the texts of rows that were refused
-    raw: list[str] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)  # of a workbook: what is hidden or above the head, comments
 
 
-def read_rows(path: Path, file: str, needed: Sequence[str], known: Sequence[str]) -> Rows:
+def read_rows(
+    path: Path, file: str, needed: Sequence[str], known: Sequence[str], others: list[Sheet] | None = None
+) -> Rows:
     """The rows of a .jsonl, .csv or .xlsx file with the column `needed[0]` (or its other names after it).
 
-    A broken row is refused and named. Raises Unreadable where the file as a whole cannot be used.
+    A broken row is refused and named; sheets without the column are added to `others`. Raises Unreadable where the
+    file as a whole cannot be used, as one without the column where no `others` are taken.
     """
     found = Rows()
     kind = path.suffix.lower()
     if kind == ".xlsx":
-        rows = _sheet_rows(read_sheets(path), found, needed)
+        rows = _sheet_rows(read_sheets(path), found, needed, others)
     else:
         lines = read_lines(path, file, found.problems)
         rows = _csv_rows(lines, found, file, needed) if kind == ".csv" else _jsonl_rows(lines, found, file)
@@ -118,7 +121,7 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
 
     stream = source()
     first = next((line for line in stream if line.strip()), "")
-    named = re.fullmatch(r"\W?sep=(.)\s*", first, re.IGNORECASE)
+    named = re.fullmatch(r'\W?"?sep=(.)"?[,;\t|]*\s*', first, re.IGNORECASE)
     if named:
         first = next((line for line in stream if line.strip()), "")
     delimiter = named[1] if named else max(",;\t|", key=first.count)
@@ -156,39 +159,44 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
         yield Row(number, {name: cell for name, cell in zip(header, cells, strict=True) if name or cell})
 
 
-def _sheet_rows(sheets: Sequence[Sheet], found: Rows, needed: Sequence[str]) -> Iterator[Row]:
-    """The rows below the first row that names the needed column, of each sheet that has one."""
-    header_seen = False
+def _sheet_rows(
+    sheets: Sequence[Sheet], found: Rows, needed: Sequence[str], others: list[Sheet] | None
+) -> Iterator[Row]:
+    """The rows below the row that names the needed column, of each sheet that has one."""
     for sheet in sheets:
-        header: list[str] = []
-        for number, cells in sheet.rows:
-            names = [clean(cell).lower() for cell in cells]
-            if not header:
-                header = names if set(names) & set(needed) else []
-                header_seen = header_seen or bool(header)
-            elif any(cells):
-                values = {name: cell for name, cell in zip(header, cells, strict=False) if name}
-                yield Row(number, values)
-    if not header_seen:
+        head = head_row(sheet, needed)
+        if head is None and others is not None and any(any(cells) for _, cells in sheet.rows):
+            others.append(sheet)
+            continue
+        found.left += sheet.left
+        if head is None:
+            continue
+        above = [" ".join(cells).strip() for _, cells in list(without_merged(sheet))[:head]]
+        found.left += [Left("rows above the head", text) for text in above if text]
+        header = [cell.lower() for cell in sheet.rows[head][1]]
+        for number, cells in sheet.rows[head + 1 :]:
+            if any(cells):
+                yield Row(number, {name: cell for name, cell in zip(header, cells, strict=True) if name or cell})
+    if others is None and all(head_row(sheet, needed) is None for sheet in sheets):
         first = next((cells for sheet in sheets for _, cells in sheet.rows if any(cells)), [])
         columns = ", ".join(repr(cell) for cell in first if cell) or "none"
         raise Unreadable(f"has the columns {columns} and none called {needed[0]!r}; name it in the first row", 1)
 
 
 def read_table(path: Path, file: str) -> Document:
-    """Rows of texts, one a clause; a workbook without a column `text` is read as tables with their heads."""
+    """Rows of texts, one a clause; sheets without a column `text` are read as tables with their heads."""
     known = ("id", "title", "heading", "text", "content")
-    if path.suffix.lower() == ".xlsx" and not names_of(sheets := read_sheets(path)) & {"text", "content"}:
-        return as_tables(sheets, file)
-    return as_document(read_rows(path, file, ("text", "content"), known), file, known)
+    others: list[Sheet] = []
+    found = read_rows(path, file, ("text", "content"), known, others)
+    return as_document(found, file, known, as_tables(others, file) if others else Document(file, ()))
 
 
-def as_document(found: Rows, file: str, known: Sequence[str]) -> Document:
-    """Rows of texts as a document. Raises Unreadable where no row is left."""
+def as_document(found: Rows, file: str, known: Sequence[str], tables: Document) -> Document:
+    """Rows of texts as a document, the file's tables behind them. Raises Unreadable where no row is left."""
     places: dict[str, int] = {}
-    sections = []
-    left = [Left("refused rows", text) for text in found.refused]
-    raw = list(found.refused)
+    sections: list[Section] = []
+    left = [*found.left, *(Left("refused rows", text) for text in found.refused)]
+    raw = [tables.raw, *(one.text for one in left)]
     for row in found.rows:
         values = {name: _words_of(value) for name, value in row.values.items()}
         raw += values.values()
@@ -211,10 +219,10 @@ def as_document(found: Rows, file: str, known: Sequence[str]) -> Document:
             title = row.text("title", "heading")
             passages = tuple(p for section in built.document().sections for p in section.passages)
             sections.append(Section(file, title, passages, "line", row_id))
-    if not sections:
+    if not sections and not tables.sections:
         raise nothing_left(found.problems, "row")
-    problems = tuple(sorted(found.problems, key=lambda problem: problem.place))
-    return Document(file, tuple(sections), problems, raw="\n".join(raw), left=tuple(left))
+    problems = tuple(sorted((*found.problems, *tables.problems), key=lambda problem: problem.place))
+    return Document(file, (*sections, *tables.sections), problems, raw="\n".join(raw), left=(*left, *tables.left))
 
 
 def _words_of(value: Any) -> str:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import datetime
+import operator
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from tasks.documents.builder import Builder
-from tasks.documents.form import Document, Unreadable, clean, reason_of
+from tasks.documents.form import Document, Left, Unreadable, clean, reason_of
+from tasks.documents.tables import may_be_head
 from tasks.documents.text_files import MAX_TEXT_BYTES
 
-_CURRENCY = re.compile(r"[€$£¥]|\b(?:EUR|USD|GBP|CHF)\b")
+# Of a number's format: words in quotes, an escaped letter, a blank or a note in brackets, the number, other signs.
+_FORMAT = re.compile(r'"([^"]*)"|\\(.)|[_*].|\[[^\]]*\]|(General|@|[#0?][#0?,.]*)|(.)')
+_HOLDS = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq, "<>": operator.ne,
+}  # fmt: skip
 
 
 @dataclass
@@ -23,7 +31,7 @@ class Sheet:
 
     title: str
     rows: list[tuple[int, list[str]]] = field(default_factory=list)  # (number from 1, cells as text)
-    hidden: list[str] = field(default_factory=list)  # texts of hidden rows, columns or the whole sheet
+    left: list[Left] = field(default_factory=list)  # comments, and hidden rows, columns or the whole sheet
     uncounted: list[str] = field(default_factory=list)  # places of formulas without a saved value
 
 
@@ -63,13 +71,15 @@ def _sheet(values: Any, formulas: Any) -> Sheet:
             origin = merged.get((cell.row, cell.column))
             source = values.cell(*origin) if origin else cell
             text = shown(source.value, source.number_format or "")
+            if cell.comment:
+                found.left.append(Left("comments", clean(cell.comment.text)))
             if cell.value is None and origin is None and formulas.cell(cell.row, cell.column).data_type == "f":
                 found.uncounted.append(cell.coordinate)
             hidden = (
                 values.column_dimensions[cell.column_letter].hidden if hasattr(cell, "column_letter") else False
             )
             if text and (hidden or values.row_dimensions[number].hidden or values.sheet_state != "visible"):
-                found.hidden.append(text)
+                found.left.append(Left("hidden cells", text))
                 text = ""
             cells.append(text)
         found.rows.append((number, cells))
@@ -84,34 +94,60 @@ def shown(value: Any, form: str) -> str:
         return str(value).upper()
     if isinstance(value, datetime.datetime):
         midnight = value.time() == datetime.time()
-        return value.date().isoformat() if midnight else value.isoformat(" ", "minutes")
+        return value.date().isoformat() if midnight else value.isoformat(" ", "seconds").removesuffix(":00")
     if isinstance(value, datetime.time):
-        return value.isoformat("minutes")
+        return value.isoformat("seconds").removesuffix(":00")
+    if isinstance(value, datetime.timedelta):
+        seconds = round(abs(value.total_seconds()))
+        text = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}".removesuffix(":00")
+        return f"-{text}" if value.total_seconds() < 0 else text
     if isinstance(value, int | float):
-        if re.fullmatch("0+", form) and value == int(value):
-            return str(int(value)).zfill(len(form))
-        if "%" in form:
-            return f"{round(value * 100, 10):g}%"
-        decimals = re.search(r"0\.(0+)", form)
-        text = f"{value:.{len(decimals[1])}f}" if decimals else f"{value:.12g}"
-        sign = _CURRENCY.search(form)
-        return f"{text} {sign[0]}" if sign else text
+        return _number(value, form)
     return clean(str(value))
 
 
-def names_of(sheets: Sequence[Sheet]) -> set[str]:
-    """What stands in the first rows, where columns are named."""
-    return {clean(cell).lower() for sheet in sheets for _, cells in sheet.rows[:10] for cell in cells}
+def _number(value: float, form: str) -> str:
+    """A number in the part of its format that is for its value, behind the minus of what is below zero."""
+    minus, size = "-" * (value < 0), abs(value)
+    form = re.sub(r"\[\$([^\]-]*)(-[^\]]*)?\]", r'"\1"', form)
+    pieces: list[tuple[str, ...]] = []
+    for part in re.findall(r'(?:"[^"]*"|\\.|[^;])+', form):
+        condition = re.search(r"\[(<=|>=|<>|[<>=])(-?\d+(?:\.\d+)?)\]", part)
+        pieces = _FORMAT.findall(part)
+        if condition is None or _HOLDS[condition[1]](value, float(condition[2])):
+            break
+    spots = [spot for _, _, spot, _ in pieces if spot]
+    if len(spots) != 1:  # a fraction, a telephone number
+        return minus + _digits(size)
+    percent = any(sign == "%" for *_, sign in pieces)
+    thousands = len(spots[0]) - len(spots[0].rstrip(","))
+    size = size * 100 if percent else size / 1000**thousands if thousands else size
+    decimals = re.search(r"\.(0+)", spots[0])
+    text = f"{size:.{len(decimals[1])}f}" if decimals and not percent else _digits(size)
+    if re.fullmatch("0+", spots[0]) and text.isdigit():
+        text = text.zfill(len(spots[0]))
+    said = "".join(text if spot else word or letter or sign or " " for word, letter, spot, sign in pieces)
+    return minus + clean(said)
+
+
+def _digits(size: float) -> str:
+    """All digits of a number, as many as a spreadsheet keeps."""
+    return str(int(size)) if size % 1 == 0 else f"{Decimal(f'{size:.15g}'):f}"
+
+
+def head_row(sheet: Sheet, needed: Sequence[str]) -> int | None:
+    """Index of the row that names a needed column, of the first ten."""
+    rows = enumerate(cells for _, cells in sheet.rows[:10])
+    return next((n for n, cells in rows if {cell.lower() for cell in cells} & set(needed)), None)
 
 
 def as_tables(sheets: Sequence[Sheet], file: str) -> Document:
     """A workbook as tables with their heads."""
     built = Builder(file, "row")
     for sheet in sheets:
-        built.raw += [cell for _, cells in _without_merged(sheet) for cell in cells]
-        built.raw += sheet.hidden
-        for text in sheet.hidden:
-            built.leave("hidden cells", text)
+        built.raw += [cell for _, cells in without_merged(sheet) for cell in cells]
+        built.raw += [left.text for left in sheet.left]
+        built.left += sheet.left
         if sheet.uncounted:
             said = f"{len(sheet.uncounted)} cells of {sheet.title!r} hold formulas without a result"
             built.problem(0, f"{said}, {sheet.uncounted[0]} first; open the file and save it again")
@@ -123,7 +159,7 @@ def as_tables(sheets: Sequence[Sheet], file: str) -> Document:
     return built.document()
 
 
-def _without_merged(sheet: Sheet) -> Iterator[tuple[int, list[str]]]:
+def without_merged(sheet: Sheet) -> Iterator[tuple[int, list[str]]]:
     """Rows with each merged cell once."""
     above: list[str] = []
     for number, cells in sheet.rows:
@@ -152,12 +188,18 @@ def _tables(rows: Sequence[tuple[int, list[str]]]) -> Iterator[list[tuple[int, l
 
 
 def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]]) -> None:
+    rows = [cells for _, cells in table if len({*cells} - {""}) > 1]
+    used = [n for n in range(len(table[0][1])) if any(cells[n] for cells in rows)]
     heads: list[str] = []
-    for n, (number, cells) in enumerate(table):
-        filled = [cell for cell in cells if cell]
-        if len(set(filled)) == 1:
-            built.paragraph(filled[0], number)
-        elif not heads and n + 1 < len(table) and not any(re.fullmatch(r"[-\d.,% €$£]+", cell) for cell in filled):
+    widest = 0  # number of filled cells; what is no wider than a row without heads is none itself
+    for (number, whole), (_, below) in zip_longest(table, table[1:], fillvalue=(0, list[str]())):
+        cells = [whole[n] for n in used]
+        num_filled = sum(map(bool, cells))
+        texts = {*whole} - {""}
+        if len(texts) == 1:
+            built.paragraph(texts.pop(), number)
+        elif not heads and num_filled > widest and below and may_be_head(cells, [below[n] for n in used]):
             heads = cells
         else:
             built.row(heads, cells, number)
+            widest = max(widest, num_filled)

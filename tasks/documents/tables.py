@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,27 @@ def is_layout(laid_out: Sequence[Sequence[bool]]) -> bool:
     """
     num_cells = sum(map(len, laid_out))
     return num_cells <= 1 or any(any(row) for row in laid_out)
+
+
+def holds_figures(cells: Sequence[str]) -> bool:
+    """Whether cells hold figures and these are not all years."""
+    return not all(re.fullmatch(r"(?:19|20)\d\d(?:[/–-]\d\d)?|\D*", cell) for cell in cells)
+
+
+def may_be_head(cells: Sequence[str], below: Sequence[str]) -> bool:
+    """Whether a table's first row can name its columns.
+
+    One with an empty corner can, and one without figures behind it; several figures ("1 week") where figures of
+    another kind stand below them.
+    """
+    if not cells[0] or not holds_figures(cells[1:]):
+        return True
+    pairs = [(one, two) for one, two in zip(cells[1:], below[1:], strict=False) if holds_figures([one])]
+    return len(pairs) > 1 and all(holds_figures([two]) and _kind(one) != _kind(two) for one, two in pairs)
+
+
+def _kind(cell: str) -> str:
+    return re.sub(r"\d[\d.,:]*", "0", cell).strip()
 
 
 def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[str], int]]:

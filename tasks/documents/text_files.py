@@ -120,6 +120,7 @@ def read_whole(path: Path, encoding: str) -> str:
 
 # ------------------------------------------------------------------------------------------ headings
 
+PAGE_NUMBER = re.compile(r"(?:page\s*)?[-–]?\s*(?:\d+|[ivxl]+)\s*(?:(?:of|/)\s*\d+)?\s*[-–]?", re.IGNORECASE)
 NUMBERED = re.compile(r"(?:§\s*)?(\d{1,2}(?:\.\d{1,2})*)\.?\s+[^\W\d_]")
 
 
@@ -127,6 +128,8 @@ def heading_level(line: str) -> int:
     """Level of a plain-text line that looks like a heading, 0 for one that does not."""
     words = line.split()
     if not words or len(words) > 10 or len(line) > 70 or line[-1] in ENDS:
+        return 0
+    if PAGE_NUMBER.fullmatch(line) and not line.isalpha():  # "IV" may name a chapter
         return 0
     numbered = NUMBERED.match(line)
     if numbered:

@@ -59,10 +59,19 @@ def write_pdf(path: Path, pages: Sequence[Sequence[tuple[int, str]]]) -> Path:
     return write_placed_pdf(path, placed)
 
 
-def write_placed_pdf(path: Path, pages: Sequence[Sequence[tuple[str, float, int, int, str]]]) -> Path:
-    """A PDF of (font, letter size, x, y, text); F1 is Helvetica, F2 bold."""
+def write_placed_pdf(
+    path: Path,
+    pages: Sequence[Sequence[tuple[str, float, int, int, str]]],
+    catalog: str = "",
+    page: str = "",
+    more: Sequence[str] = (),
+) -> Path:
+    """A PDF of (font, letter size, x, y, text); F1 is Helvetica, F2 bold.
+
+    catalog, page: entries of theirs; more: further objects, of a single page counted from 7.
+    """
     fonts = [f"<< /Type /Font /Subtype /Type1 /BaseFont /{name} >>" for name in ("Helvetica", "Helvetica-Bold")]
-    objects = ["", "<< /Type /Catalog /Pages 2 0 R >>", "", *fonts]
+    objects = ["", f"<< /Type /Catalog /Pages 2 0 R {catalog} >>", "", *fonts]
     kids = []
     for placed in pages:
         drawn = []
@@ -74,10 +83,11 @@ def write_placed_pdf(path: Path, pages: Sequence[Sequence[tuple[str, float, int,
         contents = len(objects) - 1
         objects.append(
             "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] "
-            f"/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >> /Contents {contents} 0 R >>"
+            f"/Resources << /Font << /F1 3 0 R /F2 4 0 R >> >> /Contents {contents} 0 R {page} >>"
         )
         kids.append(f"{len(objects) - 1} 0 R")
     objects[2] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
+    objects += more
     body, offsets = "%PDF-1.4\n", []
     for number, content in enumerate(objects[1:], start=1):
         offsets.append(len(body))

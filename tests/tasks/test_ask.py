@@ -13,7 +13,9 @@ from chat_server import ChatServer, serving
 
 from tasks import ask, writers
 from tasks.base import TaskError
-from tasks.drafts import TRIAL, drafts_in
+from tasks.documents.cutting import cut
+from tasks.documents.folder import read_folder
+from tasks.drafts import TRIAL, Drafting, drafts_in
 from tasks.local import read
 from tasks.validate import problems
 from tasks.values import stands_in
@@ -110,6 +112,14 @@ def test_what_is_written_is_sound_and_can_be_compared(
     assert drafts == kept + refused + otherwise and kept == len(asked)
     assert all(stands_in(qa.answer, found.task.memory(qa.memory_ids[0]).text) for qa in asked if qa.answer)
     assert "tokens read" in out
+
+
+def test_a_draft_says_yes_or_no_where_a_sentence_does(folder: Path) -> None:
+    (folder / "a.md").write_text("Dogs are not allowed in the yard. Cats are fed by Ida Lund at noon.")
+    pieces = cut(read_folder(folder).sections)
+    for answer, quote in (("no", "Dogs are not allowed in the yard."), ("yes", "")):
+        quoted = Drafting(pieces, 1)._quote("Are dogs allowed in the yard?", answer, pieces.clauses[0])
+        assert quoted == quote
 
 
 def test_a_model_that_cannot_answer_is_not_asked_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -164,6 +164,12 @@ def test_semicolon_csv_and_quoted_line_breaks(tmp_path: Path) -> None:
     assert passages(one(tmp_path / "a", "a.csv", body)) == [("", "first; with a break.", 2), ("", "second.", 4)]
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "\ufeffsep=;;;", '"sep=;",,'])
+def test_a_line_that_names_the_separator(tmp_path: Path, first: str) -> None:
+    document = one(tmp_path / "a", "a.csv", f"{first}\nid;text\nA;one, two\n")
+    assert passages(document) == [("", "one, two.", 3)]
+
+
 # --------------------------------------------------------------------------------------- bad input
 
 

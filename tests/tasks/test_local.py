@@ -233,6 +233,17 @@ def test_the_clause_is_found_by_id_quote_or_answer(tmp_path: Path) -> None:
     assert found.questions.refused == []
 
 
+def test_yes_or_no_need_not_stand_in_the_clause(tmp_path: Path) -> None:
+    rows = [
+        ask("Is anything filmed at the gate in the north, yes or no?", "yes", quote="north gate has a camera"),
+        ask("May papers be thrown away after a year?", "no", clause=LISBON),
+        ask("How much for food in Lisbon?", "31 euros", clause=LISBON),
+    ]
+    found = with_questions(tmp_path, rows)
+    assert [(qa.answer, *qa.memory_ids) for qa in own(found)][:2] == [("yes", GATES), ("no", LISBON)]
+    assert not any("no" in forms for forms in found.task.facts.values())  # "no more than" would deny another key
+
+
 def test_training_rows_become_cues(tmp_path: Path) -> None:
     rows = [
         ask("Who closes the north gate?", "Ida Lund", split="train"),
@@ -298,6 +309,7 @@ REFUSED = [
     (ask("Who holds it?", "Ida Lund", quote="no such words"), "quotes words that stand in no one clause"),
     (ask("Who holds it?", "Ida Lund", quote="of the office"), "quotes words that 2 clauses hold"),
     (ask("What is the value?", "Zanzibar"), "has no clause and no quote, and no clause holds its answer"),
+    (ask("Does anything ring?", "yes"), "has the answer 'yes', no clause and no quote"),
     (ask("How long?", "day"), "has no clause and no quote, and 2 clauses hold its answer"),
     (ask("Is it 21:15 or later?", "21:15"), "holds its answer '21:15' in its own words"),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from docx_parts import cell, numbered, paragraph, run, table, write_docx_parts
 from tasks.documents.accounting import IN_CLAUSES, Account, accounts
 from tasks.documents.cutting import Cut, cut
 from tasks.documents.folder import Folder, read_folder
+from tasks.documents.sheet_files import shown
 from tasks.local import read
 
 CASES = Path(__file__).parent / "data" / "documents"
@@ -185,7 +187,8 @@ def test_all_text_of_a_word_document_but_what_nobody_sees(tmp_path: Path) -> Non
     found = docx(
         tmp_path,
         body,
-        footnotes='<w:footnote w:id="0" w:type="separator"><w:p/></w:footnote><w:footnote w:id="2">'
+        footnotes='<w:footnote w:id="0" w:type="separator"><w:p/></w:footnote>'
+        + '<w:footnote w:id="2" w:type="normal">'
         + paragraph("Teachers keep them for five.")
         + "</w:footnote>",
         comments='<w:comment w:id="1">' + paragraph("Is this right?") + "</w:comment>",
@@ -263,6 +266,139 @@ def test_merged_and_nested_cells_carry_their_heads(tmp_path: Path) -> None:
     assert "Spain, 2021, city: 38 euros" in found.text and "village: 29 euros" in found.text
 
 
+WIDE = '<w:gridSpan w:val="2"/>'
+KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            ["Opening hours|9:00 to 18:00", "Deposit|100 euros"],
+            "Opening hours: 9:00 to 18:00. Deposit: 100 euros.",
+        ),
+        (["Year|2023|2024", "Fee|40|45"], "Year: Fee, 2023: 40, 2024: 45."),
+        (["|1 week|2 weeks", "K12|40 euros|70 euros"], "K12, 1 week: 40 euros, 2 weeks: 70 euros."),
+        (["Room|1 week|2 weeks", "K12|40 euros|70 euros"], "Room: K12, 1 week: 40 euros, 2 weeks: 70 euros."),
+        (
+            ["Fee|40 euros|45 euros", "Bond|90 euros|95 euros"],
+            "Fee, 40 euros, 45 euros. Bond, 90 euros, 95 euros.",
+        ),
+        (["Monday|9:00|17:00", "Sunday|shut|none"], "Monday, 9:00, 17:00. Sunday, shut, none."),
+        (["Site|Rate", "Cork|31 euros"], "Site, Rate – Cork: 31 euros."),
+    ],
+)
+def test_a_first_row_with_figures_is_no_head_but_years_are(tmp_path: Path, rows: list[str], said: str) -> None:
+    import openpyxl
+
+    cells = [row.split("|") for row in rows]
+    body = table(*("".join(cell(text or "<w:p/>") for text in row) for row in cells))
+    assert " ".join(docx(tmp_path, body).clauses) == said
+    book = openpyxl.Workbook()
+    for row in cells:
+        book.active.append([None, *row, None])  # the sheet is wider than the table
+    book.active["G9"] = "Ask Ida Lund."
+    book.save(tmp_path / "a.xlsx")
+    assert " ".join(Reading(tmp_path / "a.xlsx").clauses) == f"{said} Ask Ida Lund."
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            table(cell("Open", WIDE) + cell("Room"), cell("9:00") + cell("17:00") + cell("K12")),
+            "Open: 9:00, Open: 17:00, Room: K12.",
+        ),
+        (
+            table(
+                cell("Open", WIDE) + cell("Room"),
+                cell("9:00") + cell("17:00") + cell("K12"),
+                cell("8:00") + cell("16:00") + cell("K13"),
+            ),
+            "Open: 9:00, Open: 17:00, Room: K12. Open: 8:00, Open: 16:00, Room: K13.",
+        ),
+        (
+            table(
+                cell("Site") + cell("Fee", WIDE),
+                cell("<w:p/>") + cell("1 day") + cell("2 days"),
+                cell("Cork") + cell("40") + cell("45"),
+            ),
+            "Site: Cork, Fee 1 day: 40, Fee 2 days: 45.",
+        ),
+        (
+            table(KEPT + cell("Plan") + cell("1 day"), cell("Bike") + cell("18")),
+            "Plan, 1 day – Bike: 18.",
+        ),
+    ],
+)
+def test_the_row_below_a_wide_head(tmp_path: Path, body: str, said: str) -> None:
+    assert " ".join(docx(tmp_path, body).clauses) == said
+
+
+def test_deleted_cells_and_ends_of_paragraphs_beside_tables(tmp_path: Path) -> None:
+    gone, ended = '<w:cellDel w:id="1"/>', "<w:rPr><w:del w:id='2'/></w:rPr>"
+    inner = table(cell("moor", gone) + cell("55 euros", gone), cell("city") + cell("38 euros"))
+    body = (
+        paragraph("The yard is shut.", properties=ended)
+        + table(
+            cell("Site") + cell("Old rate", gone) + cell("Rate"),
+            cell("Cork") + cell("99 euros", gone) + cell(paragraph("31 euros", properties=ended)),
+        )
+        + table(cell("Site") + cell("Meals"), cell("Spain") + cell(inner + "<w:p/>"))
+        + paragraph("Ask Ida ", properties=ended)
+        + paragraph("Lund first.", properties=ended)
+    )
+    found = docx(tmp_path, body)
+    assert " ".join(found.clauses) == (
+        "The yard is shut. Site, Rate – Cork: 31 euros. Site, Meals – Spain, city: 38 euros. Ask Ida Lund first."
+    )
+    assert found.left() == {"deleted or moved away": 25}
+
+
+def test_signs_of_symbol_fonts(tmp_path: Path) -> None:
+    signs = [
+        ("Symbol", "F0A3"),
+        ("Symbol", "B0"),
+        ("Wingdings", "F0FE"),
+        ("MS Gothic", "2612"),
+        ("Webdings", "F061"),
+    ]
+    runs = [f'<w:r><w:sym w:font="{font}" w:char="{char}"/></w:r>' for font, char in signs]
+    found = docx(tmp_path, paragraph("Keep at 5 ", *runs, *runs[-1:]), comments=paragraph("Not ", runs[0], " 4?"))
+    assert found.text == "Keep at 5 ≤°☑☒."
+    (said,) = found.said
+    assert said.startswith("a.docx, paragraph 1: holds a sign of the font 'Webdings' that is not known (F061);")
+
+
+def part(name: str, text: str) -> str:
+    return f"<m:{name}>{text if text.startswith('<') else f'<m:r><m:t>{text}</m:t></m:r>'}</m:{name}>"
+
+
+@pytest.mark.parametrize(
+    ("formula", "said"),
+    [
+        (part("f", part("num", "a+b") + part("den", "2c")), "(a+b)/2c"),
+        (part("rad", "<m:deg/>" + part("e", "x")), "√(x)"),
+        (part("rad", part("deg", "3") + part("e", "x")), "√[3](x)"),
+        (part("d", part("e", "a") + part("e", "b")), "(a|b)"),
+        (part("d", '<m:dPr><m:begChr m:val="["/><m:endChr m:val=""/></m:dPr>' + part("e", "a")), "[a"),
+        (part("f", part("num", part("d", part("e", "a+b"))) + part("den", "2")), "(a+b)/2"),
+        (
+            part(
+                "nary",
+                '<m:naryPr><m:chr m:val="∑"/></m:naryPr>' + part("sub", "i=1") + part("sup", "n") + part("e", "i"),
+            ),
+            "∑_(i=1)^n i",
+        ),
+        (part("nary", "<m:naryPr/><m:sub/><m:sup/>" + part("e", "f")), "∫ f"),
+        (part("sSup", part("e", "x") + part("sup", "n+1")), "x^(n+1)"),
+    ],
+)
+def test_formulas_on_one_line(tmp_path: Path, formula: str, said: str) -> None:
+    found = docx(tmp_path, paragraph("The fee is ", f"<m:oMath>{formula}</m:oMath>", " euros."))
+    assert found.text == f"The fee is {said} euros."
+
+
 def test_a_damaged_document_is_named(tmp_path: Path) -> None:
     write_docx_parts(tmp_path / "a.docx", table(cell("Site", '<w:gridSpan w:val="many"/>') + cell("Rate")))
     (problem,) = read_folder(tmp_path).skipped
@@ -319,6 +455,97 @@ def test_the_encoding_that_a_page_names_or_has(tmp_path: Path) -> None:
     assert (
         "Sch\u00e4fer" in reading(tmp_path, "d.html", "<p>Frau Sch\u00e4fer zahlt das.</p>".encode("cp1252")).text
     )
+
+
+@pytest.mark.parametrize(
+    ("label", "encoding", "said"),
+    [
+        ("iso-8859-1", "cp1252", "Fee: 5 \u20ac \u2013 \u201call\u201d of it."),
+        ("US-ASCII", "cp1252", "Fee: 5 \u20ac."),
+        ("gb2312", "gb18030", "\u955c\u7194\u57fa\u91d1\u4e3a5\u20ac\u3002"),
+        ("shift_jis", "cp932", "\u6599\u91d1\u306f\u2460\u756a\u3067\u3059\u3002"),
+    ],
+)
+def test_encoding_labels_mean_what_they_do_in_browsers(
+    tmp_path: Path, label: str, encoding: str, said: str
+) -> None:
+    page = f'<meta charset="{label}"><p>{said}</p>'.encode(encoding)
+    assert reading(tmp_path, "a.html", page).clauses == [said]
+
+
+def test_what_no_screen_shows_is_in_no_title_table_or_count(tmp_path: Path) -> None:
+    found = reading(
+        tmp_path,
+        "a.html",
+        """<h2>Fee <span style="display:none">99 hidden</span> <del>50</del> 40 euros</h2>
+        <table><tr><th>Site<th hidden>Old<th>Pay<th>Code
+        <tr><td>Cork<td hidden>98 euros<td>Card<table style="display:none"><tr><td>97<td>96</table><td>7
+        <tr><td>Bonn<td hidden>95<td style="visibility:hidden">94 euros<td>8
+        <tbody style="display:none"><tr><td>Oslo<td>93<td>92</tbody></table>
+        <p>Steps:</p><ol><li>Open it.<li hidden>Skip 91.<li>Shut it.</ol>""",
+    )
+    assert [(clause.title, clause.text) for clause in found.cut.clauses] == [
+        (
+            "Fee 40 euros",
+            "Site: Cork, Pay: Card, Code: 7. Site: Bonn, Code: 8. Steps: 1. Open it. 2. Shut it.",
+        )
+    ]
+    assert found.left()["deleted text"] == len("50")
+    (tmp_path / "md").mkdir()
+    page = '## Fee <span style="display:none">99</span> ~~50~~ 40 euros\n\nIt is due.\n'
+    assert reading(tmp_path / "md", "a.md", page).folder.sections[0].title == "Fee 40 euros"
+
+
+@pytest.mark.parametrize(
+    ("rules", "attributes", "hides"),
+    [
+        ("p.old { display: none }", "class=old", True),
+        ("b.old { display: none }", "class=old", False),
+        ("q, div .gone{color:red;display:none}", "class=gone", True),
+        ("div > p + .gone{display:none}", "class=gone", True),
+        (".a.b{visibility:hidden}", "class='b a'", True),
+        (".a.b{visibility:hidden}", "class=a", False),
+        ("p:nth-child(2){display:none}", "", True),
+        ("[data-draft]{display:none}", "data-draft", True),
+        ("p.x{display:none !important} p.x{display:block}", "class=x", True),
+        (".tab{display:none} .tab.on{display:block}", "class='tab on'", False),
+        (".tab:not(.on){display:none}", "class='tab'", True),
+        ("@media print{.x{display:none}} @media (max-width:9em){.x{display:none}}", "class=x", False),
+        ("@media screen{.x{display:none}}", "class=x", True),
+        (".x{display:none}", "class=x style='display:block'", False),
+        ("", "style='font-size:0px'", True),
+        ("", "style='opacity: 0'", True),
+        ("", "style='opacity: 0.5'", False),
+        ("", "style='visibility:collapse'", True),
+        ("", "style='position:absolute;left:-9999px'", True),
+    ],
+)
+def test_what_a_style_hides(tmp_path: Path, rules: str, attributes: str, hides: bool) -> None:
+    page = f"<style>/* {{ */ {rules}</style><div><p>Ropes are kept here.</p><p {attributes}>It costs 9.</p></div>"
+    found = reading(tmp_path, "a.html", page)
+    assert ("costs" not in found.text) == hides
+    assert found.left() == ({"hidden text": len("Itcosts9")} if hides else {})
+
+
+def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
+    rules = "p & p, p:hover, p:focus-within, p::before {display:none}"
+    page = f"<style>{rules}</style><p>Ropes are kept here.</p><p>It costs 9.</p>"
+    assert reading(tmp_path, "a.html", page).said == [
+        "a.html:1: 'p & p' in its style sheet hides text and was not understood; delete that text"
+    ]
+
+
+def test_fractions_and_powers_are_not_glued(tmp_path: Path) -> None:
+    half = "<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>"
+    page = f"""<p>Mix {half} litre, <math><msup><mi>m</mi><mn>2</mn></msup></math>, <math>
+    <msub><mi>x</mi><mn>3</mn></msub></math>, <math><mfrac><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow>
+    <mn>4</mn></mfrac></math>.</p>
+    <table><tr><th>Site<th>Load<tr><td>Cork<td>{half}<tr><td>Bonn<td>10<sup>6</sup></table>"""
+    assert reading(tmp_path, "a.html", page).clauses == [
+        "Mix 1/2 litre, m^2, x_3, (a+b)/4.",
+        "Site, Load \u2013 Cork: 1/2.",
+        "Site, Load \u2013 Bonn: 10^6.",
+    ]
 
 
 # -------------------------------------------------------------------------------------------- pdf
@@ -383,7 +610,123 @@ def test_one_text_in_two_formats_gives_the_same_clauses(tmp_path: Path) -> None:
     assert Reading(tmp_path / "a.html").clauses == Reading(tmp_path / "a.pdf").clauses
 
 
+@pytest.mark.parametrize(
+    ("edges", "kept", "num_left"),
+    [
+        (["40 Kestrel rules", "40 Kestrel rules", "40 Keys are with Per Holm."], "Keys are with Per Holm.", 24),
+        (["780 1. The fee is 40 euros.", "780 2. The fee is 50 euros."], "1. The fee is 40 euros.", 0),
+        (["780 Rates of 2024, page 3", "780 Rates of 2024, page 4"], "", 32),
+        (["40 iv", "40 v", "40 9"], "9.", 3),
+        (["644 120", ""], "The hall has seats for 120", 0),
+        (["40 Page 1 of 1"], "", 8),
+        (["644 Contact ........ 4417", ""], "Contact ........ 4417", 0),
+        (["644 Coffee ........ 2|630 Tea ........ 1", ""], "Coffee ........ 2 Tea ........ 1", 0),
+        (["644 Keys ........ 1|630 Gates ........ 2", ""], "", 11),
+    ],
+)
+def test_only_what_returns_or_counts_pages_is_left_out(
+    tmp_path: Path, edges: list[str], kept: str, num_left: int
+) -> None:
+    pages = []
+    for name, edge in zip(("Ida", "Per", "Mia"), edges, strict=False):
+        said = (f"{name} says {word} things of the yard" for word in ("these", "those", "other"))
+        page = lines_at(60, 700, *said, f"and {name} knows. The hall has seats for")
+        for line in filter(None, edge.split("|")):
+            y, _, text = line.partition(" ")
+            page += lines_at(60, int(y), text)
+        pages.append(page)
+    write_placed_pdf(tmp_path / "a.pdf", pages)
+    found = Reading(tmp_path / "a.pdf")
+    found.check()
+    assert kept in found.text
+    assert sum(found.left().values()) == num_left
+
+
+@pytest.mark.parametrize(
+    ("catalog", "page", "more", "text", "left", "said"),
+    [
+        ("", "/CropBox [50 20 595 842]", [], "Keys are with.", {"hidden text": 15}, ""),
+        (
+            "/OCProperties << /OCGs [7 0 R] /D << /OFF [7 0 R] >> >>",
+            "",
+            ["<< /Type /OCG /Name (Draft) >>"],
+            "Keys are with. Beyond the page 12.",
+            {},
+            "has layers that are switched off",
+        ),
+        (
+            "/AcroForm << /Fields [7 0 R] /DA (/F1 11 Tf 0 g) /DR << /Font << /F1 3 0 R >> >> >>",
+            "/Annots [7 0 R 8 0 R 9 0 R]",
+            [
+                "<< /Type /Annot /Subtype /Widget /FT /Tx /T (a) /V (Ida Lund) /Rect [150 696 350 716] /F 4 >>",
+                "<< /Type /Annot /Subtype /FreeText /Rect [60 500 260 520] /Contents (Ask 3 times.) "
+                "/DA (/F1 11 Tf 0 g) /F 4 >>",
+                "<< /Type /Annot /Subtype /Text /Rect [60 430 80 450] /Contents (Really?) >>",
+            ],
+            "Keys are with Ida Lund. Ask 3 times. Beyond the page 12.",
+            {"comments": 6},
+            "",
+        ),
+    ],
+    ids=["outside", "layers", "form"],
+)
+def test_what_lies_over_a_page_and_beyond_it(
+    tmp_path: Path, catalog: str, page: str, more: list[str], text: str, left: dict[str, int], said: str
+) -> None:
+    placed = [*lines_at(60, 700, "Keys are with"), *lines_at(60, 10, "Beyond the page 12.")]
+    write_placed_pdf(tmp_path / "a.pdf", [placed], catalog, page, more)
+    found = Reading(tmp_path / "a.pdf")
+    found.check()
+    assert found.text.replace("\n", " ") == text
+    assert found.left() == left
+    assert all(said in line for line in found.said) and bool(found.said) is bool(said)
+
+
 # ------------------------------------------------------------------------------- text and tables
+
+
+@pytest.mark.parametrize(
+    ("cut_word", "also", "whole"),
+    [
+        ("in-/formed", "", "informed"),
+        ("ten-/ants", "", "tenants"),
+        ("high-/est", "", "highest"),
+        ("seven-/teen", "", "seventeen"),
+        ("main-/taining", "The main gate.", "maintaining"),
+        ("high-/speed", "Its speed is noted.", "high-speed"),
+        ("post-/war", "A postwar house.", "postwar"),
+        ("self-/assessment", "", "self-assessment"),
+        ("mother-in-/law", "", "mother-in-law"),
+        ("state-/of-the-art", "", "state-of-the-art"),
+        ("T-/shirt", "", "T-shirt"),
+        ("follow-/up", "", "follow-up"),
+    ],
+)
+def test_hyphens_at_line_ends(tmp_path: Path, cut_word: str, also: str, whole: str) -> None:
+    lines = cut_word.replace("/", "\n")
+    found = reading(tmp_path, "a.txt", f"Everybody who is here knows what {lines} is, and why.\n\n{also}\n")
+    assert f"knows what {whole} is, and why." in found.text
+
+
+def test_a_page_number_in_text_is_no_heading(tmp_path: Path) -> None:
+    found = reading(tmp_path, "a.txt", "Gates\n\nThe gate shuts at nine.\n\nPage 3 of 12\n\nIda has the key.\n")
+    assert {clause.title for clause in found.cut.clauses} == {"Gates"}
+
+
+def test_footnotes_of_one_word_and_definitions_of_links(tmp_path: Path) -> None:
+    body = (
+        "The office[^1] is open, says [note] on [the page][x].\n\n[^1]: Monday\n[note]: Closed\n"
+        "[x]: http://a.example/closed\n[^2]: Sundays 'too'\n\n```\n[^9]: kept\n```\n"
+    )
+    found = reading(tmp_path, "a.md", body)
+    for said in (
+        "The office[^1] is open, says note on the page.",
+        "[^1]: Monday",
+        "[^2]: Sundays 'too'",
+        "[^9]: kept",
+    ):
+        assert said in found.text
+    assert found.left() == {"definitions of links": len("noteClosed")}
 
 
 def test_lists_in_text_need_a_neighbour(tmp_path: Path) -> None:
@@ -445,6 +788,65 @@ def test_a_workbook(tmp_path: Path) -> None:
     book.active.append(["Doors", "Doors close at 9 each evening."])
     book.save(tmp_path / "b.xlsx")
     assert Reading(tmp_path / "b.xlsx").clauses == ["Doors close at 9 each evening."]
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "said"),
+    [
+        (1250.5, "#,##0.00\\ [$€-407]", "1250.50 €"),
+        (-1250.5, "[Red][$£-809]#,##0.00", "-£1250.50"),
+        (12, '_-* #,##0.00\\ "€"_-;\\-* #,##0.00\\ "€"_-;_-* "-"??_-', "12.00 €"),
+        (5, "#,##0.00\\ _€", "5.00"),
+        (4006381333931, "General", "4006381333931"),
+        (4006381333931.0, "0", "4006381333931"),
+        (0.1 + 0.2, "General", "0.3"),
+        (0.00001, "General", "0.00001"),
+        (1234.5678, "0%", "123456.78%"),
+        (12, '0" km"', "12 km"),
+        (7, '"No. "0000', "No. 0007"),
+        (2, '[=1]0" day";0" days"', "2 days"),
+        (2500000, '0.0,,"m"', "2.5m"),
+        (0.25, "# ?/?", "0.25"),
+        (time(9, 30, 15), "hh:mm:ss", "09:30:15"),
+        (datetime(2024, 5, 1, 10), "yyyy\\-mm\\-dd hh:mm", "2024-05-01 10:00"),
+        (timedelta(hours=30, minutes=15), "[h]:mm", "30:15"),
+        (timedelta(seconds=-125), "[h]:mm:ss", "-0:02:05"),
+    ],
+)
+def test_a_cell_as_its_format_shows_it(value: object, form: str, said: str) -> None:
+    assert shown(value, form) == said
+
+
+def test_a_workbook_with_a_sheet_of_texts_and_others(tmp_path: Path) -> None:
+    import openpyxl
+    from openpyxl.comments import Comment
+
+    book = openpyxl.Workbook()
+    for row in (
+        ["Rules"],
+        ["Title", "Text", None],
+        ["Doors", "Doors close at 9.", "stray"],
+        ["Old", "Gone since May."],
+    ):
+        book.active.append(row)
+    book.active["B3"].comment = Comment("Is it so?", "Ida")
+    book.active.row_dimensions[4].hidden = True
+    rates, hidden = book.create_sheet("Rates"), book.create_sheet("Draft")
+    rates.append(["Site", "Rate"])
+    rates.append(["Cork", "31 euros"])
+    hidden.append(["Oslo"])
+    hidden.sheet_state = "hidden"
+    book.create_sheet("Empty")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert [(clause.title, clause.text) for clause in found.cut.clauses] == [
+        ("Doors", "Doors close at 9."),
+        ("Rates", "Site, Rate – Cork: 31 euros."),
+    ]
+    assert found.left() == {
+        "hidden cells": 19, "comments": 6, "rows above the head": 5, "columns that are not read": 5
+    }  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------- accounting

@@ -35,6 +35,9 @@ def clause(text: str, title: str = "Rules", name: str = "x") -> Clause:
         ("The depot was opened by Ida Lund in May.", "Ida Lund", "By whom was the depot opened in May?"),
         ("Leave is 24 days or 26 days.", "24 days", None),  # one of two
         ("It takes 12 days.", "12 days", None),
+        ("The fee was 30 euros until 2023 and is 35 euros now.", "30 euros", "How much was the fee until 2023?"),
+        ("The fee was 30 euros until 2023 and is 35 euros now.", "35 euros", None),  # two statements
+        ("Guests must pay 5 euros within 3 days.", "3 days", "Within how many days must guests pay 5 euros?"),
     ],
 )
 def test_a_fact_is_asked_for_as_people_ask(sentence: str, answer: str, question: str | None) -> None:
@@ -97,6 +100,9 @@ def test_a_gap_has_one_right_filling() -> None:
         ("Page RFC822 here.", None),
         ("See https://www.example.org/porcupines or desk@porcupine.example for the weighbridge.", "weighbridge"),
         ("Mail the desk of the porcupine at desk@porcupine.example before the noon meeting.", None),
+        ("Dr. Anna Berg, Tel. 4417.", None),
+        ("Copyright (c) 2024 Kestrel Works. All rights reserved.", None),
+        ("Site North Cork: 315 euros.", "315 euros"),
     ],
 )
 def test_no_gap_is_in_an_address_or_in_a_sentence_that_tells_nothing(text: str, filling: str | None) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tasks.base import TaskError
+from tasks.base import QA, TaskError
 from tasks.handbook import read_handbook
-from tasks.validate import check, content_words, coverage, nearly_equal, problems, remarks
+from tasks.validate import check, content_words, coverage, gives, nearly_equal, problems, remarks
 
 Files = dict[str, list[dict[str, Any]]]
 Write = Callable[[Files], Path]
@@ -183,6 +183,19 @@ def test_check_names_the_first_problem_and_the_count(files: Files, write: Write)
 def test_near_equality(one: str, two: str, near: bool) -> None:
     assert nearly_equal(one, two) is near
     assert nearly_equal(two, one) is near
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "given"),
+    [
+        ("The flag is red, green and blue.", "blue, green, red", True),
+        ("The flag is red, green and blue.", "red, green, white", False),
+        ("Dogs are not allowed.", "no", True),
+        ("Dogs are allowed.", "no", False),
+    ],
+)
+def test_what_a_text_gives(text: str, answer: str, given: bool) -> None:
+    assert gives(text, QA("", "Are dogs allowed, and which colours has the flag?", answer, ("x",))) is given
 
 
 def test_coverage_counts_content_words_without_endings(files: Files, write: Write) -> None:
