@@ -13,6 +13,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from tasks import rule_questions_zh as zh
@@ -276,7 +277,7 @@ class RuleQuestions:
     def _answered_elsewhere(self, clause: Clause, question: str) -> bool:
         own = self._place[clause.id]
         asked = content_words(question) & self._words[own]
-        met: Counter[int] = Counter(n for word in asked for n in self._holders[word])
+        met: Counter[int] = Counter(chain.from_iterable(self._holders[word] for word in asked))
         del met[own]
         return bool(met) and met.most_common(1)[0][1] >= ALSO_COVERS * len(asked)
 

@@ -121,7 +121,8 @@ _BLANK |= {0xFB00 + n: letters for n, letters in enumerate(("ff", "fi", "fl", "f
 def clean(text: str) -> str:
     """One line of NFC text: white space collapsed, ligatures parted, invisible and control characters dropped."""
     text = unicodedata.normalize("NFC", text.translate(_BLANK))
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Cs", "Zl", "Zp", "Zs") else c for c in text)
+    if not text.isprintable():
+        text = "".join(" " if unicodedata.category(c) in ("Cc", "Co", "Cs", "Zl", "Zp", "Zs") else c for c in text)
     return " ".join(text.split())
 
 
