@@ -43,6 +43,12 @@ class RawText(HTMLParser):
         self.parts: list[str] = []
         self._unseen = 0
 
+    def parse_html_declaration(self, i: int) -> int:
+        try:
+            return super().parse_html_declaration(i)
+        except AssertionError:  # "<![-" is no section
+            return self.parse_bogus_comment(i)
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._unseen += tag in ("script", "style", "title", "template")
         if tag in BLOCKS or tag == "br":

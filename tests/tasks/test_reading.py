@@ -535,6 +535,11 @@ def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
     ]
 
 
+def test_a_mark_that_is_no_comment_is_none(tmp_path: Path) -> None:
+    found = reading(tmp_path, "a.html", "<p>Ropes are kept here.</p><![- Old --><p>It costs 9.</p>")
+    assert found.clauses == ["Ropes are kept here.", "It costs 9."]
+
+
 def test_fractions_and_powers_are_not_glued(tmp_path: Path) -> None:
     half = "<math><mfrac><mn>1</mn><mn>2</mn></mfrac></math>"
     page = f"""<p>Mix {half} litre, <math><msup><mi>m</mi><mn>2</mn></msup></math>, <math>
