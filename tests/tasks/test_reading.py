@@ -537,7 +537,7 @@ def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
 
 def test_a_mark_that_is_no_comment_is_none(tmp_path: Path) -> None:
     found = reading(tmp_path, "a.html", "<p>Ropes are kept here.</p><![- Old --><p>It costs 9.</p>")
-    assert found.clauses == ["Ropes are kept here.", "It costs 9."]
+    assert found.clauses == ["Ropes are kept here. It costs 9."] and not found.said
 
 
 def test_fractions_and_powers_are_not_glued(tmp_path: Path) -> None:
