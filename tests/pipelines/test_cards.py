@@ -91,8 +91,13 @@ def resolved(*words: str) -> Any:
 def test_as_many_fits_go_side_by_side_as_have_room(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     need = fit_bytes(tiny, 384)
     config = resolved("fit_processes=0", "train.batch_tokens=384")
-    monkeypatch.setattr(fit_processes.os, "cpu_count", lambda: 6)
-    for free, expected in ((need // 2, 1), (3 * need + 1, 3), (100 * need, 6)):
+    for free, threads, expected in (
+        (need // 2, 5, 1),
+        (3 * need + 1, 5, 3),
+        (100 * need, 5, 5),
+        (100 * need, 13, 3),  # four each
+    ):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         memory = SimpleNamespace(available=free)
         monkeypatch.setattr(fit_processes.psutil, "virtual_memory", lambda memory=memory: memory)
         settled = with_processes(config, tiny)
