@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.fixed_cache import Fed, FixedModel, last_hidden_states
 from methods.graphs import recordable
-from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache
+from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache, within
 
 MAX_LOGIT_BYTES = 2**30  # of one step's logits: what a step may feed at once
 LOGIT_SHARE = 32  # of a card's memory, as its divisor, likewise
@@ -42,24 +42,14 @@ _listener: ContextVar[OnToken | None] = ContextVar("listener", default=None)
 _serial: ContextVar[bool] = ContextVar("serial", default=False)
 
 
-@contextmanager
-def listening(on_token: OnToken) -> Iterator[None]:
-    """Every generation that this thread starts in the block calls on_token, whichever method starts it."""
-    before = _listener.set(on_token)
-    try:
-        yield
-    finally:
-        _listener.reset(before)
+def listening(on_token: OnToken) -> AbstractContextManager[None]:
+    """Every generation of one prompt that this thread starts in the block calls on_token, whoever starts it."""
+    return within(_listener, on_token)
 
 
-@contextmanager
-def serially() -> Iterator[None]:
+def serially() -> AbstractContextManager[None]:
     """Every generation that this thread starts in the block feeds one token at a time and drafts nothing."""
-    before = _serial.set(True)
-    try:
-        yield
-    finally:
-        _serial.reset(before)
+    return within(_serial, True)
 
 
 @dataclass(frozen=True)

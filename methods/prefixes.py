@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from methods.base import MethodError
 
+T = TypeVar("T")
 MIN_SHARED = 64  # tokens that a whole batch must have in common for a forward of their own
 MAX_TOKENS = 1024  # of a forward with several rows, padding included: long rows would pad short ones
 MAX_TOKENS_CUDA = 2**16  # there a forward takes as long for many tokens as for few
@@ -206,13 +207,18 @@ _current: ContextVar[Prefixes | None] = ContextVar("prefixes", default=None)
 
 
 @contextmanager
-def reusing(prefixes: Prefixes) -> Iterator[None]:
-    """Every generation that this thread starts in the block reuses and keeps prefixes."""
-    before = _current.set(prefixes)
+def within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """The variable has this value in the block, for this thread alone."""
+    before = variable.set(value)
     try:
         yield
     finally:
-        _current.reset(before)
+        variable.reset(before)
+
+
+def reusing(prefixes: Prefixes) -> AbstractContextManager[None]:
+    """Every generation that this thread starts in the block reuses and keeps prefixes."""
+    return within(_current, prefixes)
 
 
 def current_prefixes() -> Prefixes | None:
