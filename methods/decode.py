@@ -339,19 +339,18 @@ def generate(
     drafters: Sequence[Drafter] | None = None,
     sampling: Sampling | None = None,
     clock: Clock | None = None,
-    on_token: OnToken | None = None,
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids), greedily unless `sampling` says otherwise.
 
     max_new_tokens: one cap, or one a row. drafters: of each row, for a method that holds texts; used where
     decoding is greedy and the cache keeps every token. clock: an enabled one records when each token came and how
-    long each stage took; it is good for one call. on_token: with a batch of one; without it, that of a `listening`
-    block around the call. In a `reusing` block the prompts go on from what is computed of them.
+    long each stage took; it is good for one call. In a `listening` block a batch of one is told on as it comes, and
+    in a `reusing` block the prompts go on from what is computed of them.
     """
     model, pad = backbone.model, int(backbone.tokenizer.pad_token_id)
     sampling = sampling or Sampling()
     clock = clock or Clock(backbone.device, enabled=False)
-    on_token = (on_token or _listener.get()) if len(prompts) == 1 else None
+    on_token = _listener.get() if len(prompts) == 1 else None
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
     may_feed_several = not _serial.get() and keeps_every_token(model)
     may_draft = may_feed_several and not sampling.do_sample
