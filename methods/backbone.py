@@ -90,30 +90,12 @@ class Backbone:
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        return self.facts.stop_ids
-
     @cached_property
     def control_ids(self) -> frozenset[int]:
         """Tokens that are never text: the methods' own, stop tokens, the template's, those flagged special."""
         special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
         own = template_tokens(self.tokenizer, self.facts.template)
-        return frozenset((*self.ids.new_rows, *self.stop_ids, *own, *special))
-
-    @property
-    def hidden_size(self) -> int:
-        return self.facts.hidden_size
-
-    @property
-    def context_length(self) -> int:
-        return self.facts.context_length
-
-    @property
-    def embedding_norm(self) -> float:
-        """The natural size of an injected vector."""
-        return self.facts.embedding_norm
+        return frozenset((*self.ids.new_rows, *self.facts.stop_ids, *own, *special))
 
     def clone(self) -> Backbone:
         """A copy with weights of its own; the tokenizer is shared."""

@@ -344,8 +344,8 @@ def generate(
 
     max_new_tokens: one cap, or one a row. drafters: of each row, for a method that holds texts; used where
     decoding is greedy and the cache keeps every token. clock: an enabled one records when each token came and how
-    long each stage took; it is good for one call. In a `listening` block a batch of one is told on as it comes, and
-    in a `reusing` block the prompts go on from what is computed of them.
+    long each stage took; it is good for one call. In a `listening` block a batch of one is told token by token,
+    and in a `reusing` block the prompts go on from what is computed of them.
     """
     model, pad = backbone.model, int(backbone.tokenizer.pad_token_id)
     sampling = sampling or Sampling()
@@ -356,7 +356,7 @@ def generate(
     may_draft = may_feed_several and not sampling.do_sample
     helped: Sequence[Drafter | None] = drafters if drafters and may_draft else [None] * len(prompts)
     everyone = [
-        _Row(n, caps[n], backbone.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
+        _Row(n, caps[n], backbone.facts.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
         for n, prompt in enumerate(prompts)
     ]
     processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else

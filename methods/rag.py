@@ -406,7 +406,7 @@ class RagMethod:
                     self.backbone,
                     ctx.messages[cut:],
                     passages,
-                    self.backbone.context_length - ctx.max_new_tokens,
+                    self.backbone.facts.context_length - ctx.max_new_tokens,
                     order=list if self.whole_book else lambda best_first: best_first[::-1],  # best by the question
                 )
                 prompts.append(ids)

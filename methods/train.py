@@ -306,10 +306,11 @@ def train_lora(
 def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
     """Raises MethodError for a sample that goes on behind the last position that the model has learnt."""
     longest = max((sample for batch in batches for sample in batch), key=len)
-    if backbone.facts.learned_positions and len(longest) > backbone.context_length:
+    if backbone.facts.learned_positions and len(longest) > backbone.facts.context_length:
         raise MethodError(
             f"a training sample ({longest.kind}) has {len(longest)} tokens, and {backbone.name} has positions for "
-            f"{backbone.context_length}; shorten memories, questions or conversations, or choose a model with more"
+            f"{backbone.facts.context_length}; shorten memories, questions or conversations, or choose a model "
+            "with more"
         )
 
 

@@ -141,7 +141,7 @@ def _decoding(backbone: Backbone, sampling: Sampling) -> Iterator[Any]:
     model = backbone.model
     own = model.generation_config
     config = model.generation_config = copy.deepcopy(own)
-    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), list(backbone.stop_ids)
+    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), list(backbone.facts.stop_ids)
     config.do_sample = sampling.do_sample
     for name in ("temperature", "top_k", "top_p"):
         setattr(config, name, getattr(sampling, name) if sampling.do_sample else None)

@@ -23,7 +23,7 @@ _RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line brea
 
 def memory_limit(backbone: Backbone) -> int:
     """Tokens that a memory may have: what the context window leaves; half of a window that is small itself."""
-    return max(backbone.context_length - ROOM_TOKENS, backbone.context_length // 2)
+    return max(backbone.facts.context_length - ROOM_TOKENS, backbone.facts.context_length // 2)
 
 
 def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
@@ -34,7 +34,7 @@ def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
         if num_tokens > limit:
             raise MethodError(
                 f"memory {memory.id!r} has {num_tokens} tokens, and the context window of {backbone.name} "
-                f"({backbone.context_length}) leaves {limit} beside question and answer; cut it into clauses"
+                f"({backbone.facts.context_length}) leaves {limit} beside question and answer; cut it into clauses"
             )
 
 
@@ -85,9 +85,9 @@ def _batch_extract_embeddings(
 
     Raises MethodError for a text over max_tokens (None: the context window), naming it by its first words.
     """
-    limit = backbone.context_length if max_tokens is None else max_tokens
+    limit = backbone.facts.context_length if max_tokens is None else max_tokens
     if backbone.facts.learned_positions:
-        limit = min(limit, backbone.context_length)
+        limit = min(limit, backbone.facts.context_length)
     encoded = [encode_text(backbone.tokenizer, text + suffix) for text in texts]
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) > limit:

@@ -93,7 +93,7 @@ def make_bank(backbone: Backbone, memories: Sequence[Memory], num_vectors: int, 
     entries = [Memory(NULL_ID, NULL_TEXT), *memories]
     raw_ND = extract(backbone, entries)
     check_vectors([m.id for m in entries], raw_ND)  # one NaN in the centre would be in every vector
-    bank = MemoryBank(raw_ND.mean(dim=0), backbone.embedding_norm, backbone.fingerprint)
+    bank = MemoryBank(raw_ND.mean(dim=0), backbone.facts.embedding_norm, backbone.fingerprint)
     keys_ND = bank.normalise(raw_ND)
     fed_NPD = spread(keys_ND, num_vectors, seed) * bank.gain
     bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, list(fed_NPD))

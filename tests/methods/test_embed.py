@@ -49,11 +49,11 @@ def test_a_text_over_the_limit_is_named(lively: Backbone) -> None:
 def test_a_text_may_be_as_long_as_the_window_unless_a_limit_is_named(lively: Backbone) -> None:
     with pytest.raises(MethodError, match=r"2049 tokens, the limit is 2048"):
         _batch_extract_embeddings(lively, ["x" * 2049])
-    assert _batch_extract_embeddings(lively, ["x" * 2049], max_tokens=2049).shape == (1, lively.hidden_size)
+    assert _batch_extract_embeddings(lively, ["x" * 2049], max_tokens=2049).shape == (1, lively.facts.hidden_size)
 
 
 def test_a_memory_leaves_room_for_question_and_answer(lively: Backbone) -> None:
-    assert memory_limit(lively) == lively.context_length - 512
+    assert memory_limit(lively) == lively.facts.context_length - 512
     fits, over = Memory("fits", "x" * 1536), Memory("over", "x" * 1530, "A title")
     check_lengths(lively, [fits])
     with pytest.raises(MethodError, match=r"memory 'over' has 1539 tokens, .* leaves 1536"):

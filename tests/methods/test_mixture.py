@@ -48,10 +48,10 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bank_of(backbone: Backbone, task: TaskData, num_vectors: int = 1) -> MemoryBank:
     """The clauses, the null memory and the corpus's passages, as in training."""
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, "")
     texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in task.memories}}
     texts |= {e.memory_id: e.clause for e in reading_examples(task.sft)}
-    vectors = torch.randn(len(texts), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(len(texts), backbone.facts.hidden_size, generator=torch.Generator().manual_seed(0))
     bank.write(list(texts), list(texts.values()), vectors, list(vectors[:, None].expand(-1, num_vectors, -1)))
     return bank
 

@@ -50,7 +50,7 @@ def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: Tas
     memories = [*regs.memories, *near]
     bank = make_bank(lively, memories, 3, seed=0)
     assert bank.ids == [NULL_ID, *(m.id for m in memories)]
-    assert bank.gain == pytest.approx(lively.embedding_norm)
+    assert bank.gain == pytest.approx(lively.facts.embedding_norm)
     raw_ND = extract(lively, [Memory(NULL_ID, NULL_TEXT), *memories])
     torch.testing.assert_close(bank.keys_MD, F.normalize(raw_ND - raw_ND.mean(dim=0), dim=-1))
     norms = torch.stack([fed_PD.norm(dim=-1) for fed_PD in bank.fed])
@@ -63,7 +63,7 @@ def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: Tas
     assert not torch.equal(make_bank(lively, memories, 3, seed=1).values_MPD, fed)
     without = make_bank(lively, memories, 0, seed=0)
     assert torch.equal(without.keys_MD, bank.keys_MD)
-    assert {tuple(fed_PD.shape) for fed_PD in without.fed} == {(0, lively.hidden_size)}
+    assert {tuple(fed_PD.shape) for fed_PD in without.fed} == {(0, lively.facts.hidden_size)}
 
 
 def test_a_title_is_read_with_its_text() -> None:
@@ -135,9 +135,9 @@ def test_fit_save_load_write_and_forget(
     report = method.fit(regs.memories, regs.sft)
     bank = method.bank
     assert bank is not None
-    assert bank.values_MPD.shape == (len(regs.memories) + 1, num_vectors, pristine_lively.hidden_size)
+    assert bank.values_MPD.shape == (len(regs.memories) + 1, num_vectors, pristine_lively.facts.hidden_size)
     assert bool((bank.values_MPD - start_MPD).norm(dim=-1).gt(1e-4).all())  # every one of them has learnt
-    vectors = len(bank) * (1 + num_vectors) * pristine_lively.hidden_size * 4
+    vectors = len(bank) * (1 + num_vectors) * pristine_lively.facts.hidden_size * 4
     assert report.index_bytes == bank.num_bytes == vectors + sum(len(text.encode()) for text in bank.texts)
     assert ("verbatim_from_true_vector" in report.notes) == bool(num_vectors)  # else there is none
     method.save(tmp_path / "saved")
@@ -185,7 +185,7 @@ def test_a_written_text_is_found_and_stands_behind_recall(lively: Backbone) -> N
     before = method.stored_bytes()
     report = method.write([NEW])
     assert (report.trained_tokens, report.exact, report.inexact) == (0, (), ())
-    assert report.bytes_stored == before + lively.hidden_size * 4 + len(NEW.text.encode())
+    assert report.bytes_stored == before + lively.facts.hidden_size * 4 + len(NEW.text.encode())
     asked = [Message("user", f"What is the rule on: {NEW.title}?"), Message("user", "Anything else?")]
     with scripted(lively, says(lively, lively.ids.think, "\n", lively.ids.recall)):
         found = method.answer_batch([Context((message,), 100) for message in asked])

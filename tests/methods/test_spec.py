@@ -42,8 +42,8 @@ PROMPT = [40, 41, 42, 43]
 
 
 def bank_of(backbone: Backbone, memories: list[Memory]) -> MemoryBank:
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
-    vectors = torch.randn(len(memories), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, "")
+    vectors = torch.randn(len(memories), backbone.facts.hidden_size, generator=torch.Generator().manual_seed(0))
     bank.write([m.id for m in memories], [m.text for m in memories], vectors, list(vectors[:, None]))
     return bank
 
@@ -378,7 +378,7 @@ def test_candidates_are_logged_best_first_and_ten_at_most(
     mechanism.begin(1, Clock(torch.device("cpu"), enabled=False))
     caplog.clear()
     with caplog.at_level(logging.DEBUG, "methods.recall.generation"):
-        mechanism.give([0], torch.randn(1, pristine.hidden_size))
+        mechanism.give([0], torch.randn(1, pristine.facts.hidden_size))
     assert len(caplog.records) == len(mechanism.events[0][0].candidates) == 10
 
 
@@ -391,7 +391,7 @@ def test_the_vector_is_fed_as_one_position_in_the_models_dtype(lively: Backbone,
     with spied(lively) as feed, serially():
         generate(lively, [[*PROMPT, lively.ids.recall]], 5, mechanism=mechanism)
     fed = [embeds for embeds in feed.inputs_embeds if embeds is not None]
-    assert [(tuple(embeds.shape), embeds.dtype) for embeds in fed] == [((1, 1, lively.hidden_size), dtype)]
+    assert [(tuple(embeds.shape), embeds.dtype) for embeds in fed] == [((1, 1, lively.facts.hidden_size), dtype)]
     assert torch.equal(fed[0][0], bank.memory_embeddings(3).to(dtype))
     assert feed.inputs_embeds[1] is fed[0] and feed.input_ids[1] is None
 
