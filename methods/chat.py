@@ -55,13 +55,13 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -
     return ids
 
 
-def encode_prompt(backbone: Backbone, messages: Sequence[Message], system: str = SYSTEM) -> list[int]:
+def encode_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
     """Ids of the chat template over the messages, up to and including the assistant header.
 
     They are the template's own, with contents as plain text; a think that it opens itself is left to the answer.
     Raises MethodError for messages that the template refuses.
     """
-    chat = [Message("system", system), *messages] if messages[0].role != "system" else messages
+    chat = [Message("system", SYSTEM), *messages] if messages[0].role != "system" else messages
     try:
         return prompt_ids(backbone.tokenizer, backbone.facts.template, chat)
     except MethodError as error:

@@ -17,6 +17,7 @@ from methods.chat import encode_pieces, encode_prompt, encode_text, supervised
 from methods.examples import titled
 from tasks.base import Memory, Message
 
+BATCH_SIZE = 32  # sequences of one forward
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
 _RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
 
@@ -59,12 +60,12 @@ def too_long_to_recite(
 
 
 @torch.no_grad()
-def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_size: int = 32) -> Tensor:
+def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Hidden states (N, D) of each sequence's last token, in the model's dtype."""
     decoder = getattr(backbone.model, backbone.model.base_model_prefix)
     found: list[Tensor] = []
-    for start in range(0, len(sequences), batch_size):
-        samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
+    for start in range(0, len(sequences), BATCH_SIZE):
+        samples = [supervised(ids, (), "query") for ids in sequences[start : start + BATCH_SIZE]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
         hidden_BTD = decoder(
             input_ids=batch.input_ids_N[batch.places_BT], attention_mask=batch.attention_mask_BT, use_cache=False
@@ -75,11 +76,7 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
 
 
 def _batch_extract_embeddings(
-    backbone: Backbone,
-    texts: Sequence[str],
-    batch_size: int = 32,
-    max_tokens: int | None = None,
-    suffix: str = "",
+    backbone: Backbone, texts: Sequence[str], max_tokens: int | None = None, suffix: str = ""
 ) -> Tensor:
     """Last-token hidden states (N, D), fp32, not normalised. suffix: a summary prompt set behind each text.
 
@@ -94,17 +91,17 @@ def _batch_extract_embeddings(
             raise MethodError(
                 f"the text {text[:40]!r}... has {len(ids)} tokens, the limit is {limit}; cut it into shorter ones"
             )
-    return last_states(backbone, encoded, batch_size).float()
+    return last_states(backbone, encoded).float()
 
 
 @torch.no_grad()
-def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
+def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> Tensor:
     """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
     ids = backbone.ids
     tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
     sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
     found: list[Tensor] = []
-    for states_BD in last_states(backbone, sequences, batch_size).split(batch_size):
+    for states_BD in last_states(backbone, sequences).split(BATCH_SIZE):
         logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
         recall_B = logits_BV[:, ids.recall].clone()
         logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely

@@ -245,10 +245,8 @@ class SpecRecallMethod(RecallMethod):
 
     logit_scale = 1.0  # raw cosines (specification 3.2)
 
-    def __init__(
-        self, setup: MethodSetup, config: SpecRecallConfig | None = None, name: str = "recall_spec"
-    ) -> None:
-        super().__init__(setup, None, name)
+    def __init__(self, setup: MethodSetup, config: SpecRecallConfig | None = None) -> None:
+        super().__init__(setup, None, "recall_spec")
         self.spec = config or SpecRecallConfig()
         self.recall = self.spec.recall
         self.write_config = WriteConfig(max_steps=0)

@@ -288,7 +288,7 @@ def optimise_values(
 
 
 @torch.no_grad()
-def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
+def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]]) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
     sequences = [recall_prompt(backbone, messages) for messages in questions]
-    return F.normalize(last_states(backbone, sequences, batch_size).float(), dim=-1)
+    return F.normalize(last_states(backbone, sequences).float(), dim=-1)

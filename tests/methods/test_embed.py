@@ -9,6 +9,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
+from methods.recall import embed
 from methods.recall.embed import (
     _batch_extract_embeddings,
     check_lengths,
@@ -24,11 +25,14 @@ ASKED = [(Message("user", text),) for text in ("Where?", "What is the rule on sk
 # Text -> raw vector.
 
 
-def test_a_vector_is_the_last_tokens_state_whatever_the_batch(lively: Backbone) -> None:
+def test_a_vector_is_the_last_tokens_state_whatever_the_batch(
+    lively: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = ["a", "A somewhat longer clause.", "Meals cost 31 euros.", "<recall>"]
     alone = torch.cat([_batch_extract_embeddings(lively, [text]) for text in texts])
     for size in (2, 3, 32):
-        together = _batch_extract_embeddings(lively, texts, batch_size=size)
+        monkeypatch.setattr(embed, "BATCH_SIZE", size)
+        together = _batch_extract_embeddings(lively, texts)
         torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
     ids = torch.tensor([lively.tokenizer(texts[1]).input_ids])
     with torch.no_grad():
@@ -100,7 +104,8 @@ def test_a_push_beyond_the_margin_and_no_less_makes_it_recall(lively: Backbone) 
     handle.remove()
 
 
-def test_padding_changes_no_margin(lively: Backbone) -> None:
+def test_padding_changes_no_margin(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     together = recall_margins(lively, ASKED).tolist()
     assert [recall_margins(lively, [messages]).item() for messages in ASKED] == pytest.approx(together, abs=1e-4)
-    assert recall_margins(lively, ASKED, batch_size=2).tolist() == pytest.approx(together, abs=1e-4)
+    monkeypatch.setattr(embed, "BATCH_SIZE", 2)
+    assert recall_margins(lively, ASKED).tolist() == pytest.approx(together, abs=1e-4)

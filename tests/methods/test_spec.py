@@ -422,7 +422,7 @@ def test_recitation_is_tested_from_true_vectors_with_the_pad_last(lively: Backbo
     bank = random_bank(lively, size=3)
     bank.ids, bank.texts = [NULL_ID, "m1", "m2"], ["nothing", "ab", "cd"]
     with spied(lively) as feed, scripted(lively, says(lively, "?", "ab", ids.recall_end)):
-        assert generation.test_memory_recall(lively, bank, "What?", max_new_tokens=5) == 0.5
+        assert generation.test_memory_recall(lively, bank, "What?") == 0.5
     prompt, fed = feed.input_ids[0], feed.inputs_embeds[1]
     assert prompt is not None and fed is not None
     full_input_tokens = [*prompt[0].tolist(), ids.memory_pad]
@@ -430,7 +430,7 @@ def test_recitation_is_tested_from_true_vectors_with_the_pad_last(lively: Backbo
     assert full_input_tokens.index(ids.memory_pad) == len(full_input_tokens) - 1
     assert torch.equal(fed, torch.stack([bank.memory_embeddings(1), bank.memory_embeddings(2)]))
     with scripted(lively, says(lively, "?", "ab", ids.recall_end)):
-        assert generation.test_memory_recall(lively, bank, "What?", max_new_tokens=5, limit=1) == 1.0
+        assert generation.test_memory_recall(lively, bank, "What?", limit=1) == 1.0
 
 
 def test_many_memories_are_recited_in_batches(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,5 +446,6 @@ def test_many_memories_are_recited_in_batches(lively: Backbone, monkeypatch: pyt
 
     monkeypatch.setattr(generation, "generate", counted)
     assert generation.test_memory_recall(lively, bank, "What?") == 3 / 5
-    assert generation.test_memory_recall(lively, bank, "What?", batch_size=2) == 3 / 5
+    monkeypatch.setattr(generation, "BATCH_SIZE", 2)
+    assert generation.test_memory_recall(lively, bank, "What?") == 3 / 5
     assert sizes == [5, 2, 2, 1]

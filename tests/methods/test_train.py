@@ -38,13 +38,13 @@ CONFIG = LoraTrainConfig(max_tokens=900, batch_tokens=256, learning_rate=5e-3)
 
 
 def plain_sample(backbone: Backbone, question: str, answer: str) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     return supervised(prompt, [ids.think, *encode_text(backbone.tokenizer, answer), ids.eos], "sft_only")
 
 
 def recall_sample(backbone: Backbone, question: str, text: str, memory_index: int, num_pads: int = 1) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     target = [
         ids.think,
