@@ -37,7 +37,6 @@ class Batch:
     memory_index_Q: Tensor
     injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
-    num_tokens: int  # of the samples
     lm_weight: float | Tensor  # what the token losses' weighted sum is divided by
     num_asked: float | Tensor  # what the retrieval losses' sum is divided by
 
@@ -84,9 +83,8 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch is counted and its losses are divided by."""
+    """What a batch's losses are divided by."""
 
-    num_tokens: int
     lm_weight: float
     num_asked: float
 
@@ -187,7 +185,6 @@ def collate(
         memory_index_Q=memory_index_Q,
         injected_I=injected_I,
         fed_index_I=fed_index_I,
-        num_tokens=sum(map(len, samples)),
         lm_weight=sum(weights),
         num_asked=len(asked),
     )
@@ -232,7 +229,6 @@ def share_of(
 def counts(samples: Sequence[Sample], world: int = 1) -> Counts:
     """Of a batch that `world` processes share."""
     return Counts(
-        num_tokens=sum(map(len, samples)),
         lm_weight=sum(weight for sample in samples for weight in _weights(sample)) / world,
         num_asked=sum(map(asks, samples)) / world,
     )

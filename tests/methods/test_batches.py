@@ -71,7 +71,6 @@ def test_shares_of_a_batch_average_to_the_batch(lively: Backbone, world: int) ->
     with torch.no_grad():
         for rank in range(world):
             batch = share_of(samples, rank, world, lively.tokenizer.pad_token_id, CPU, 8)
-            assert batch.num_tokens == sum(map(len, samples))
             losses = MemoryLM(lively.model, memory)(batch)
             for name in whole:
                 parts[name].append(float(losses.get(name, 0.0)))

@@ -199,7 +199,6 @@ def test_shares_of_a_batch_average_to_the_whole(world: int) -> None:
         whole = module(collate(samples, 0, CPU))
         parts = [share_of(samples, rank, world, 0, CPU, 8) for rank in range(world)]
         losses = [module(part) for part in parts]
-    assert {part.num_tokens for part in parts} == {sum(map(len, samples))}
     for name, value in whole.items():
         mean = sum(found.get(name, torch.tensor(0.0)) for found in losses) / world
         torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-5)
