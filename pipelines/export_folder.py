@@ -83,7 +83,7 @@ def export_model(method: RecallMethod, folder: Path, overwrite: bool = False) ->
     if not bank.num_vectors:
         raise MethodError(f"{method.name}: memories that are fed as their text have no export; export recall")
     check_room(folder, overwrite)
-    settings = asdict(method.settings) | {"logit_scale": method.logit_scale}
+    settings = asdict(method.recall) | {"logit_scale": method.logit_scale}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(method.backbone, bank, folder, settings, method.setup.sampling)

@@ -40,7 +40,7 @@ from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
 from methods.recall.method import TEST_CONTEXT, RecallMethod
 from methods.recall.mixture import SftSampler, log_epoch
-from methods.recall.recipe import StageLogs, budgets, train_step
+from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
 from methods.template import placed, render
@@ -246,10 +246,8 @@ class SpecRecallMethod(RecallMethod):
     logit_scale = 1.0  # raw cosines (specification 3.2)
 
     def __init__(self, setup: MethodSetup, config: SpecRecallConfig | None = None) -> None:
-        super().__init__(setup, None, "recall_spec")
         self.spec = config or SpecRecallConfig()
-        self.recall = self.spec.recall
-        self.write_config = WriteConfig(max_steps=0)
+        super().__init__(setup, RecallConfig(recall=self.spec.recall, write=WriteConfig(max_steps=0)), "recall_spec")
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text; of segments up to `sft_max_tokens`."""
