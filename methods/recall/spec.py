@@ -43,7 +43,6 @@ from methods.recall.mixture import SftSampler, log_epoch
 from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.template import placed, render
 from methods.train import TrainLog, drawn_first
 from tasks.base import Conversation, Memory
 
@@ -88,12 +87,10 @@ class ThinkSegment:
         return f"{SEGMENT_ID}{self.index}"
 
 
-def extract_think(backbone: Backbone, conversation: Conversation) -> str:
-    """The last think of the conversation as the chat template renders it; "" where it has none."""
-    template = backbone.facts.template
-    said = placed(template, conversation.messages)
-    contents = render(backbone.tokenizer, template, said, add_generation_prompt=False)[1::2]
-    return next((think for think, _answer in map(split_think, reversed(contents)) if think), "")
+def extract_think(conversation: Conversation) -> str:
+    """The last think of the conversation, whatever a chat template makes of it; "" where it has none."""
+    contents = (message.content.strip() for message in reversed(conversation.messages))
+    return next((think for think, _answer in map(split_think, contents) if think), "")
 
 
 def sample_think_segments(
@@ -109,7 +106,7 @@ def sample_think_segments(
     for index in order:
         if len(found) == count:
             break
-        text = extract_think(backbone, conversations[index])
+        text = extract_think(conversations[index])
         if text and len(encode_text(backbone.tokenizer, text)) <= max_tokens:
             found.append(ThinkSegment(index, text))
     if len(found) < count:
@@ -247,7 +244,9 @@ class SpecRecallMethod(RecallMethod):
 
     def __init__(self, setup: MethodSetup, config: SpecRecallConfig | None = None) -> None:
         self.spec = config or SpecRecallConfig()
-        super().__init__(setup, RecallConfig(recall=self.spec.recall, write=WriteConfig(max_steps=0)), "recall_spec")
+        super().__init__(
+            setup, RecallConfig(recall=self.spec.recall, write=WriteConfig(max_steps=0)), "recall_spec"
+        )
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text; of segments up to `sft_max_tokens`."""
