@@ -14,7 +14,6 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from methods.backbone import Backbone
 from methods.base import MethodError
@@ -24,9 +23,7 @@ from tasks.chains import chain_of
 from tasks.chinese import is_chinese
 from tasks.self_cues import self_made_questions
 
-MemorySampleKind = Literal["memory_front", "memory_full", "sft_only"]  # the specification's sample types
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
-NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
     """The corpus's abstentions: their think takes the place of the clause, in the task's own language."""
     replies = [(c, *split_think(c.messages[-1].content)) for c in sft if c.kind == "unanswerable"]
     return [
-        Example(conversation.messages[:-1], memory_id="", clause=think or NULL_TEXT, answer=answer)
+        Example(conversation.messages[:-1], memory_id="", clause=think or NO_CLAUSE_THINK, answer=answer)
         for conversation, think, answer in replies
     ]
 

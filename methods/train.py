@@ -12,7 +12,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -166,7 +165,7 @@ def train_lora(
     target_modules: Sequence[str] = (),
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
-    on_epoch_end: Callable[[Any, int], None] | None = None,
+    on_epoch_end: Callable[[int], None] | None = None,
     adapter: Path | None = None,
     adapter_to: Path | None = None,
     checkpoints: Path | None = None,
@@ -178,6 +177,8 @@ def train_lora(
     the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept as
     training goes (`methods.checkpoint.EVERY_S`) and at its end; a stage that was killed goes on from there, with
     the samples that it would have drawn. Whoever names the folder removes it once the fit is saved.
+
+    on_epoch_end: is told how many epochs are over; the adapter is inside `backbone.model` then.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
@@ -258,7 +259,8 @@ def train_lora(
             save_checkpoint(checkpoints, kept_weights, optimizer, counted)
         last_kept = time.perf_counter()
 
-    with _fast_forward(peft_model, backbone):
+    # The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones
+    with packing(backbone.model), fused(peft_model):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
@@ -290,7 +292,7 @@ def train_lora(
             if on_epoch_end is not None:
                 wrapped.eval()
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
-                    on_epoch_end(peft_model, epoch)
+                    on_epoch_end(epoch)
                 wrapped.train()
     keep()
     step.close()
@@ -350,27 +352,17 @@ class _Losses:
         read = iter(torch.stack(values).tolist() if values else ())
         for losses, samples, tokens_before in self._waiting:
             found = {name: next(read) for name in losses}
-            self._check(found, samples, tokens_before)
-            self._log.add(**found)
-        self._waiting = []
-
-    def _check(self, losses: dict[str, float], samples: Sequence[Sample], tokens_before: int) -> None:
-        for name, value in losses.items():
-            if not math.isfinite(value):
+            for name, value in found.items():
+                if math.isfinite(value):
+                    continue
                 sources = ", ".join(f"{source} ({n})" for source, n in Counter(s.source for s in samples).items())
                 step = len(self._log.losses.get(name, ())) + 1
                 raise MethodError(
-                    f"{self._stage}: the {name} loss is {value} at step {step}, "
-                    f"after {tokens_before} tokens, on samples from {sources}; lower train.learning_rate, or set "
-                    "dtype=float32"
+                    f"{self._stage}: the {name} loss is {value} at step {step}, after {tokens_before} tokens, on "
+                    f"samples from {sources}; lower train.learning_rate, or set dtype=float32"
                 )
-
-
-@contextmanager
-def _fast_forward(peft_model: Any, backbone: Backbone) -> Iterator[None]:
-    """The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones."""
-    with packing(peft_model.get_base_model()), fused(peft_model):
-        yield
+            self._log.add(**found)
+        self._waiting = []
 
 
 def _merge(backbone: Backbone, peft_model: Any) -> None:

@@ -104,7 +104,7 @@ def warm_up(options: Options) -> None:
             if first:
                 display(stage, now, total)
 
-        def on_epoch_end(_model: Any, _epoch: int) -> None:
+        def on_epoch_end(_epoch: int) -> None:
             if first and done // CURVE_EVERY > (curve[-1]["tokens"] // CURVE_EVERY if curve else 0):
                 curve.append({"tokens": done, **measured(backbone, asked)})
                 write_json(curve_file, curve)

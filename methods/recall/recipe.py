@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample
-from methods.examples import NULL_TEXT, READING_ID, titled
+from methods.examples import READING_ID, titled
 from methods.recall.bank import NULL_ID, MemoryBank, check_vectors
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall
@@ -30,7 +30,7 @@ from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, que
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, TrainLog, drawn_first, train_lora
-from tasks.base import Conversation, Memory
+from tasks.base import NO_CLAUSE_THINK, Conversation, Memory
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
 SUMMARY_PROMPT = ' This sentence means in one word: "'
@@ -90,7 +90,7 @@ def spread(keys_ND: Tensor, num_vectors: int, seed: int) -> Tensor:
 
 def make_bank(backbone: Backbone, memories: Sequence[Memory], num_vectors: int, seed: int) -> MemoryBank:
     """Vectors of all memories and the null memory, from the untouched base model."""
-    entries = [Memory(NULL_ID, NULL_TEXT), *memories]
+    entries = [Memory(NULL_ID, NO_CLAUSE_THINK), *memories]
     raw_ND = extract(backbone, entries)
     check_vectors([m.id for m in entries], raw_ND)  # one NaN in the centre would be in every vector
     bank = MemoryBank(raw_ND.mean(dim=0), backbone.facts.embedding_norm, backbone.fingerprint)
@@ -127,7 +127,7 @@ def train_step(
     learn_vectors: bool = True,
     weight: float = 1.0,
     twins_MM: Tensor | None = None,
-    on_epoch_end: Callable[[Any, int], None] | None = None,
+    on_epoch_end: Callable[[int], None] | None = None,
 ) -> TrainLog:
     """One step's LoRA, on Q and V only in Step 1 (specification 4.2), merged at its end.
 

@@ -24,17 +24,25 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field
 
 import torch
 
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
+from methods.chat import (
+    Sample,
+    SampleKind,
+    answer_pieces,
+    encode_pieces,
+    encode_prompt,
+    encode_text,
+    split_think,
+    supervised,
+)
 from methods.decode import generate
-from methods.examples import Example, MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
+from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
@@ -50,7 +58,7 @@ log = logging.getLogger(__name__)
 
 RATIO = 1.5  # samples an epoch, and think segments, per memory
 TEST_MEMORIES = 2  # that test_memory_recall recites after every epoch
-SAMPLE_TYPES: tuple[str, ...] = get_args(MemorySampleKind)
+SAMPLE_TYPES: tuple[SampleKind, ...] = ("memory_front", "memory_full", "sft_only")
 
 
 @dataclass(frozen=True)
@@ -188,7 +196,7 @@ class MixedMemorySFTDataset:
         """The memory between `<think>` and the rest of a conversation: recalling does not end the answer."""
         return self._spliced(memory, conversation, "memory_full", suffix=True)
 
-    def _spliced(self, memory: Memory, conversation: Conversation, kind: MemorySampleKind, suffix: bool) -> Sample:
+    def _spliced(self, memory: Memory, conversation: Conversation, kind: SampleKind, suffix: bool) -> Sample:
         ids = self.backbone.ids
         prefix = encode_prompt(self.backbone, plain_messages(conversation)[:-1])
         pieces = [ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
@@ -307,8 +315,7 @@ class SpecRecallMethod(RecallMethod):
             hits += sum(a == bank.index(s.id) for a, s in zip(found, part, strict=True))
         return hits / max(1, len(segments))
 
-    def _test_epoch(self, model: Any, epoch: int) -> None:
+    def _test_epoch(self, epoch: int) -> None:
         """`test_memory_recall` on the model as it stands, LoRA not yet merged."""
-        live = replace(self.backbone, model=model)
-        share = test_memory_recall(live, self.fitted_bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
+        share = test_memory_recall(self.backbone, self.fitted_bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
         log.info("epoch %d: %.2f of %d memories recited word for word", epoch, share, TEST_MEMORIES)

@@ -15,7 +15,6 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
 from methods.examples import (
-    NULL_TEXT,
     Example,
     ExampleConfig,
     conversation_sample,
@@ -24,7 +23,7 @@ from methods.examples import (
 )
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
-from tasks.base import Conversation, Message, TaskData
+from tasks.base import NO_CLAUSE_THINK, Conversation, Message, TaskData
 
 NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0)
 NO_EXAMPLES = ExampleConfig(history_probability=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
@@ -49,7 +48,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def bank_of(backbone: Backbone, task: TaskData, num_vectors: int = 1) -> MemoryBank:
     """The clauses, the null memory and the corpus's passages, as in training."""
     bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, "")
-    texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in task.memories}}
+    texts = {NULL_ID: NO_CLAUSE_THINK, **{m.id: m.text for m in task.memories}}
     texts |= {e.memory_id: e.clause for e in reading_examples(task.sft)}
     vectors = torch.randn(len(texts), backbone.facts.hidden_size, generator=torch.Generator().manual_seed(0))
     bank.write(list(texts), list(texts.values()), vectors, list(vectors[:, None].expand(-1, num_vectors, -1)))

@@ -18,7 +18,7 @@ from methods.backbone import Backbone
 from methods.base import Context, MethodError
 from methods.chat import encode_text
 from methods.decode import Generated, generate, serially
-from methods.examples import NULL_TEXT, READING_ID, recall_prompt, titled, unanswerable_examples
+from methods.examples import READING_ID, recall_prompt, titled, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -35,7 +35,7 @@ from methods.recall.recipe import (
 from methods.recall.writing import WriteConfig, query_states
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm
-from tasks.base import Memory, Message, TaskData
+from tasks.base import NO_CLAUSE_THINK, Memory, Message, TaskData
 
 SHORT = [Memory("meals", "Meals cost 31 euros.", "Meals"), Memory("gate", "Guests sign in at gate two.", "Guests")]
 NEW = Memory("new", "Skates are returned by 14.30. Lost ones cost 3 euros.", "Skates")
@@ -51,7 +51,7 @@ def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: Tas
     bank = make_bank(lively, memories, 3, seed=0)
     assert bank.ids == [NULL_ID, *(m.id for m in memories)]
     assert bank.gain == pytest.approx(lively.facts.embedding_norm)
-    raw_ND = extract(lively, [Memory(NULL_ID, NULL_TEXT), *memories])
+    raw_ND = extract(lively, [Memory(NULL_ID, NO_CLAUSE_THINK), *memories])
     torch.testing.assert_close(bank.keys_MD, F.normalize(raw_ND - raw_ND.mean(dim=0), dim=-1))
     norms = torch.stack([fed_PD.norm(dim=-1) for fed_PD in bank.fed])
     torch.testing.assert_close(norms, torch.full((len(memories) + 1, 3), bank.gain))

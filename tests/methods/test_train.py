@@ -188,9 +188,7 @@ def test_steps_under_gradient_accumulation(lively: Backbone) -> None:
 def test_training_ends_with_the_data(lively: Backbone) -> None:
     seen: list[int] = []
     epochs = iter([batches_of(lively)] * 2)
-    log = train_lora(
-        lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=lambda _, epoch: seen.append(epoch)
-    )
+    log = train_lora(lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=seen.append)
     size = sum(len(sample) for batch in batches_of(lively) for sample in batch)
     assert log.forward_tokens == 2 * size < CONFIG.max_tokens
     assert seen == [1, 2]
@@ -326,8 +324,8 @@ def test_bf16_weights_train_under_bf16_autocast(fresh_accelerate: None, monkeypa
 
     dtypes: set[torch.dtype] = set()
 
-    def look(peft_model: Any, _epoch: int) -> None:
-        dtypes.update(p.dtype for name, p in peft_model.named_parameters() if "lora_" in name)
+    def look(_epoch: int) -> None:
+        dtypes.update(p.dtype for name, p in backbone.model.named_parameters() if "lora_" in name)
 
     monkeypatch.setattr("accelerate.Accelerator", Noted)
     monkeypatch.setattr("methods.train.WARMUP", 0.0001)
@@ -427,9 +425,9 @@ def test_merging_changes_no_logit(pristine_lively: Backbone) -> None:
     ids = torch.tensor([[5, 6, 7, *backbone.ids.new_rows, 9]])
     seen: list[torch.Tensor] = []
 
-    def look(peft_model: torch.nn.Module, _epoch: int) -> None:
+    def look(_epoch: int) -> None:
         with torch.no_grad():
-            seen.append(peft_model(ids).logits)
+            seen.append(backbone.model(ids).logits)
 
     train_lora(backbone, iter([batches_of(backbone)]), CONFIG, stage="", memory=term(backbone), on_epoch_end=look)
     with torch.no_grad():
