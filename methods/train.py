@@ -76,8 +76,8 @@ class MemoryTerm(nn.Module):
 
     keys_MD, values_MPD: unit vectors, to be found by and P to be fed one after another, normalised again at every
     use; each is trained with the weights where its flag says so. Values are injected times the gain.
-    weight: of the retrieval loss beside the tokens'. twins_MM: pairs that no question tells apart, which therefore
-    are no negatives for each other.
+    weight: of the retrieval loss beside the tokens'. kind_M: the number of each one's kind; no question tells those
+    of a kind apart, which therefore are no negatives for each other.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class MemoryTerm(nn.Module):
         weight: float = 1.0,
         train_keys: bool = False,
         train_values: bool = False,
-        twins_MM: Tensor | None = None,
+        kind_M: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
         self.values_MPD = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
         self.gain = gain
         self.weight = weight
-        self.twins_MM = twins_MM
+        self.kind_M = kind_M
 
     def vectors(self, index_N: Tensor) -> Tensor:
         """(N, P, D): what is fed under the pads."""
@@ -107,8 +107,10 @@ class MemoryTerm(nn.Module):
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
             logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
-        if self.twins_MM is not None:
-            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N.clamp(min=0)], float("-inf"))
+        if self.kind_M is not None:
+            own_N1 = index_N.clamp(min=0)[:, None]
+            twins_NM = (self.kind_M[own_N1] == self.kind_M).scatter(1, own_N1, False)
+            logits_NM = logits_NM.masked_fill(twins_NM, float("-inf"))
         return F.cross_entropy(logits_NM, index_N, ignore_index=IGNORE, reduction="sum")
 
 
@@ -130,7 +132,7 @@ class MemoryLM(nn.Module):
         """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         embeds_ND = self._injected(control_rows.embed(base.get_input_embeddings(), batch.input_ids_N), batch)
-        hidden_ND = hidden_states(getattr(base, base.base_model_prefix), embeds_ND, batch)
+        hidden_ND = hidden_states(base.base_model, embeds_ND, batch)
         losses: dict[str, Tensor] = {}
         if len(batch.labels_L):  # the head runs on the states that predict a label only
             logits_LV = self.logits(control_rows.head(base.get_output_embeddings(), hidden_ND[batch.predicting_L]))

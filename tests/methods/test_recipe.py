@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from model_script import random_bank, says, scripted
-from test_train import CONFIG, batches_of, pair_of_twins
+from test_train import CONFIG, batches_of
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
@@ -27,10 +27,10 @@ from methods.recall.recipe import (
     RecallConfig,
     budgets,
     extract,
+    kinds_of,
     make_bank,
     quoted,
     train_step,
-    twins_of,
 )
 from methods.recall.writing import WriteConfig, query_states
 from methods.setup import MethodSetup
@@ -77,8 +77,8 @@ def test_passages_of_one_kind_are_no_negatives_for_each_other(monkeypatch: pytes
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     names = ["m0", *(f"{READING_ID}{kind}" for kind in ("tickets/x", "tickets/y", "keys/z")), "m1"]
     bank.write(names, names, keys, list(keys[:, None]))
-    assert torch.equal(twins_of(bank), pair_of_twins(5, 1, 2))
-    memory = MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, twins_MM=twins_of(bank))
+    assert kinds_of(bank).tolist() == [0, 1, 1, 2, 3]
+    memory = MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, kind_M=kinds_of(bank))
     query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
     scores = bank.memory_head(query)[0]
     for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():

@@ -192,9 +192,8 @@ def test_a_step_takes_nothing_from_another_device(
     monkeypatch.setattr(torch, "autocast", lambda *_args, **_settings: nullcontext())  # not to be had there
     backbone = pristine_lively.clone()
     found = random_bank(backbone, num_vectors=PADS)
-    twins_MM = torch.zeros(len(found), len(found), dtype=torch.bool)
     memory = MemoryTerm(found.keys_MD, found.values_MPD, found.gain, train_keys=True, train_values=True)
-    memory.twins_MM = twins_MM.to("meta")
+    memory.kind_M = torch.arange(len(found), device="meta")
     module = MemoryLM(backbone.model.requires_grad_(True), memory, backbone.facts.logits).to("meta")
     with packing(backbone.model):
         for samples in batches_of(backbone):

@@ -362,14 +362,14 @@ def test_twins_are_no_negatives() -> None:
     keys_MD = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     query_ND = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     index_N = torch.zeros(4, dtype=torch.long)
-    twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    kind_M = torch.tensor([0, 0, 1])
 
-    def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
-        term = MemoryTerm(keys, keys[:, None], 1.0, twins_MM=twins)
+    def loss(keys: torch.Tensor, kinds: torch.Tensor | None) -> torch.Tensor:
+        term = MemoryTerm(keys, keys[:, None], 1.0, kind_M=kinds)
         return term.retrieval_loss(query_ND, index_N)
 
-    assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))
-    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, twins_MM))
+    assert torch.allclose(loss(keys_MD, kind_M), loss(keys_MD[[0, 2]], None))
+    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, kind_M))
 
 
 def test_near_keys_are_told_apart_under_autocast() -> None:
@@ -381,12 +381,6 @@ def test_near_keys_are_told_apart_under_autocast() -> None:
     exact = memory.retrieval_loss(query, index)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(memory.retrieval_loss(query, index), exact)
-
-
-def pair_of_twins(size: int, one: int, other: int) -> Tensor:
-    twins = torch.zeros(size, size, dtype=torch.bool)
-    twins[one, other] = twins[other, one] = True
-    return twins
 
 
 # Memory vectors.
