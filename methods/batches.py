@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise, takewhile
-from operator import eq
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from methods.chat import IGNORE, Sample
 from methods.graphs import next_size
+from methods.prefixes import common_length
 
 COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
@@ -104,10 +104,7 @@ def shared_tokens(samples: Sequence[Sample]) -> list[int]:
     The last token of each is its own, and all of the first.
     """
     ends = [len(s) - 1 if s.pad_position < 0 else s.pad_position for s in samples]
-    alike = [
-        sum(1 for _ in takewhile(bool, map(eq, before.input_ids, sample.input_ids)))
-        for before, sample in pairwise(samples)
-    ]
+    alike = [common_length(before.input_ids, sample.input_ids) for before, sample in pairwise(samples)]
     return [0, *map(min, alike, ends, ends[1:])]
 
 

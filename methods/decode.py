@@ -352,7 +352,8 @@ def generate(
     clock = clock or Clock(backbone.device, enabled=False)
     on_token = _listener.get() if len(prompts) == 1 else None
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    may_feed_several = not _serial.get() and keeps_every_token(model)
+    keeps_all = keeps_every_token(model)
+    may_feed_several = not _serial.get() and keeps_all
     may_draft = may_feed_several and not sampling.do_sample
     helped: Sequence[Drafter | None] = drafters if drafters and may_draft else [None] * len(prompts)
     everyone = [
@@ -360,10 +361,11 @@ def generate(
         for n, prompt in enumerate(prompts)
     ]
     processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
-    fast = recordable(backbone.device) and keeps_every_token(model)
+    fast = recordable(backbone.device) and keeps_all
     prefixes = None if fast else current_prefixes()  # a card computes prompts anew in less time
     begun = prefixes.compute(model, prompts) if prefixes else None
-    ids, mask = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
+    starts = [len(prefix) for prefix in begun] if begun else [0] * len(prompts)
+    ids_RT, mask_RT = lay_out(prompts, starts, pad, backbone.device)
     cache = join_prefixes(model, begun) if begun else new_cache(model)
     del begun  # else it would lie in memory beside the cache
     trigger = None
@@ -376,9 +378,7 @@ def generate(
         growing = _Model(model, cache, stack.enter_context(last_hidden_states(model)))
         running: _Model | FixedModel = growing
         with clock.stage("prefill"):
-            logits_RSV = growing.prefill(
-                torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
-            )
+            logits_RSV = growing.prefill(ids_RT, mask_RT)
         hidden_RSD = running.hidden
         if fast:
             fixed = FixedModel.behind(model, cache, growing.mask_RT, max(caps) + FIXED_ROOM, growing.forwards)

@@ -62,12 +62,11 @@ def too_long_to_recite(
 @torch.no_grad()
 def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Hidden states (N, D) of each sequence's last token, in the model's dtype."""
-    decoder = getattr(backbone.model, backbone.model.base_model_prefix)
     found: list[Tensor] = []
     for start in range(0, len(sequences), BATCH_SIZE):
         samples = [supervised(ids, (), "query") for ids in sequences[start : start + BATCH_SIZE]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
-        hidden_BTD = decoder(
+        hidden_BTD = backbone.model.base_model(
             input_ids=batch.input_ids_N[batch.places_BT], attention_mask=batch.attention_mask_BT, use_cache=False
         ).last_hidden_state
         last_B = batch.attention_mask_BT.sum(dim=1) - 1
