@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from methods.backbone import Backbone
@@ -46,6 +47,16 @@ class Sample:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def learnt(self) -> tuple[int, ...]:
+        """Positions of the labelled tokens; a sample's first token is never predicted."""
+        return tuple(n for n in range(1, len(self)) if self.labels[n] != IGNORE)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a question with a memory to find."""
+        return self.recall_position >= 0 and self.memory_index >= 0
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> list[int]:
