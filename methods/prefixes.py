@@ -106,7 +106,8 @@ def lay_out(
 ) -> tuple[Tensor, Tensor]:
     """Token rows (B, T) and their mask: of each sequence the first `starts` tokens, then the rest.
 
-    Both are padded on the left. The cache of a batch of beginnings is one rectangle and what follows is another: `[pad a b | pad c]`.
+    Both are padded on the left: the cache of a batch of beginnings is one rectangle and what follows is another,
+    `[pad a b | pad c]`.
     """
 
     def padded(parts: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -31,18 +31,9 @@ import torch
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import (
-    Sample,
-    SampleKind,
-    answer_pieces,
-    encode_pieces,
-    encode_prompt,
-    encode_text,
-    split_think,
-    supervised,
-)
+from methods.chat import Piece, Sample, SampleKind, answer_pieces, encode_text, split_think
 from methods.decode import generate
-from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces
+from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces, recall_sample
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
@@ -130,17 +121,15 @@ def segment_sample(
     backbone: Backbone, conversation: Conversation, segment: ThinkSegment, bank: MemoryBank
 ) -> Sample:
     """context + `<think>\\nSEGMENT<recall>`: nothing is decoded, only the state at <recall> is trained."""
-    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
-    ids = backbone.ids
-    target = encode_pieces(backbone.tokenizer, [ids.think, "\n" + segment.text, ids.recall])
-    return supervised(
-        prompt,
-        target,
+    return recall_sample(
+        backbone,
+        plain_messages(conversation)[:-1],
+        [backbone.ids.think, "\n" + segment.text, backbone.ids.recall],
         "query",
-        recall=len(target) - 1,
-        memory_index=bank.index(segment.id),
-        target_loss_from=len(target),
-        source="segments of conversations, look-up alone",
+        bank.index(segment.id),
+        "segments of conversations, look-up alone",
+        asks=True,
+        learnt="nothing",
     )
 
 
@@ -190,31 +179,28 @@ class MixedMemorySFTDataset:
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Random context, then the memory: whatever stands before, the vector is decoded."""
-        return self._spliced(memory, conversation, "memory_front", suffix=False)
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        return self._spliced(memory, conversation, "memory_front", pieces)
 
     def memory_full(self, memory: Memory, conversation: Conversation) -> Sample:
         """The memory between `<think>` and the rest of a conversation: recalling does not end the answer."""
-        return self._spliced(memory, conversation, "memory_full", suffix=True)
+        think, answer = split_think(conversation.messages[-1].content)
+        recalled = recall_pieces(self.backbone, memory.text)
+        pieces = answer_pieces(self.backbone, [*recalled, "\n" + think], answer)
+        return self._spliced(memory, conversation, "memory_full", pieces)
 
-    def _spliced(self, memory: Memory, conversation: Conversation, kind: SampleKind, suffix: bool) -> Sample:
-        ids = self.backbone.ids
-        prefix = encode_prompt(self.backbone, plain_messages(conversation)[:-1])
-        pieces = [ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
-        if suffix:
-            think, answer = split_think(conversation.messages[-1].content)
-            pieces = answer_pieces(
-                self.backbone, [*recall_pieces(self.backbone, memory.text), "\n" + think], answer
-            )
-        target = encode_pieces(self.backbone.tokenizer, pieces)
-        recall = target.index(ids.recall)
-        return supervised(
-            prefix,
-            target,
+    def _spliced(
+        self, memory: Memory, conversation: Conversation, kind: SampleKind, pieces: Sequence[Piece]
+    ) -> Sample:
+        return recall_sample(
+            self.backbone,
+            plain_messages(conversation)[:-1],
+            pieces,
             kind,
-            pad=recall + 1,
-            memory_index=self.bank.index(memory.id),
-            target_loss_from=recall,  # the label of <recall> is <recall>
-            source="clauses in unrelated conversations",
+            self.bank.index(memory.id),
+            "clauses in unrelated conversations",
+            num_pads=1,
+            learnt="from <recall>",  # whose label is <recall>
         )
 
     def refresh_epoch_data(self) -> list[Sample]:
