@@ -76,8 +76,8 @@ class MemoryTerm(nn.Module):
 
     keys_MD, values_MPD: unit vectors, to be found by and P to be fed one after another, normalised again at every
     use; each is trained with the weights where its flag says so. Values are injected times the gain.
-    weight: of the retrieval loss beside the tokens'. kind_M: of each its kind, a number; no question tells those of
-    a kind apart, which therefore are no negatives for each other.
+    weight: of the retrieval loss beside the tokens'. kind_M: of each its kind, a number; no question tells those
+    of a kind apart, which therefore are no negatives for each other.
     """
 
     def __init__(

@@ -97,18 +97,7 @@ class RecallMethod:
             notes["verbatim_from_true_vector"] = test_memory_recall(
                 self.backbone, bank, TEST_CONTEXT, limit=len(memories)
             )
-        curves = {f"step1/{k}": tuple(v) for k, v in logs.step1.losses.items()}
-        curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
-        return FitReport(
-            seconds=time.perf_counter() - started + logs.step1.earlier_s + logs.step2.earlier_s,
-            forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
-            optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
-            bytes_stored=self.setup.adapter_bytes + bank.num_bytes,
-            index_bytes=bank.num_bytes,
-            curves=curves,
-            notes=notes,
-            samples=dict(logs.step1.samples + logs.step2.samples),
-        )
+        return self.setup.report(started, {"step1": logs.step1, "step2": logs.step2}, bank.num_bytes, notes)
 
     # answering
 
