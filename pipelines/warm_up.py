@@ -1,10 +1,10 @@
 """Teach a base to think and to read, once, before any rulebook: `python -m pipelines.warm_up to=FOLDER`.
 
-Trains a LoRA on the general material alone (`pipelines.warm_up_data`) and leaves in the folder the adapter, in half
-precision, and its card: what it was made of and by which command, its checksum, the curve on held-out rules, and
-how many questions of each task are read right with the clause at hand. `model=FOLDER` then loads base and warm-up
-as one. A model that has a warm-up is trained on: its adapter is what the new one begins as. A killed run goes on
-with the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares each batch between two
+Trains a LoRA on the general material alone (`pipelines.warm_up_data`) and leaves in the folder the adapter, in
+half precision, and its card: what it was made of and by which command, its checksum, the curve on held-out rules,
+and how many questions of each task are read right with the clause at hand. `model=FOLDER` then loads base and
+warm-up as one. A model that has a warm-up is trained on: its adapter is what the new one begins as. A killed run
+goes on with the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares each batch between two
 processes.
 """
 

@@ -1,4 +1,4 @@
-"""Last hidden states, in batches: raw memory vectors (specification 5.1), and how much the model wants to recall.
+"""Last hidden states, in batches: raw memory vectors (specification 5.1).
 
 Shapes: B batch, T tokens, D hidden, N sequences.
 """
@@ -13,13 +13,12 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import collate
-from methods.chat import encode_pieces, encode_prompt, encode_text, supervised
+from methods.chat import encode_text, supervised
 from methods.examples import titled
-from tasks.base import Memory, Message
+from tasks.base import Memory
 
 BATCH_SIZE = 32  # sequences of one forward
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
-_RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
 
 
 def memory_limit(backbone: Backbone) -> int:
@@ -37,26 +36,6 @@ def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
                 f"memory {memory.id!r} has {num_tokens} tokens, and the context window of {backbone.name} "
                 f"({backbone.facts.context_length}) leaves {limit} beside question and answer; cut it into clauses"
             )
-
-
-def too_long_to_recite(
-    backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int, num_pads: int = 1
-) -> str:
-    """One sentence on memories that alone fill an answer of so many tokens; "" where there are none.
-
-    num_pads: of a recall, each of which takes a token of the answer.
-    """
-    around = _RECALL_TOKENS + num_pads
-    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + around for m in memories}
-    over = [memory_id for memory_id, num_tokens in lengths.items() if num_tokens >= max_new_tokens]
-    if not over:
-        return ""
-    longest = max(over, key=lambda memory_id: lengths[memory_id])
-    return (
-        f"recall cannot recite {len(over)} of {len(memories)} memories and answer: an answer has "
-        f"{max_new_tokens} tokens and {longest!r} takes {lengths[longest]}; raise evaluation.max_new_tokens or "
-        "cut them into clauses"
-    )
 
 
 @torch.no_grad()
@@ -91,18 +70,3 @@ def _batch_extract_embeddings(
                 f"the text {text[:40]!r}... has {len(ids)} tokens, the limit is {limit}; cut it into shorter ones"
             )
     return last_states(backbone, encoded).float()
-
-
-@torch.no_grad()
-def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> Tensor:
-    """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
-    ids = backbone.ids
-    tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
-    sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
-    found: list[Tensor] = []
-    for states_BD in last_states(backbone, sequences).split(BATCH_SIZE):
-        logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
-        recall_B = logits_BV[:, ids.recall].clone()
-        logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely
-        found.append(recall_B - logits_BV.max(dim=-1).values)
-    return torch.cat(found)

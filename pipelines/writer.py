@@ -1,4 +1,4 @@
-"""A plain model that goes on from chats: `python -m methods.writer model=<name>`, for `tasks.ask`.
+"""A plain model that goes on from chats: `python -m pipelines.writer model=<name>`, for `tasks.ask`.
 
 Reads a line of JSON ({"messages": [...], "max_new_tokens": n}) and writes one ({"text", "prompt_tokens",
 "new_tokens"}, or {"error"}), until its input ends.
