@@ -259,8 +259,7 @@ def test_memories_that_fill_an_answer_are_counted_and_the_longest_is_named(livel
     memories = [Memory("short", "x" * 94), Memory("long", "x" * 95), Memory("longest", "x" * 120)]
     assert compare.too_long_to_recite(lively, memories, 126) == ""
     assert "'longest' takes 132" in compare.too_long_to_recite(lively, memories, 126, num_pads=8)
-    said = compare.too_long_to_recite(
-        lively, memories, 100
-    )  # four tokens stand around a recited text, and its pad
+    # Four tokens stand around a recited text, and its pad
+    said = compare.too_long_to_recite(lively, memories, 100)
     assert "2 of 3 memories" in said
     assert "100 tokens and 'longest' takes 125" in said
