@@ -147,7 +147,7 @@ def test_fit_save_load_write_and_forget(
     assert other.bank is not None
     fitted, keys = bank.values_MPD, bank.keys_MD.clone()
     torch.testing.assert_close(other.bank.values_MPD, fitted)
-    other.write_config = config.write
+    other.config = config
     written = other.write([NEW])
     assert (written.trained_tokens > 0) == bool(num_vectors)
     assert torch.equal(other.bank.keys_MD[:-1], keys)

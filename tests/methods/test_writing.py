@@ -373,7 +373,7 @@ def test_the_report_and_a_warning_name_what_is_not_exact(
     fed = bank.memory_embeddings(1).clone()
     with caplog.at_level(logging.WARNING):
         short = method.write([Memory("short", "oak")])
-        method.write_config = WriteConfig(max_steps=3)
+        method.config = RecallConfig(write=WriteConfig(max_steps=3))
         long = method.write([Memory("long", "No three steps lead to this.")])
     assert (short.exact, short.inexact) == (("short",), ())
     assert 0 < short.steps["short"] <= LONG
