@@ -26,8 +26,8 @@ ROUNDS, NEW_TOKENS = 11, 48
 def main() -> None:
     quiet_libraries()
     backbone = load_backbone()
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, backbone.fingerprint)
-    vectors_MD = torch.randn(100, backbone.hidden_size)
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, backbone.fingerprint)
+    vectors_MD = torch.randn(100, backbone.facts.hidden_size)
     bank.write([str(i) for i in range(100)], ["text"] * 100, vectors_MD, list(vectors_MD[:, None]))
     prompt = encode_prompt(backbone, [Message("user", "Tell me a long story about the sea.")])
 

@@ -255,7 +255,7 @@ def decoded_here(backbone: Backbone, prompts: Sequence[Sequence[int]], new_token
 
 
 def decoded_by_transformers(backbone: Backbone, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[int]:
-    pad, stops = int(backbone.tokenizer.pad_token_id), list(backbone.stop_ids)
+    pad, stops = int(backbone.tokenizer.pad_token_id), list(backbone.facts.stop_ids)
     width = max(map(len, prompts))
     ids = torch.tensor([[*[pad] * (width - len(p)), *p] for p in prompts], device=backbone.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=backbone.device)

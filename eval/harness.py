@@ -74,7 +74,7 @@ class PlainLM(HFLM):
                 pretrained=backbone.model,
                 tokenizer=backbone.tokenizer,
                 batch_size=batch_size,
-                max_length=backbone.context_length,
+                max_length=backbone.facts.context_length,
             )
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> list[tuple[float, bool]]:

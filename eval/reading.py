@@ -18,9 +18,9 @@ from methods.answering import parts_of
 from methods.backbone import Backbone
 from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
+from methods.examples import recall_pieces
 from methods.parts import final_text, read
 from methods.rag import Passage, open_book
-from methods.warm_up import marked_text
 from tasks.base import QA, Message, TaskData
 from tasks.keys import is_correct
 from tasks.reading_rules import ask, draw_passage, rules
@@ -87,7 +87,7 @@ def answers(backbone: Backbone, asked: Sequence[Asked], way: Way) -> list[str]:
         messages: tuple[Message, ...] = (Message("user", one.qa.question),)
         begun: list[int] = []
         if way == "recited":
-            pieces = [backbone.ids.think, "\n", *marked_text(backbone, one.clause)]
+            pieces = [backbone.ids.think, "\n", *recall_pieces(backbone, one.clause, num_pads=0)]
             begun = encode_pieces(backbone.tokenizer, pieces)
         else:
             texts = rng.sample([one.clause, *one.beside], 1 + len(one.beside))

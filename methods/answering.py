@@ -21,12 +21,12 @@ def prompts_for(backbone: Backbone, ctxs: Sequence[Context]) -> tuple[list[list[
     """
     prompts, cuts = [], []
     for ctx in ctxs:
-        room = history_room(backbone.context_length, ctx.max_new_tokens)
+        room = history_room(backbone.facts.context_length, ctx.max_new_tokens)
         ids, cut = fit_history(backbone, ctx.messages, room)
-        if backbone.facts.learned_positions and len(ids) + ctx.max_new_tokens > backbone.context_length:
+        if backbone.facts.learned_positions and len(ids) + ctx.max_new_tokens > backbone.facts.context_length:
             raise MethodError(
                 f"a question has {len(ids)} tokens with its template, an answer {ctx.max_new_tokens}, and "
-                f"{backbone.name} has positions for {backbone.context_length}; shorten the question, lower "
+                f"{backbone.name} has positions for {backbone.facts.context_length}; shorten the question, lower "
                 "evaluation.max_new_tokens or choose a model with more"
             )
         prompts.append(ids)
@@ -96,7 +96,7 @@ def parts_of(backbone: Backbone, token_ids: Sequence[int]) -> tuple[Part, ...]:
     for control, run in itertools.groupby(token_ids, key=backbone.control_ids.__contains__):
         ids = list(run)
         if control:
-            parts += (Part("stop" if i in backbone.stop_ids else "control", decode([i])) for i in ids)
+            parts += (Part("stop" if i in backbone.facts.stop_ids else "control", decode([i])) for i in ids)
             before = ids[-1:]
         else:
             parts.append(Part("text", decode([*before, *ids]).removeprefix(decode(before))))

@@ -119,11 +119,11 @@ def check_window(backbone: Backbone, memories: Sequence[Memory]) -> None:
     """Raises MethodError where a prompt with every clause leaves no room for a question and its answer."""
     book = open_book([Message("user", "")], [Passage(m.id, m.text, 1.0) for m in memories])
     tokens = len(encode_prompt(backbone, book))
-    if tokens + ROOM_TOKENS > backbone.context_length:
+    if tokens + ROOM_TOKENS > backbone.facts.context_length:
         raise MethodError(
             f"full_context: {len(memories)} clauses make a prompt of {tokens} tokens and {ROOM_TOKENS} are kept "
-            f"for question and answer, but {backbone.name} reads {backbone.context_length}; take fewer clauses "
-            "(task.num_clauses=...) or a model with a longer context, or leave full_context out"
+            f"for question and answer, but {backbone.name} reads {backbone.facts.context_length}; take fewer "
+            "clauses (task.num_clauses=...) or a model with a longer context, or leave full_context out"
         )
 
 

@@ -90,30 +90,12 @@ class Backbone:
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer."""
-        return self.facts.stop_ids
-
     @cached_property
     def control_ids(self) -> frozenset[int]:
         """Tokens that are never text: the methods' own, stop tokens, the template's, those flagged special."""
         special = (i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
         own = template_tokens(self.tokenizer, self.facts.template)
-        return frozenset((*self.ids.new_rows, *self.stop_ids, *own, *special))
-
-    @property
-    def hidden_size(self) -> int:
-        return self.facts.hidden_size
-
-    @property
-    def context_length(self) -> int:
-        return self.facts.context_length
-
-    @property
-    def embedding_norm(self) -> float:
-        """The natural size of an injected vector."""
-        return self.facts.embedding_norm
+        return frozenset((*self.ids.new_rows, *self.facts.stop_ids, *own, *special))
 
     def clone(self) -> Backbone:
         """A copy with weights of its own; the tokenizer is shared."""
@@ -212,7 +194,7 @@ def _tiny() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return LlamaForCausalLM(config), tokenizer
 
 
-def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> dict[str, int]:
+def _add_control_tokens(model: Any, tokenizer: Any) -> dict[str, int]:
     """Adds the missing control tokens: the vocabulary's mean plus a seeded direction of half a row's norm.
 
     Left at the mean, new rows point all one way and are never emitted; at a random direction alone they lack
@@ -226,7 +208,7 @@ def _add_control_tokens(model: Any, tokenizer: Any, seed: int) -> dict[str, int]
     if len(tokenizer) > num_rows:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     new = dict.fromkeys([ids[t] for t in missing] + list(range(num_rows, len(tokenizer))))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             weight_VD = layer.weight
@@ -368,7 +350,7 @@ def warm_up_of(name: str) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_backbone(
-    name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", seed: int = 0, warm: bool = True
+    name: str = PACKAGED_LM, device: str = "auto", dtype: str = "auto", warm: bool = True
 ) -> Backbone:
     """Loads a chat model, adds the control tokens, reads its facts and moves it to the device.
 
@@ -383,7 +365,7 @@ def load_backbone(
     if where.type == "cuda":
         torch.cuda.set_device(where)  # what asks for "the" card means this one
     with room_on(where):
-        model, tokenizer, tokens, facts = _ready(name, where, seed, warm)
+        model, tokenizer, tokens, facts = _ready(name, where, warm)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token_id = facts.turn_end
         tokenizer.padding_side = "left"
@@ -417,7 +399,7 @@ def too_little(device: torch.device) -> str:
     return f"{device} has too little memory: of {total / 2**30:.1f} GiB, {parts} are in use"
 
 
-def _ready(name: str, device: torch.device, seed: int, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts]:
+def _ready(name: str, device: torch.device, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts]:
     """(model with control tokens and, where warm, its warm-up, tokenizer, ids of the control tokens, facts)."""
     try:
         warmed = warm_up_of(name)
@@ -428,7 +410,7 @@ def _ready(name: str, device: torch.device, seed: int, warm: bool) -> tuple[Any,
         if not tokenizer.chat_template:
             raise MethodError("it has no chat template; choose an instruction-tuned model")
         check_vocabulary(model, tokenizer)
-        tokens = _add_control_tokens(model, tokenizer, seed)
+        tokens = _add_control_tokens(model, tokenizer)
         if warmed and warm:
             model = load_adapter(model.float(), warmed[0]).merge_and_unload()  # into its weights, in fp32
         return model, tokenizer, tokens, read_facts(model, tokenizer)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise, takewhile
-from operator import eq
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from methods.chat import IGNORE, Sample
 from methods.graphs import next_size
+from methods.prefixes import common_length
 
 COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 
@@ -37,7 +37,6 @@ class Batch:
     memory_index_Q: Tensor
     injected_I: Tensor  # places of the first pads of the memories that are fed
     fed_index_I: Tensor
-    num_tokens: int  # of the samples
     lm_weight: float | Tensor  # what the token losses' weighted sum is divided by
     num_asked: float | Tensor  # what the retrieval losses' sum is divided by
 
@@ -84,9 +83,8 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a batch is counted and its losses are divided by."""
+    """What a batch's losses are divided by."""
 
-    num_tokens: int
     lm_weight: float
     num_asked: float
 
@@ -106,10 +104,7 @@ def shared_tokens(samples: Sequence[Sample]) -> list[int]:
     The last token of each is its own, and all of the first.
     """
     ends = [len(s) - 1 if s.pad_position < 0 else s.pad_position for s in samples]
-    alike = [
-        sum(1 for _ in takewhile(bool, map(eq, before.input_ids, sample.input_ids)))
-        for before, sample in pairwise(samples)
-    ]
+    alike = [common_length(before.input_ids, sample.input_ids) for before, sample in pairwise(samples)]
     return [0, *map(min, alike, ends, ends[1:])]
 
 
@@ -125,7 +120,7 @@ def batch_shape(samples: Sequence[Sample], batch_tokens: int, has_memory: bool, 
     rows = next_size(max(len(samples), batch_tokens // narrowest), 1)
     quarter = max(COARSE, batch_tokens // 4)
     tokens = row_tokens(samples) + num_pads
-    labels = sum(len(_learnt(sample)) for sample in samples)
+    labels = sum(len(sample.learnt) for sample in samples)
     return BatchShape(
         tokens=next_size(tokens, quarter),
         samples=rows,
@@ -143,8 +138,13 @@ def collate(
     device: torch.device,
     multiple: int = COARSE,
     shape: BatchShape | None = None,
+    whole: Counts | None = None,
 ) -> Batch:
-    """multiple: of tokens, that sizes are filled up to; shape: to which they are instead. It changes no loss."""
+    """multiple: of tokens, that sizes are filled up to; shape: to which they are instead. It changes no loss.
+
+    whole: of the batch that these samples are a part of; None: they are all of it.
+    """
+    whole = whole or counts(samples)
     width = shape.width if shape else round_up(max(map(len, samples)), multiple)
     row: list[tuple[int, int, int]] = []  # id, position, place in (B, T)
     places: list[list[int]] = []
@@ -153,9 +153,9 @@ def collate(
         places.append([*before, *range(len(row), len(row) + len(sample) - begin)])
         row += [(sample.input_ids[n], n, b * width + n) for n in range(begin, len(sample))]
     placed = list(zip(samples, places, strict=True))
-    learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in _learnt(s)]
+    learnt = [(place[n - 1], s.labels[n]) for s, place in placed for n in s.learnt]
     weights = [weight for s in samples for weight in _weights(s)]
-    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if asks(s)]
+    asked = [(place[s.recall_position], s.memory_index) for s, place in placed if s.asks]
     fed = [(place[s.pad_position], s.memory_index) for s, place in placed if s.pad_position >= 0]
 
     def columns(found: Sequence[tuple[int, ...]], fill: tuple[int, ...], size: int) -> Sequence[Tensor]:
@@ -187,54 +187,31 @@ def collate(
         memory_index_Q=memory_index_Q,
         injected_I=injected_I,
         fed_index_I=fed_index_I,
-        num_tokens=sum(map(len, samples)),
-        lm_weight=sum(weights),
-        num_asked=len(asked),
+        lm_weight=whole.lm_weight,
+        num_asked=whole.num_asked,
     )
-
-
-def asks(sample: Sample) -> bool:
-    """Whether it is a question with a memory to find."""
-    return sample.recall_position >= 0 and sample.memory_index >= 0
-
-
-def learns(sample: Sample) -> bool:
-    return bool(_learnt(sample))
-
-
-def _learnt(sample: Sample) -> list[int]:
-    """The labelled tokens, those of weight 0 apart; a sample's first token is never predicted."""
-    weights = sample.loss_weights or (1.0,) * len(sample)
-    return [n for n in range(1, len(sample)) if sample.labels[n] != IGNORE and weights[n]]
 
 
 def _weights(sample: Sample) -> list[float]:
     """Of the learnt tokens' losses."""
-    return [sample.loss_weights[n] if sample.loss_weights else 1.0 for n in _learnt(sample)]
+    return [sample.loss_weights[n] if sample.loss_weights else 1.0 for n in sample.learnt]
 
 
-def share_of(
-    samples: Sequence[Sample], rank: int, world: int, pad_token_id: int, device: torch.device, multiple: int
-) -> Batch:
+def share_of(samples: Sequence[Sample], rank: int, world: int) -> list[Sample]:
     """What one of `world` processes computes of a batch, so that the mean of their gradients is the batch's own.
 
-    Every process draws the same batch and takes each world-th sample. Its sums are divided as if it had a
-    world-th of the whole, since gradients are averaged over the processes. A process that gets nothing computes a
-    sample without loss: the others wait for it.
+    Every process draws the same batch and takes each world-th sample. A process that gets nothing computes one
+    without loss: the others wait for it.
     """
-    mine = list(samples[rank::world]) or [
-        replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
-    ]
-    batch = collate(mine, pad_token_id, device, multiple)
-    return batch if world == 1 else replace(batch, **vars(counts(samples, world)))
+    nothing = replace(samples[0], labels=(IGNORE,) * len(samples[0]), recall_position=-1)
+    return list(samples[rank::world]) or [nothing]
 
 
 def counts(samples: Sequence[Sample], world: int = 1) -> Counts:
-    """Of a batch that `world` processes share."""
+    """Of a batch that `world` processes share: of a world-th, since gradients are averaged over the processes."""
     return Counts(
-        num_tokens=sum(map(len, samples)),
         lm_weight=sum(weight for sample in samples for weight in _weights(sample)) / world,
-        num_asked=sum(map(asks, samples)) / world,
+        num_asked=sum(sample.asks for sample in samples) / world,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from methods.backbone import Backbone
@@ -47,6 +48,16 @@ class Sample:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @cached_property
+    def learnt(self) -> tuple[int, ...]:
+        """Positions of the labelled tokens; a sample's first token is never predicted."""
+        return tuple(n for n in range(1, len(self)) if self.labels[n] != IGNORE)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is a question with a memory to find."""
+        return self.recall_position >= 0 and self.memory_index >= 0
+
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -> list[int]:
     ids: list[int] = []
@@ -55,13 +66,13 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece]) -
     return ids
 
 
-def encode_prompt(backbone: Backbone, messages: Sequence[Message], system: str = SYSTEM) -> list[int]:
+def encode_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
     """Ids of the chat template over the messages, up to and including the assistant header.
 
     They are the template's own, with contents as plain text; a think that it opens itself is left to the answer.
     Raises MethodError for messages that the template refuses.
     """
-    chat = [Message("system", system), *messages] if messages[0].role != "system" else messages
+    chat = [Message("system", SYSTEM), *messages] if messages[0].role != "system" else messages
     try:
         return prompt_ids(backbone.tokenizer, backbone.facts.template, chat)
     except MethodError as error:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -31,7 +31,7 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.fixed_cache import Fed, FixedModel, last_hidden_states
 from methods.graphs import recordable
-from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache
+from methods.prefixes import current_prefixes, join_prefixes, keeps_every_token, lay_out, new_cache, within
 
 MAX_LOGIT_BYTES = 2**30  # of one step's logits: what a step may feed at once
 LOGIT_SHARE = 32  # of a card's memory, as its divisor, likewise
@@ -42,24 +42,14 @@ _listener: ContextVar[OnToken | None] = ContextVar("listener", default=None)
 _serial: ContextVar[bool] = ContextVar("serial", default=False)
 
 
-@contextmanager
-def listening(on_token: OnToken) -> Iterator[None]:
-    """Every generation that this thread starts in the block calls on_token, whichever method starts it."""
-    before = _listener.set(on_token)
-    try:
-        yield
-    finally:
-        _listener.reset(before)
+def listening(on_token: OnToken) -> AbstractContextManager[None]:
+    """Every generation of one prompt that this thread starts in the block calls on_token, whoever starts it."""
+    return within(_listener, on_token)
 
 
-@contextmanager
-def serially() -> Iterator[None]:
+def serially() -> AbstractContextManager[None]:
     """Every generation that this thread starts in the block feeds one token at a time and drafts nothing."""
-    before = _serial.set(True)
-    try:
-        yield
-    finally:
-        _serial.reset(before)
+    return within(_serial, True)
 
 
 @dataclass(frozen=True)
@@ -349,32 +339,33 @@ def generate(
     drafters: Sequence[Drafter] | None = None,
     sampling: Sampling | None = None,
     clock: Clock | None = None,
-    on_token: OnToken | None = None,
 ) -> list[Generated]:
     """Decodes a batch of prompts (token ids), greedily unless `sampling` says otherwise.
 
     max_new_tokens: one cap, or one a row. drafters: of each row, for a method that holds texts; used where
     decoding is greedy and the cache keeps every token. clock: an enabled one records when each token came and how
-    long each stage took; it is good for one call. on_token: with a batch of one; without it, that of a `listening`
-    block around the call. In a `reusing` block the prompts go on from what is computed of them.
+    long each stage took; it is good for one call. In a `listening` block a batch of one is told token by token,
+    and in a `reusing` block the prompts go on from what is computed of them.
     """
     model, pad = backbone.model, int(backbone.tokenizer.pad_token_id)
     sampling = sampling or Sampling()
     clock = clock or Clock(backbone.device, enabled=False)
-    on_token = (on_token or _listener.get()) if len(prompts) == 1 else None
+    on_token = _listener.get() if len(prompts) == 1 else None
     caps = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
-    may_feed_several = not _serial.get() and keeps_every_token(model)
+    keeps_all = keeps_every_token(model)
+    may_feed_several = not _serial.get() and keeps_all
     may_draft = may_feed_several and not sampling.do_sample
     helped: Sequence[Drafter | None] = drafters if drafters and may_draft else [None] * len(prompts)
     everyone = [
-        _Row(n, caps[n], backbone.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
+        _Row(n, caps[n], backbone.facts.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
         for n, prompt in enumerate(prompts)
     ]
     processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
-    fast = recordable(backbone.device) and keeps_every_token(model)
+    fast = recordable(backbone.device) and keeps_all
     prefixes = None if fast else current_prefixes()  # a card computes prompts anew in less time
     begun = prefixes.compute(model, prompts) if prefixes else None
-    ids, mask = lay_out(prompts, [len(prefix) for prefix in begun] if begun else [0] * len(prompts), pad)
+    starts = [len(prefix) for prefix in begun] if begun else [0] * len(prompts)
+    ids_RT, mask_RT = lay_out(prompts, starts, pad, backbone.device)
     cache = join_prefixes(model, begun) if begun else new_cache(model)
     del begun  # else it would lie in memory beside the cache
     trigger = None
@@ -387,9 +378,7 @@ def generate(
         growing = _Model(model, cache, stack.enter_context(last_hidden_states(model)))
         running: _Model | FixedModel = growing
         with clock.stage("prefill"):
-            logits_RSV = growing.prefill(
-                torch.tensor(ids, device=backbone.device), torch.tensor(mask, device=backbone.device)
-            )
+            logits_RSV = growing.prefill(ids_RT, mask_RT)
         hidden_RSD = running.hidden
         if fast:
             fixed = FixedModel.behind(model, cache, growing.mask_RT, max(caps) + FIXED_ROOM, growing.forwards)

@@ -18,15 +18,22 @@ from typing import Literal
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Piece, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
+from methods.chat import (
+    Piece,
+    Sample,
+    SampleKind,
+    answer_pieces,
+    encode_pieces,
+    encode_prompt,
+    split_think,
+    supervised,
+)
 from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message
 from tasks.chains import chain_of
 from tasks.chinese import is_chinese
 from tasks.self_cues import self_made_questions
 
-MemorySampleKind = Literal["memory_front", "memory_full", "sft_only"]  # the specification's sample types
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
-NULL_TEXT = NO_CLAUSE_THINK  # text of the null memory
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def unanswerable_examples(sft: Sequence[Conversation]) -> list[Example]:
     """The corpus's abstentions: their think takes the place of the clause, in the task's own language."""
     replies = [(c, *split_think(c.messages[-1].content)) for c in sft if c.kind == "unanswerable"]
     return [
-        Example(conversation.messages[:-1], memory_id="", clause=think or NULL_TEXT, answer=answer)
+        Example(conversation.messages[:-1], memory_id="", clause=think or NO_CLAUSE_THINK, answer=answer)
         for conversation, think, answer in replies
     ]
 
@@ -291,6 +298,41 @@ def recall_pieces(backbone: Backbone, text: str, num_pads: int = 1) -> list[Piec
     """What a recall looks like in the token stream: a pad for each vector of the memory."""
     ids = backbone.ids
     return [ids.recall, *[ids.memory_pad] * num_pads, text, ids.recall_end]
+
+
+Learnt = Literal["all", "from <recall>", "behind <recall>", "nothing"]
+
+
+def recall_sample(
+    backbone: Backbone,
+    messages: Sequence[Message],
+    pieces: Sequence[Piece],
+    kind: SampleKind,
+    memory_index: int,
+    source: str,
+    *,
+    num_pads: int = 0,
+    asks: bool = False,
+    learnt: Learnt = "all",
+) -> Sample:
+    """A conversation and a reply with one <recall>, behind which a memory of so many vectors is fed.
+
+    asks: the state at <recall> learns to find that memory. learnt: which tokens of the reply.
+    """
+    target = encode_pieces(backbone.tokenizer, pieces)
+    recall = target.index(backbone.ids.recall)
+    begins = {"all": 0, "from <recall>": recall, "behind <recall>": recall + 1, "nothing": len(target)}
+    return supervised(
+        encode_prompt(backbone, messages),
+        target,
+        kind,
+        recall=recall if asks else None,
+        pad=recall + 1 if num_pads else None,
+        num_pads=num_pads,
+        memory_index=memory_index,
+        target_loss_from=begins[learnt],
+        source=source,
+    )
 
 
 def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:

@@ -8,9 +8,7 @@ runs as it is written; this file alone asks which.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -19,23 +17,13 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CALLS_BEFORE = 1  # calls that run as written: libraries set themselves up in the first one of a shape
-_eager: ContextVar[bool] = ContextVar("eager", default=False)
+RECORDS = True  # False: nothing is recorded nor laid out for it: what recorded work is compared with
 _failed: set[str] = set()  # kinds of work that could not be recorded: said once, and not tried again
-
-
-@contextmanager
-def eagerly() -> Iterator[None]:
-    """Within, nothing is recorded nor laid out for it: what recorded work is compared with."""
-    before = _eager.set(True)
-    try:
-        yield
-    finally:
-        _eager.reset(before)
 
 
 def recordable(device: torch.device) -> bool:
     """Whether shapes are to be few and tensors to stay where they are, so that work can be recorded."""
-    return device.type == "cuda" and not _eager.get()
+    return device.type == "cuda" and RECORDS
 
 
 class Recorded(Generic[T]):

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from methods.prefixes import COUNTS_PLACES
+
 if TYPE_CHECKING:
     from methods.batches import Batch
 
-COUNTS_PLACES = frozenset({"gpt_neo"})  # their attention counts the places of a row, not positions
 APART = {"eager": "apart_eager", "sdpa": "apart_sdpa"}  # attention -> the same, sample by sample
 
 
@@ -57,13 +58,12 @@ def packs(model: Any) -> bool:
     from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
     config = model.config.get_text_config(decoder=True)
-    decoder = getattr(model, model.base_model_prefix)
     return (
         model._supports_attention_backend
         and not model._is_stateful
         and config._attn_implementation in APART
         and config.model_type not in COUNTS_PLACES
-        and "position_ids" in inspect.signature(decoder.forward).parameters
+        and "position_ids" in inspect.signature(model.base_model.forward).parameters
         and "chunked_attention" not in (getattr(config, "layer_types", None) or ())
         and {type(x) for x in DynamicCache(config=config).layers} <= {DynamicLayer, DynamicSlidingWindowLayer}
     )

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import takewhile
+from operator import eq
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from methods.base import MethodError
 
+T = TypeVar("T")
 MIN_SHARED = 64  # tokens that a whole batch must have in common for a forward of their own
 MAX_TOKENS = 1024  # of a forward with several rows, padding included: long rows would pad short ones
 MAX_TOKENS_CUDA = 2**16  # there a forward takes as long for many tokens as for few
@@ -31,8 +35,7 @@ MAX_KEPT_BYTES = 2**31  # of keys and values between generations
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """How many tokens two sequences share from the start."""
-    pairs = zip(first, second, strict=False)
-    return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+    return sum(1 for _ in takewhile(bool, map(eq, first, second)))
 
 
 @dataclass(frozen=True)
@@ -99,28 +102,23 @@ def join_prefixes(model: Any, prefixes: Sequence[Prefix]) -> Any:
 
 
 def lay_out(
-    sequences: Sequence[Sequence[int]], starts: Sequence[int], pad: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Token rows and their masks: each sequence's first `starts` tokens, then the rest, both padded on the left.
+    sequences: Sequence[Sequence[int]], starts: Sequence[int], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Token rows (B, T) and their mask: of each sequence the first `starts` tokens, then the rest.
 
-    The cache of a batch of beginnings is one rectangle and what follows is another: `[pad a b | pad c]`.
+    Both are padded on the left: the cache of a batch of beginnings is one rectangle and what follows is another,
+    `[pad a b | pad c]`.
     """
 
-    def padded(parts: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        width = max(map(len, parts))
-        gaps = [width - len(part) for part in parts]
-        rows = [[pad] * gap + list(part) for gap, part in zip(gaps, parts, strict=True)]
-        return rows, [[0] * gap + [1] * (width - gap) for gap in gaps]
+    def padded(parts: Sequence[Sequence[int]], value: int) -> Tensor:
+        rows = [torch.tensor(part, dtype=torch.long) for part in parts]
+        return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")
 
-    begun = padded([ids[:start] for ids, start in zip(sequences, starts, strict=True)])
-    rest = padded([ids[start:] for ids, start in zip(sequences, starts, strict=True)])
-    ids, mask = ([a + b for a, b in zip(*sides, strict=True)] for sides in zip(begun, rest, strict=True))
-    return ids, mask
-
-
-def decoder_of(model: Any) -> Any:
-    """The model without its output head."""
-    return getattr(model, model.base_model_prefix)
+    pairs = list(zip(sequences, starts, strict=True))
+    sides = [ids[:start] for ids, start in pairs], [ids[start:] for ids, start in pairs]
+    ids_BT = torch.cat([padded(side, pad) for side in sides], dim=1)
+    mask_BT = torch.cat([padded([[1] * len(part) for part in side], 0) for side in sides], dim=1)
+    return ids_BT.to(device), mask_BT.to(device)
 
 
 @torch.no_grad()
@@ -143,10 +141,11 @@ def compute_prefixes(
         rows, waiting = waiting[:count], waiting[count:]
         cache = join_prefixes(model, [begun[row] for row in rows]) if begun else new_cache(model)
         past = cache.get_seq_length()
-        ids, mask = lay_out([sequences[row] for row in rows], [starts[row] for row in rows], pad=0)
-        mask_BT = torch.tensor(mask, device=model.device)
-        decoder_of(model)(
-            input_ids=torch.tensor(ids, device=model.device)[:, past:],
+        ids_BT, mask_BT = lay_out(
+            [sequences[row] for row in rows], [starts[row] for row in rows], pad=0, device=model.device
+        )
+        model.base_model(
+            input_ids=ids_BT[:, past:],
             attention_mask=mask_BT,
             position_ids=(mask_BT.cumsum(dim=-1) - 1).clamp(min=0)[:, past:],
             past_key_values=cache,
@@ -157,7 +156,7 @@ def compute_prefixes(
     return found
 
 
-# Their attention counts the places of the cache, where padding stands between tokens, not positions.
+# Their attention counts places, of a cache or a row where other tokens stand between, not positions.
 COUNTS_PLACES = frozenset({"gpt_neo"})
 
 
@@ -168,7 +167,7 @@ def keeps_every_token(model: Any) -> bool:
     return (
         model._supports_default_dynamic_cache()
         and model.config.model_type not in COUNTS_PLACES
-        and "position_ids" in inspect.signature(decoder_of(model).forward).parameters
+        and "position_ids" in inspect.signature(model.base_model.forward).parameters
         and all(type(layer) is DynamicLayer for layer in new_cache(model).layers)
     )
 
@@ -206,13 +205,18 @@ _current: ContextVar[Prefixes | None] = ContextVar("prefixes", default=None)
 
 
 @contextmanager
-def reusing(prefixes: Prefixes) -> Iterator[None]:
-    """Every generation that this thread starts in the block reuses and keeps prefixes."""
-    before = _current.set(prefixes)
+def within(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """The variable has this value in the block, for this thread alone."""
+    before = variable.set(value)
     try:
         yield
     finally:
-        _current.reset(before)
+        variable.reset(before)
+
+
+def reusing(prefixes: Prefixes) -> AbstractContextManager[None]:
+    """Every generation that this thread starts in the block reuses and keeps prefixes."""
+    return within(_current, prefixes)
 
 
 def current_prefixes() -> Prefixes | None:

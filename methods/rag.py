@@ -368,29 +368,19 @@ class RagMethod:
         started = time.perf_counter()
         self.setup.progress(f"{self.name} index", 0, len(memories))
         self.retriever.upsert([*memories, *self.setup.indexed])
-        index_s = time.perf_counter() - started
-        if self.config.reader == "frozen":
-            kept = self.retriever.num_bytes
-            return FitReport(index_s, 0, 0, kept, notes={"index_s": index_s}, index_bytes=kept)
-        log = train_lora(
-            self.backbone,
-            self._reader_epochs(memories, sft),
-            self.setup.train,
-            stage=f"{self.name} reader",
-            progress=self.setup.progress,
-            adapter_to=self.setup.adapters / "reader",
-            checkpoints=self.setup.checkpoint_of("reader"),
-        )
-        return FitReport(
-            seconds=time.perf_counter() - started + log.earlier_s,
-            forward_tokens=log.forward_tokens,
-            optimizer_steps=log.optimizer_steps,
-            bytes_stored=self.setup.adapter_bytes + self.retriever.num_bytes,
-            index_bytes=self.retriever.num_bytes,
-            curves={f"reader/{k}": tuple(v) for k, v in log.losses.items()},
-            notes={"index_s": index_s, "reader_s": log.seconds},
-            samples=dict(log.samples),
-        )
+        notes, stages = {"index_s": time.perf_counter() - started}, {}
+        if self.config.reader == "tuned":
+            log = stages["reader"] = train_lora(
+                self.backbone,
+                self._reader_epochs(memories, sft),
+                self.setup.train,
+                stage=f"{self.name} reader",
+                progress=self.setup.progress,
+                adapter_to=self.setup.adapters / "reader",
+                checkpoints=self.setup.checkpoint_of("reader"),
+            )
+            notes["reader_s"] = log.seconds
+        return self.setup.report(started, stages, self.retriever.num_bytes, notes)
 
     # answering
 
@@ -406,7 +396,7 @@ class RagMethod:
                     self.backbone,
                     ctx.messages[cut:],
                     passages,
-                    self.backbone.context_length - ctx.max_new_tokens,
+                    self.backbone.facts.context_length - ctx.max_new_tokens,
                     order=list if self.whole_book else lambda best_first: best_first[::-1],  # best by the question
                 )
                 prompts.append(ids)

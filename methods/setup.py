@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from methods.backbone import Backbone
-from methods.base import MethodError
+from methods.base import FitReport, MethodError
 from methods.decode import Sampling
 from methods.examples import ExampleConfig
-from methods.train import LoraTrainConfig, Progress, no_progress
+from methods.train import LoraTrainConfig, Progress, TrainLog, no_progress
 from tasks.base import Memory
 
 
@@ -51,3 +53,19 @@ class MethodSetup:
         if not self.adapters.exists():
             raise MethodError(f"nothing to save: no fit has left adapters in {self.adapters}; call fit first")
         shutil.copytree(self.adapters, target, dirs_exist_ok=True)
+
+    def report(
+        self, started: float, stages: Mapping[str, TrainLog], index_bytes: int, notes: Mapping[str, float]
+    ) -> FitReport:
+        """What a fit has cost. started: on `time.perf_counter`; stages: by what their curves are called."""
+        logs = stages.values()
+        return FitReport(
+            seconds=time.perf_counter() - started + sum(log.earlier_s for log in logs),
+            forward_tokens=sum(log.forward_tokens for log in logs),
+            optimizer_steps=sum(log.optimizer_steps for log in logs),
+            bytes_stored=self.adapter_bytes + index_bytes,
+            curves={f"{stage}/{k}": tuple(v) for stage, log in stages.items() for k, v in log.losses.items()},
+            notes=dict(notes),
+            index_bytes=index_bytes,
+            samples=dict(sum((log.samples for log in logs), Counter[str]())),
+        )

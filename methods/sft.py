@@ -111,15 +111,7 @@ class SftMethod:
             adapter_to=self.setup.adapters / "sft",
             checkpoints=self.setup.checkpoint_of("sft"),
         )
-        return FitReport(
-            seconds=time.perf_counter() - started + log.earlier_s,
-            forward_tokens=log.forward_tokens,
-            optimizer_steps=log.optimizer_steps,
-            bytes_stored=self.setup.adapter_bytes,
-            index_bytes=0,
-            curves={f"sft/{k}": tuple(v) for k, v in log.losses.items()},
-            samples=dict(log.samples),
-        )
+        return self.setup.report(started, {"sft": log}, index_bytes=0, notes={})
 
     def _answer(self, ctxs: Sequence[Context], timed: bool) -> list[Answer]:
         clock = Clock(self.backbone.device, enabled=timed)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from methods.backbone import CPU, too_little
 from methods.base import MethodError
-from methods.batches import Batch, BatchShape, Counts, asks, batch_shape, collate, counts, learns, share_of
+from methods.batches import Batch, BatchShape, Counts, batch_shape, collate, counts, share_of
 from methods.chat import Sample
 from methods.graphs import Recorded, new_pool, recordable
 
@@ -108,7 +108,7 @@ class Step:
         )
 
     def _in_parts(self, samples: Sequence[Sample]) -> Losses:
-        whole, count = counts(samples), min(self.parts, len(samples))
+        whole, count = counts(samples, self.world), min(self.parts, len(samples))
         if count == 1:
             return self._of(samples, whole)
         losses: Losses = {}
@@ -121,10 +121,8 @@ class Step:
         """Of a batch, or of a part, whose losses are divided as the whole's."""
         if self.records:
             return self._replayed(samples, whole)
-        batch = share_of(samples, self.rank, self.world, self.pad, CPU, self.multiple)
-        if self.parts > 1:
-            batch = replace(batch, **vars(whole))
-        return self._add_gradients(batch.to(self.device))
+        mine = share_of(samples, self.rank, self.world)
+        return self._add_gradients(collate(mine, self.pad, CPU, self.multiple, whole=whole).to(self.device))
 
     def _replayed(self, samples: Sequence[Sample], whole: Counts) -> Losses:
         """In a batch that is filled up to its shape, by what was recorded of that shape."""
@@ -147,11 +145,12 @@ class Step:
             for parameter in fresh:
                 parameter.grad = self._sums[parameter]
             self._idle.update(set() if self.memory is None else self.memory.parameters())
+        asks, learns = any(s.asks for s in samples), any(s.learnt for s in samples)
         if self.memory is not None:
-            self._idle -= {self.memory.keys_MD} if any(map(asks, samples)) else set()
+            self._idle -= {self.memory.keys_MD} if asks else set()
             self._idle -= {self.memory.values_MPD} if any(s.pad_position >= 0 for s in samples) else set()
         losses = self._shapes[shape][1]()
-        there = {"lm": any(map(learns, samples)), "retrieval": any(map(asks, samples))}
+        there = {"lm": learns, "retrieval": asks}
         return {name: value.clone() for name, value in losses.items() if there[name]}
 
     def _add_gradients(self, batch: Batch) -> Losses:

@@ -12,7 +12,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -77,8 +76,8 @@ class MemoryTerm(nn.Module):
 
     keys_MD, values_MPD: unit vectors, to be found by and P to be fed one after another, normalised again at every
     use; each is trained with the weights where its flag says so. Values are injected times the gain.
-    weight: of the retrieval loss beside the tokens'. twins_MM: pairs that no question tells apart, which therefore
-    are no negatives for each other.
+    weight: of the retrieval loss beside the tokens'. kind_M: of each its kind, a number; no question tells those
+    of a kind apart, which therefore are no negatives for each other.
     """
 
     def __init__(
@@ -90,14 +89,14 @@ class MemoryTerm(nn.Module):
         weight: float = 1.0,
         train_keys: bool = False,
         train_values: bool = False,
-        twins_MM: Tensor | None = None,
+        kind_M: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.keys_MD = nn.Parameter(keys_MD.clone(), requires_grad=train_keys)
         self.values_MPD = nn.Parameter(values_MPD.clone(), requires_grad=train_values)
         self.gain = gain
         self.weight = weight
-        self.twins_MM = twins_MM
+        self.kind_M = kind_M
 
     def vectors(self, index_N: Tensor) -> Tensor:
         """(N, P, D): what is fed under the pads."""
@@ -108,8 +107,10 @@ class MemoryTerm(nn.Module):
         with torch.autocast(query_ND.device.type, enabled=False):  # siblings differ by less than bf16 tells apart
             query_ND = F.normalize(query_ND.float(), dim=-1)
             logits_NM = query_ND @ F.normalize(self.keys_MD, dim=-1).T / TAU
-        if self.twins_MM is not None:
-            logits_NM = logits_NM.masked_fill(self.twins_MM[index_N.clamp(min=0)], float("-inf"))
+        if self.kind_M is not None:
+            own_N1 = index_N.clamp(min=0)[:, None]
+            twins_NM = (self.kind_M[own_N1] == self.kind_M).scatter(1, own_N1, False)
+            logits_NM = logits_NM.masked_fill(twins_NM, float("-inf"))
         return F.cross_entropy(logits_NM, index_N, ignore_index=IGNORE, reduction="sum")
 
 
@@ -131,7 +132,7 @@ class MemoryLM(nn.Module):
         """-> {"lm": weighted mean over tokens, "retrieval": mean cross-entropy over the bank}, if present."""
         base = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         embeds_ND = self._injected(control_rows.embed(base.get_input_embeddings(), batch.input_ids_N), batch)
-        hidden_ND = hidden_states(getattr(base, base.base_model_prefix), embeds_ND, batch)
+        hidden_ND = hidden_states(base.base_model, embeds_ND, batch)
         losses: dict[str, Tensor] = {}
         if len(batch.labels_L):  # the head runs on the states that predict a label only
             logits_LV = self.logits(control_rows.head(base.get_output_embeddings(), hidden_ND[batch.predicting_L]))
@@ -166,7 +167,7 @@ def train_lora(
     target_modules: Sequence[str] = (),
     memory: MemoryTerm | None = None,
     progress: Progress = no_progress,
-    on_epoch_end: Callable[[Any, int], None] | None = None,
+    on_epoch_end: Callable[[int], None] | None = None,
     adapter: Path | None = None,
     adapter_to: Path | None = None,
     checkpoints: Path | None = None,
@@ -178,6 +179,8 @@ def train_lora(
     the weights later for a few per cent of their size. checkpoints: a folder in which the state is kept as
     training goes (`methods.checkpoint.EVERY_S`) and at its end; a stage that was killed goes on from there, with
     the samples that it would have drawn. Whoever names the folder removes it once the fit is saved.
+
+    on_epoch_end: is told how many epochs are over; the adapter is inside `backbone.model` then.
 
     epochs: yields batches of samples, one list an epoch, freshly drawn each time. The control tokens'
     rows are trained in the embedding and the head, tied or not; every other weight stays as it is.
@@ -258,7 +261,8 @@ def train_lora(
             save_checkpoint(checkpoints, kept_weights, optimizer, counted)
         last_kept = time.perf_counter()
 
-    with _fast_forward(peft_model, backbone):
+    # The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones
+    with packing(backbone.model), fused(peft_model):
         while result.forward_tokens < config.max_tokens:
             batches = next(epochs, None)
             if not batches:  # the data ended, or there is none: an empty epoch would go on for ever
@@ -290,7 +294,7 @@ def train_lora(
             if on_epoch_end is not None:
                 wrapped.eval()
                 with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
-                    on_epoch_end(peft_model, epoch)
+                    on_epoch_end(epoch)
                 wrapped.train()
     keep()
     step.close()
@@ -306,10 +310,11 @@ def train_lora(
 def check_positions(backbone: Backbone, batches: Sequence[Sequence[Sample]]) -> None:
     """Raises MethodError for a sample that goes on behind the last position that the model has learnt."""
     longest = max((sample for batch in batches for sample in batch), key=len)
-    if backbone.facts.learned_positions and len(longest) > backbone.context_length:
+    if backbone.facts.learned_positions and len(longest) > backbone.facts.context_length:
         raise MethodError(
             f"a training sample ({longest.kind}) has {len(longest)} tokens, and {backbone.name} has positions for "
-            f"{backbone.context_length}; shorten memories, questions or conversations, or choose a model with more"
+            f"{backbone.facts.context_length}; shorten memories, questions or conversations, or choose a model "
+            "with more"
         )
 
 
@@ -349,27 +354,17 @@ class _Losses:
         read = iter(torch.stack(values).tolist() if values else ())
         for losses, samples, tokens_before in self._waiting:
             found = {name: next(read) for name in losses}
-            self._check(found, samples, tokens_before)
-            self._log.add(**found)
-        self._waiting = []
-
-    def _check(self, losses: dict[str, float], samples: Sequence[Sample], tokens_before: int) -> None:
-        for name, value in losses.items():
-            if not math.isfinite(value):
+            for name, value in found.items():
+                if math.isfinite(value):
+                    continue
                 sources = ", ".join(f"{source} ({n})" for source, n in Counter(s.source for s in samples).items())
                 step = len(self._log.losses.get(name, ())) + 1
                 raise MethodError(
-                    f"{self._stage}: the {name} loss is {value} at step {step}, "
-                    f"after {tokens_before} tokens, on samples from {sources}; lower train.learning_rate, or set "
-                    "dtype=float32"
+                    f"{self._stage}: the {name} loss is {value} at step {step}, after {tokens_before} tokens, on "
+                    f"samples from {sources}; lower train.learning_rate, or set dtype=float32"
                 )
-
-
-@contextmanager
-def _fast_forward(peft_model: Any, backbone: Backbone) -> Iterator[None]:
-    """The same computation with less overhead; `benchmarks/train_step.py` sets its parts beside the stock ones."""
-    with packing(peft_model.get_base_model()), fused(peft_model):
-        yield
+            self._log.add(**found)
+        self._waiting = []
 
 
 def _merge(backbone: Backbone, peft_model: Any) -> None:

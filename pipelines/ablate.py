@@ -15,10 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from eval.trigger import trigger_area
 from methods.backbone import Backbone, load_backbone
 from methods.base import Method
-from methods.recall.embed import recall_margins
+from methods.chat import encode_pieces, encode_prompt
+from methods.recall.embed import BATCH_SIZE, last_states
 from pipelines.ablation_results import TRIGGERS, write_ablation
 from pipelines.ablation_rows import SETS, AblationRow, chosen_rows
 from pipelines.cli import asks_for_help, compose_config, guarded, one_run, show_help
@@ -131,6 +134,21 @@ def trigger_turns(task: TaskData) -> tuple[Conversations, Conversations]:
         if not found:
             raise TaskError(f"task={task.name} has no {what}, on which rows are compared; choose another task")
     return [(Message("user", qa.question),) for qa in asked], ordinary
+
+
+@torch.no_grad()
+def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]]) -> torch.Tensor:
+    """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
+    ids = backbone.ids
+    tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
+    sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
+    found: list[torch.Tensor] = []
+    for states_BD in last_states(backbone, sequences).split(BATCH_SIZE):
+        logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
+        recall_B = logits_BV[:, ids.recall].clone()
+        logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely
+        found.append(recall_B - logits_BV.max(dim=-1).values)
+    return torch.cat(found)
 
 
 def trigger_of(method: Method, task: TaskData) -> dict[str, Any]:

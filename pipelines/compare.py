@@ -18,7 +18,7 @@ from methods.answering import prompts_for
 from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
 from methods.base import Context, FitBorrower, Method, MethodError
-from methods.recall.embed import too_long_to_recite
+from methods.chat import encode_text
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
@@ -34,9 +34,11 @@ from pipelines.run import MEASURED, PAUSED, Run, environment, open_run, read_jso
 from pipelines.saved_fits import fit_or_load, load_fit, save_fit
 from pipelines.until import is_over, until_decided
 from reports.base import Comparison, TaskFacts
-from tasks.base import Message, Split, TaskData
+from tasks.base import Memory, Message, Split, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.validate import check
+
+RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
 
 
 def compare(config: Resolved, display: Display) -> Comparison:
@@ -120,6 +122,26 @@ def check_questions(backbone: Backbone, tasks: Iterable[TaskData], max_new_token
     """Raises MethodError, before any fit, for a question that the model could not be asked."""
     for task in tasks:
         prompts_for(backbone, [Context((Message("user", qa.question),), max_new_tokens) for qa in task.questions])
+
+
+def too_long_to_recite(
+    backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int, num_pads: int = 1
+) -> str:
+    """One sentence on memories that alone fill an answer of so many tokens; "" where there are none.
+
+    num_pads: of a recall, each of which takes a token of the answer.
+    """
+    around = RECALL_TOKENS + num_pads
+    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + around for m in memories}
+    over = [memory_id for memory_id, num_tokens in lengths.items() if num_tokens >= max_new_tokens]
+    if not over:
+        return ""
+    longest = max(over, key=lambda memory_id: lengths[memory_id])
+    return (
+        f"recall cannot recite {len(over)} of {len(memories)} memories and answer: an answer has "
+        f"{max_new_tokens} tokens and {longest!r} takes {lengths[longest]}; raise evaluation.max_new_tokens or "
+        "cut them into clauses"
+    )
 
 
 def say_too_long(

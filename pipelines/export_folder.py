@@ -83,7 +83,7 @@ def export_model(method: RecallMethod, folder: Path, overwrite: bool = False) ->
     if not bank.num_vectors:
         raise MethodError(f"{method.name}: memories that are fed as their text have no export; export recall")
     check_room(folder, overwrite)
-    settings = asdict(method.settings) | {"logit_scale": method.logit_scale}
+    settings = asdict(method.recall) | {"logit_scale": method.logit_scale}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(method.backbone, bank, folder, settings, method.setup.sampling)
@@ -141,7 +141,7 @@ def _decoding(backbone: Backbone, sampling: Sampling) -> Iterator[Any]:
     model = backbone.model
     own = model.generation_config
     config = model.generation_config = copy.deepcopy(own)
-    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), list(backbone.stop_ids)
+    config.pad_token_id, config.eos_token_id = int(backbone.tokenizer.pad_token_id), list(backbone.facts.stop_ids)
     config.do_sample = sampling.do_sample
     for name in ("temperature", "top_k", "top_p"):
         setattr(config, name, getattr(sampling, name) if sampling.do_sample else None)

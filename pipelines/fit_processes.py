@@ -115,7 +115,7 @@ def fit_bytes(backbone: Backbone, batch_tokens: int) -> int:
     """About what one fit takes on its device, on the high side: weights, and what a step keeps of a batch for its
     gradients, computed as written once and kept for its recordings once."""
     config = backbone.model.config.get_text_config()
-    hidden, layers = backbone.hidden_size, int(config.num_hidden_layers)
+    hidden, layers = backbone.facts.hidden_size, int(config.num_hidden_layers)
     inner = getattr(config, "intermediate_size", None) or 4 * hidden
     kept = layers * (16 * hidden + 8 * int(inner)) * backbone.dtype.itemsize
     logits = 16 * len(backbone.tokenizer)  # in the model's type and in fp32, and their gradients

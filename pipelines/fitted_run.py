@@ -115,7 +115,7 @@ class FittedRun:
     def context(self, messages: Sequence[Message]) -> Context:
         """For a method that was loaded. Raises MethodError for a question that the model's window cannot hold."""
         max_new_tokens = self.config.evaluation.max_new_tokens
-        room = self.backbone.context_length - max_new_tokens - ROOM_TOKENS
+        room = self.backbone.facts.context_length - max_new_tokens - ROOM_TOKENS
         tokens = len(encode_text(self.backbone.tokenizer, messages[-1].content))
         if tokens > room:
             raise MethodError(f"the question has {tokens} tokens, and {room} fit the model's window; ask in fewer")

@@ -1,10 +1,10 @@
 """Teach a base to think and to read, once, before any rulebook: `python -m pipelines.warm_up to=FOLDER`.
 
-Trains a LoRA on the general material alone (`methods.warm_up`) and leaves in the folder the adapter, in half
-precision, and its card: what it was made of and by which command, its checksum, the curve on held-out rules, and
-how many questions of each task are read right with the clause at hand. `model=FOLDER` then loads base and warm-up
-as one. A model that has a warm-up is trained on: its adapter is what the new one begins as. A killed run goes on
-with the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares each batch between two
+Trains a LoRA on the general material alone (`pipelines.warm_up_data`) and leaves in the folder the adapter, in
+half precision, and its card: what it was made of and by which command, its checksum, the curve on held-out rules,
+and how many questions of each task are read right with the clause at hand. `model=FOLDER` then loads base and
+warm-up as one. A model that has a warm-up is trained on: its adapter is what the new one begins as. A killed run
+goes on with the same command. `torchrun --nproc-per-node 2 -m pipelines.warm_up ...` shares each batch between two
 processes.
 """
 
@@ -26,10 +26,10 @@ from methods import checkpoint
 from methods.backbone import CARD, PACKAGED_LM, Backbone, fingerprint_of, load_backbone, warm_up_of
 from methods.base import MethodError
 from methods.train import LoraTrainConfig, train_lora
-from methods.warm_up import WarmUpData
 from pipelines.cli import main_with
 from pipelines.progress import Display, quiet_libraries
 from pipelines.run import write_json
+from pipelines.warm_up_data import WarmUpData
 from tasks.files import write_whole
 from tasks.reading_rules import RULES, rules
 from tasks.registry import load_task
@@ -104,7 +104,7 @@ def warm_up(options: Options) -> None:
             if first:
                 display(stage, now, total)
 
-        def on_epoch_end(_model: Any, _epoch: int) -> None:
+        def on_epoch_end(_epoch: int) -> None:
             if first and done // CURVE_EVERY > (curve[-1]["tokens"] // CURVE_EVERY if curve else 0):
                 curve.append({"tokens": done, **measured(backbone, asked)})
                 write_json(curve_file, curve)

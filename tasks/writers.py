@@ -2,7 +2,7 @@
 
 The key of a server comes from the environment variable OPENAI_API_KEY. It is sent in one header and stands nowhere
 else: in no file, no line that is shown and no error. A model of this machine runs in a process of its own, since
-tasks know no models: `python -m methods.writer` answers a line of JSON with a line.
+tasks know no models: `python -m pipelines.writer` answers a line of JSON with a line.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class Process:
     def __init__(self, model: str, command: Sequence[str] = ()) -> None:
         self.name = model
         self._process = subprocess.Popen(
-            [*(command or (sys.executable, "-m", "methods.writer")), f"model={model}"],
+            [*(command or (sys.executable, "-m", "pipelines.writer")), f"model={model}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

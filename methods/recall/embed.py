@@ -1,4 +1,4 @@
-"""Last hidden states, in batches: raw memory vectors (specification 5.1), and how much the model wants to recall.
+"""Last hidden states, in batches: raw memory vectors (specification 5.1).
 
 Shapes: B batch, T tokens, D hidden, N sequences.
 """
@@ -13,17 +13,17 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import collate
-from methods.chat import encode_pieces, encode_prompt, encode_text, supervised
+from methods.chat import encode_text, supervised
 from methods.examples import titled
-from tasks.base import Memory, Message
+from tasks.base import Memory
 
+BATCH_SIZE = 32  # sequences of one forward
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer
-_RECALL_TOKENS = 4  # around a recited text but for its pads: <think>, line break, <recall>, </recall>
 
 
 def memory_limit(backbone: Backbone) -> int:
     """Tokens that a memory may have: what the context window leaves; half of a window that is small itself."""
-    return max(backbone.context_length - ROOM_TOKENS, backbone.context_length // 2)
+    return max(backbone.facts.context_length - ROOM_TOKENS, backbone.facts.context_length // 2)
 
 
 def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
@@ -34,39 +34,18 @@ def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
         if num_tokens > limit:
             raise MethodError(
                 f"memory {memory.id!r} has {num_tokens} tokens, and the context window of {backbone.name} "
-                f"({backbone.context_length}) leaves {limit} beside question and answer; cut it into clauses"
+                f"({backbone.facts.context_length}) leaves {limit} beside question and answer; cut it into clauses"
             )
 
 
-def too_long_to_recite(
-    backbone: Backbone, memories: Sequence[Memory], max_new_tokens: int, num_pads: int = 1
-) -> str:
-    """One sentence on memories that alone fill an answer of so many tokens; "" where there are none.
-
-    num_pads: of a recall, each of which takes a token of the answer.
-    """
-    around = _RECALL_TOKENS + num_pads
-    lengths = {m.id: len(encode_text(backbone.tokenizer, m.text)) + around for m in memories}
-    over = [memory_id for memory_id, num_tokens in lengths.items() if num_tokens >= max_new_tokens]
-    if not over:
-        return ""
-    longest = max(over, key=lambda memory_id: lengths[memory_id])
-    return (
-        f"recall cannot recite {len(over)} of {len(memories)} memories and answer: an answer has "
-        f"{max_new_tokens} tokens and {longest!r} takes {lengths[longest]}; raise evaluation.max_new_tokens or "
-        "cut them into clauses"
-    )
-
-
 @torch.no_grad()
-def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_size: int = 32) -> Tensor:
+def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> Tensor:
     """Hidden states (N, D) of each sequence's last token, in the model's dtype."""
-    decoder = getattr(backbone.model, backbone.model.base_model_prefix)
     found: list[Tensor] = []
-    for start in range(0, len(sequences), batch_size):
-        samples = [supervised(ids, (), "query") for ids in sequences[start : start + batch_size]]
+    for start in range(0, len(sequences), BATCH_SIZE):
+        samples = [supervised(ids, (), "query") for ids in sequences[start : start + BATCH_SIZE]]
         batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
-        hidden_BTD = decoder(
+        hidden_BTD = backbone.model.base_model(
             input_ids=batch.input_ids_N[batch.places_BT], attention_mask=batch.attention_mask_BT, use_cache=False
         ).last_hidden_state
         last_B = batch.attention_mask_BT.sum(dim=1) - 1
@@ -75,38 +54,19 @@ def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]], batch_si
 
 
 def _batch_extract_embeddings(
-    backbone: Backbone,
-    texts: Sequence[str],
-    batch_size: int = 32,
-    max_tokens: int | None = None,
-    suffix: str = "",
+    backbone: Backbone, texts: Sequence[str], max_tokens: int | None = None, suffix: str = ""
 ) -> Tensor:
     """Last-token hidden states (N, D), fp32, not normalised. suffix: a summary prompt set behind each text.
 
     Raises MethodError for a text over max_tokens (None: the context window), naming it by its first words.
     """
-    limit = backbone.context_length if max_tokens is None else max_tokens
+    limit = backbone.facts.context_length if max_tokens is None else max_tokens
     if backbone.facts.learned_positions:
-        limit = min(limit, backbone.context_length)
+        limit = min(limit, backbone.facts.context_length)
     encoded = [encode_text(backbone.tokenizer, text + suffix) for text in texts]
     for text, ids in zip(texts, encoded, strict=True):
         if len(ids) > limit:
             raise MethodError(
                 f"the text {text[:40]!r}... has {len(ids)} tokens, the limit is {limit}; cut it into shorter ones"
             )
-    return last_states(backbone, encoded, batch_size).float()
-
-
-@torch.no_grad()
-def recall_margins(backbone: Backbone, conversations: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
-    """(Q,): logit of <recall> less the largest other behind `<think>\\n`. Positive: greedy decoding recalls."""
-    ids = backbone.ids
-    tail = encode_pieces(backbone.tokenizer, [ids.think, "\n"])
-    sequences = [encode_prompt(backbone, messages) + tail for messages in conversations]
-    found: list[Tensor] = []
-    for states_BD in last_states(backbone, sequences, batch_size).split(batch_size):
-        logits_BV = backbone.model.get_output_embeddings()(states_BD).float()
-        recall_B = logits_BV[:, ids.recall].clone()
-        logits_BV[:, [ids.recall, ids.memory_pad]] = float("-inf")  # the pad is never decoded freely
-        found.append(recall_B - logits_BV.max(dim=-1).values)
-    return torch.cat(found)
+    return last_states(backbone, encoded).float()

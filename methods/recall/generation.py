@@ -33,6 +33,7 @@ from tasks.base import Message
 
 log = logging.getLogger(__name__)
 
+BATCH_SIZE = 32  # memories that `test_memory_recall` recites at once
 NO_TOKEN = -1  # of a mechanism that is off: no token triggers it
 
 
@@ -139,29 +140,20 @@ class RecallMechanism:
         return index
 
 
-def test_memory_recall(
-    backbone: Backbone,
-    bank: MemoryBank,
-    context: str,
-    max_new_tokens: int | None = None,
-    limit: int | None = None,
-    batch_size: int = 32,
-) -> float:
+def test_memory_recall(backbone: Backbone, bank: MemoryBank, context: str, limit: int | None = None) -> float:
     """Share of memories (the first `limit`) recited word for word from their true vectors, free-running, greedy.
 
     The prompt ends in <recall>, so the forced pad stands at `len(full_input_tokens) - 1`, as specified.
-    max_new_tokens: None for what the longest text of a batch takes, with its pads and </recall>.
+    An answer has room for the longest text of its batch, with its pads and </recall>.
     """
     rows = [row for row, memory_id in enumerate(bank.ids) if memory_id != NULL_ID][:limit]
     prompt = recall_prompt(backbone, [Message("user", context)])
     exact = 0
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
+    for start in range(0, len(rows), BATCH_SIZE):
+        batch = rows[start : start + BATCH_SIZE]
         lengths = [len(encode_text(backbone.tokenizer, bank.texts[row])) + len(bank.fed[row]) for row in batch]
         mechanism = RecallMechanism(bank, backbone, AutoregressiveRecall(), force_memory=batch)
-        outputs = generate(
-            backbone, [prompt] * len(batch), max_new_tokens or max(lengths) + 1, mechanism=mechanism
-        )
+        outputs = generate(backbone, [prompt] * len(batch), max(lengths) + 1, mechanism=mechanism)
         texts = (recalled_text(backbone, [backbone.ids.recall, *output.token_ids])[0] for output in outputs)
         exact += sum(text == bank.texts[row].strip() for text, row in zip(texts, batch, strict=True))
     return exact / max(1, len(rows))

@@ -18,7 +18,6 @@ from methods.examples import Example, clause_examples, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.embed import check_lengths
 from methods.recall.generation import (
-    AutoregressiveRecall,
     RecallEvent,
     RecallMechanism,
     recalled_text,
@@ -64,12 +63,10 @@ class RecallMethod:
         """choose: for the control arms, bank indices for a question's recalls in place of the memory head."""
         self.name = name
         self._choose = choose
-        self._recall_enabled = True
         self.setup = setup
         self.backbone = setup.backbone
         self.config = config or RecallConfig()
-        self.recall = self.config.recall
-        self.write_config = self.config.write
+        self.recall = self.config.recall  # how memories are chosen, here and in an export
         self.bank: MemoryBank | None = None
 
     # fitting
@@ -100,18 +97,7 @@ class RecallMethod:
             notes["verbatim_from_true_vector"] = test_memory_recall(
                 self.backbone, bank, TEST_CONTEXT, limit=len(memories)
             )
-        curves = {f"step1/{k}": tuple(v) for k, v in logs.step1.losses.items()}
-        curves |= {f"step2/{k}": tuple(v) for k, v in logs.step2.losses.items()}
-        return FitReport(
-            seconds=time.perf_counter() - started + logs.step1.earlier_s + logs.step2.earlier_s,
-            forward_tokens=logs.step1.forward_tokens + logs.step2.forward_tokens,
-            optimizer_steps=logs.step1.optimizer_steps + logs.step2.optimizer_steps,
-            bytes_stored=self.setup.adapter_bytes + bank.num_bytes,
-            index_bytes=bank.num_bytes,
-            curves=curves,
-            notes=notes,
-            samples=dict(logs.step1.samples + logs.step2.samples),
-        )
+        return self.setup.report(started, {"step1": logs.step1, "step2": logs.step2}, bank.num_bytes, notes)
 
     # answering
 
@@ -125,7 +111,7 @@ class RecallMethod:
         clock = Clock(self.backbone.device, enabled=timed)
         bank = self.fitted_bank()
         forced = None if self._choose is None else [self._choose(ctx, bank) for ctx in ctxs]
-        mechanism = RecallMechanism(bank, self.backbone, self.settings, self.logit_scale, forced)
+        mechanism = RecallMechanism(bank, self.backbone, self.recall, self.logit_scale, forced)
         with clock.stage("prompt"):
             prompts, cuts = prompts_for(self.backbone, ctxs)
         outputs = generate(
@@ -166,18 +152,13 @@ class RecallMethod:
         return self._answer(ctxs, timed=False)
 
     @property
-    def settings(self) -> AutoregressiveRecall:
-        """How memories are chosen, here and in an export."""
-        return replace(self.recall, enabled=self.recall.enabled and self._recall_enabled)
-
-    @property
     def chosen_by_gold(self) -> bool:
         """Is it a control arm?"""
         return self._choose is not None
 
     def enable_recall(self, enabled: bool) -> None:
-        """Off: the bank is never looked into, and the weights answer alone."""
-        self._recall_enabled = enabled
+        """Off: the bank is never looked into, and the weights answer alone. On: as it was configured."""
+        self.recall = replace(self.recall, enabled=enabled and self.config.recall.enabled)
 
     # after the fit
 
@@ -193,7 +174,7 @@ class RecallMethod:
         The report says which memories are decoded word for word; one that is not is kept, with a warning. Where
         a memory has no vectors, the key is all there is to write.
         """
-        return self._write(memories, self.write_config)
+        return self._write(memories, self.config.write)
 
     def _write(self, memories: Sequence[Memory], options: WriteConfig) -> WriteReport:
         started = time.perf_counter()

@@ -35,6 +35,7 @@ from methods.examples import (
     plain_messages,
     reading_examples,
     recall_pieces,
+    recall_sample,
     talk_before,
     think_pieces,
     unanswerable_examples,
@@ -75,16 +76,15 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger
 
     trigger: that the reply begins with them is learnt as well.
     """
-    prompt = encode_prompt(backbone, example.messages)
-    target = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", backbone.ids.recall])
-    return supervised(
-        prompt,
-        target,
+    return recall_sample(
+        backbone,
+        example.messages,
+        [backbone.ids.think, "\n", backbone.ids.recall],
         "query",
-        recall=len(target) - 1,
-        memory_index=bank.index(example.memory_id or NULL_ID),
-        target_loss_from=0 if trigger else len(target),
-        source=f"{example.source}, look-up alone",
+        bank.index(example.memory_id or NULL_ID),
+        f"{example.source}, look-up alone",
+        asks=True,
+        learnt="all" if trigger else "nothing",
     )
 
 
@@ -224,29 +224,26 @@ class CalibratedDataset:
         """A question, its memory recalled inside the think, the answer.
 
         decode: False leaves the recalled text without loss: such a memory teaches when to recall, what to
-        look for and how to go on, and takes no room among those that must be known by heart.
+        look for and how to go on, and takes no room among those that must be known by heart. Where the text itself
+        is fed, so is </recall>, whatever the model would say.
         """
-        ids, pads = self.backbone.ids, self.bank.num_vectors
-        pieces = think_pieces(self.backbone, recall_pieces(self.backbone, example.clause, pads), example)
-        prompt = encode_prompt(self.backbone, example.messages)
-        target = encode_pieces(self.backbone.tokenizer, pieces)
-        recall, end = target.index(ids.recall), target.index(ids.recall_end)
-        sample = supervised(
-            prompt,
-            target,
+        pads = self.bank.num_vectors
+        sample = recall_sample(
+            self.backbone,
+            example.messages,
+            think_pieces(self.backbone, recall_pieces(self.backbone, example.clause, pads), example),
             "memory_full",
-            recall=recall,
-            pad=recall + 1 if pads else None,
+            self.bank.index(example.memory_id or NULL_ID),
+            example.source,
             num_pads=pads,
-            memory_index=self.bank.index(example.memory_id or NULL_ID),
-            source=example.source,
+            asks=True,
         )
-        if not pads:  # the text and </recall> are fed, whatever the model would say
-            given = range(len(prompt) + recall + 1, len(prompt) + end + 1)
-            return replace(sample, labels=tuple(IGNORE if i in given else x for i, x in enumerate(sample.labels)))
-        recited = range(len(prompt) + recall + 1 + pads, len(prompt) + end)
-        weights = tuple(0.0 if i in recited and not decode else 1.0 for i in range(len(sample)))
-        return replace(sample, loss_weights=weights)
+        if pads and decode:
+            return sample
+        begin = sample.recall_position + 1 + pads
+        end = sample.input_ids.index(self.backbone.ids.recall_end, begin) + (not pads)
+        labels = *sample.labels[:begin], *[IGNORE] * (end - begin), *sample.labels[end:]
+        return replace(sample, labels=labels)
 
     def _front_context(self, memory: Memory, conversation: Conversation) -> tuple[Message, ...]:
         """Another clause's question, or the unrelated conversation."""
@@ -263,19 +260,15 @@ class CalibratedDataset:
         sample teaches to recall.
         """
         pads = self.bank.num_vectors
-        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)]
-        target = encode_pieces(self.backbone.tokenizer, pieces)
-        recall = target.index(self.backbone.ids.recall)
-        alone = not self.mixture.memory_full and not self.mixture.queries
-        return supervised(
-            encode_prompt(self.backbone, messages),
-            target,
+        return recall_sample(
+            self.backbone,
+            messages,
+            [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)],
             "memory_front",
-            pad=recall + 1,
+            self.bank.index(memory.id),
+            "clauses recited",
             num_pads=pads,
-            memory_index=self.bank.index(memory.id),
-            target_loss_from=0 if alone else recall + 1,
-            source="clauses recited",
+            learnt="behind <recall>" if self.mixture.memory_full or self.mixture.queries else "all",
         )
 
     def opening(self, conversation: Conversation) -> Sample:
@@ -302,8 +295,8 @@ class CalibratedDataset:
         begins = next(i for i, label in enumerate(sample.labels) if label != IGNORE)
         if sample.input_ids[begins] != self.backbone.ids.think:
             return sample
-        weights = list(sample.loss_weights or (1.0,) * len(sample))
-        weights[begins + self._decision] *= TRIGGER_WEIGHT
+        weights = [1.0] * len(sample)
+        weights[begins + self._decision] = TRIGGER_WEIGHT
         return replace(sample, loss_weights=tuple(weights))
 
     def _num(self, share: float) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import Sample
-from methods.examples import NULL_TEXT, READING_ID, titled
+from methods.examples import READING_ID, titled
 from methods.recall.bank import NULL_ID, MemoryBank, check_vectors
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall
@@ -30,7 +30,7 @@ from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, que
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, TrainLog, drawn_first, train_lora
-from tasks.base import Conversation, Memory
+from tasks.base import NO_CLAUSE_THINK, Conversation, Memory
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
 SUMMARY_PROMPT = ' This sentence means in one word: "'
@@ -90,10 +90,10 @@ def spread(keys_ND: Tensor, num_vectors: int, seed: int) -> Tensor:
 
 def make_bank(backbone: Backbone, memories: Sequence[Memory], num_vectors: int, seed: int) -> MemoryBank:
     """Vectors of all memories and the null memory, from the untouched base model."""
-    entries = [Memory(NULL_ID, NULL_TEXT), *memories]
+    entries = [Memory(NULL_ID, NO_CLAUSE_THINK), *memories]
     raw_ND = extract(backbone, entries)
     check_vectors([m.id for m in entries], raw_ND)  # one NaN in the centre would be in every vector
-    bank = MemoryBank(raw_ND.mean(dim=0), backbone.embedding_norm, backbone.fingerprint)
+    bank = MemoryBank(raw_ND.mean(dim=0), backbone.facts.embedding_norm, backbone.fingerprint)
     keys_ND = bank.normalise(raw_ND)
     fed_NPD = spread(keys_ND, num_vectors, seed) * bank.gain
     bank.write([m.id for m in entries], [m.text for m in entries], keys_ND, list(fed_NPD))
@@ -103,12 +103,14 @@ def make_bank(backbone: Backbone, memories: Sequence[Memory], num_vectors: int, 
 # --- training -------------------------------------------------------------------------------------------
 
 
-def twins_of(bank: MemoryBank) -> Tensor:
-    """(M, M): training passages of one kind, which are no negatives for each other."""
+def kinds_of(bank: MemoryBank) -> Tensor:
+    """(M,): a number for each kind of training passages, whose members are no negatives for each other.
+
+    A memory is of a kind of its own.
+    """
     kinds = [i.split("/")[1] if i.startswith(READING_ID) else i for i in bank.ids]
     numbers = {kind: n for n, kind in enumerate(dict.fromkeys(kinds))}
-    kind_M = torch.tensor([numbers[kind] for kind in kinds], device=bank.keys_MD.device)
-    return (kind_M[:, None] == kind_M) & ~torch.eye(len(kinds), dtype=torch.bool, device=kind_M.device)
+    return torch.tensor([numbers[kind] for kind in kinds], device=bank.keys_MD.device)
 
 
 def budgets(train: LoraTrainConfig, step1_share: float) -> tuple[LoraTrainConfig, LoraTrainConfig]:
@@ -126,13 +128,13 @@ def train_step(
     *,
     learn_vectors: bool = True,
     weight: float = 1.0,
-    twins_MM: Tensor | None = None,
-    on_epoch_end: Callable[[Any, int], None] | None = None,
+    kind_M: Tensor | None = None,
+    on_epoch_end: Callable[[int], None] | None = None,
 ) -> TrainLog:
     """One step's LoRA, on Q and V only in Step 1 (specification 4.2), merged at its end.
 
     learn_vectors: keys, and in Step 2 what is fed, learn with the weights; the bank gets them. weight: of the
-    retrieval loss. twins_MM: as in `MemoryTerm`.
+    retrieval loss. kind_M: as in `MemoryTerm`.
     """
     memory = MemoryTerm(
         bank.keys_MD,
@@ -141,7 +143,7 @@ def train_step(
         weight=weight,
         train_keys=learn_vectors,
         train_values=learn_vectors and step == "step2" and bank.num_vectors > 0,
-        twins_MM=twins_MM,
+        kind_M=kind_M,
     )
     log = train_lora(
         setup.backbone,
@@ -180,22 +182,14 @@ def train_calibrated(
     seed = setup.train.seed
     bank = make_bank(setup.backbone, [*memories, *passages], config.vectors_per_memory, seed)
     step1, step2 = budgets(setup.train, config.step1_share)
-    twins_MM = twins_of(bank)
+    kind_M = kinds_of(bank)
     dataset = CalibratedDataset(
         setup.backbone, bank, corpus, config.mixture, setup.examples, step2.batch_tokens, seed
     )
     dataset.check()
     queries = query_epochs(setup.backbone, bank, corpus, setup.examples, step1.batch_tokens, seed)
     decoding = drawn_first(setup.backbone, dataset.epochs())
-    log1 = train_step(setup, "step1", bank, queries, step1, twins_MM=twins_MM)
-    log2 = train_step(
-        setup,
-        "step2",
-        bank,
-        decoding,
-        step2,
-        weight=config.step2_retrieval_weight,
-        twins_MM=twins_MM,
-    )
+    log1 = train_step(setup, "step1", bank, queries, step1, kind_M=kind_M)
+    log2 = train_step(setup, "step2", bank, decoding, step2, weight=config.step2_retrieval_weight, kind_M=kind_M)
     bank.forget([passage.id for passage in passages])  # they were there to train on
     return bank, StageLogs(log1, log2)

@@ -24,26 +24,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from dataclasses import dataclass, field
 
 import torch
 
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, encode_text, split_think, supervised
+from methods.chat import Piece, Sample, SampleKind, answer_pieces, encode_text, split_think
 from methods.decode import generate
-from methods.examples import Example, MemorySampleKind, conversation_sample, general, plain_messages, recall_pieces
+from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces, recall_sample
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
 from methods.recall.method import TEST_CONTEXT, RecallMethod
 from methods.recall.mixture import SftSampler, log_epoch
-from methods.recall.recipe import StageLogs, budgets, train_step
+from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.setup import MethodSetup
-from methods.template import placed, render
 from methods.train import TrainLog, drawn_first
 from tasks.base import Conversation, Memory
 
@@ -51,7 +49,7 @@ log = logging.getLogger(__name__)
 
 RATIO = 1.5  # samples an epoch, and think segments, per memory
 TEST_MEMORIES = 2  # that test_memory_recall recites after every epoch
-SAMPLE_TYPES: tuple[str, ...] = get_args(MemorySampleKind)
+SAMPLE_TYPES: tuple[SampleKind, ...] = ("memory_front", "memory_full", "sft_only")
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,10 @@ class ThinkSegment:
         return f"{SEGMENT_ID}{self.index}"
 
 
-def extract_think(backbone: Backbone, conversation: Conversation) -> str:
-    """The last think of the conversation as the chat template renders it; "" where it has none."""
-    template = backbone.facts.template
-    said = placed(template, conversation.messages)
-    contents = render(backbone.tokenizer, template, said, add_generation_prompt=False)[1::2]
-    return next((think for think, _answer in map(split_think, reversed(contents)) if think), "")
+def extract_think(conversation: Conversation) -> str:
+    """The last think of the conversation, whatever a chat template makes of it; "" where it has none."""
+    contents = (message.content.strip() for message in reversed(conversation.messages))
+    return next((think for think, _answer in map(split_think, contents) if think), "")
 
 
 def sample_think_segments(
@@ -109,7 +105,7 @@ def sample_think_segments(
     for index in order:
         if len(found) == count:
             break
-        text = extract_think(backbone, conversations[index])
+        text = extract_think(conversations[index])
         if text and len(encode_text(backbone.tokenizer, text)) <= max_tokens:
             found.append(ThinkSegment(index, text))
     if len(found) < count:
@@ -125,17 +121,15 @@ def segment_sample(
     backbone: Backbone, conversation: Conversation, segment: ThinkSegment, bank: MemoryBank
 ) -> Sample:
     """context + `<think>\\nSEGMENT<recall>`: nothing is decoded, only the state at <recall> is trained."""
-    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
-    ids = backbone.ids
-    target = encode_pieces(backbone.tokenizer, [ids.think, "\n" + segment.text, ids.recall])
-    return supervised(
-        prompt,
-        target,
+    return recall_sample(
+        backbone,
+        plain_messages(conversation)[:-1],
+        [backbone.ids.think, "\n" + segment.text, backbone.ids.recall],
         "query",
-        recall=len(target) - 1,
-        memory_index=bank.index(segment.id),
-        target_loss_from=len(target),
-        source="segments of conversations, look-up alone",
+        bank.index(segment.id),
+        "segments of conversations, look-up alone",
+        asks=True,
+        learnt="nothing",
     )
 
 
@@ -185,31 +179,28 @@ class MixedMemorySFTDataset:
 
     def memory_front(self, memory: Memory, conversation: Conversation) -> Sample:
         """Random context, then the memory: whatever stands before, the vector is decoded."""
-        return self._spliced(memory, conversation, "memory_front", suffix=False)
+        pieces = [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
+        return self._spliced(memory, conversation, "memory_front", pieces)
 
     def memory_full(self, memory: Memory, conversation: Conversation) -> Sample:
         """The memory between `<think>` and the rest of a conversation: recalling does not end the answer."""
-        return self._spliced(memory, conversation, "memory_full", suffix=True)
+        think, answer = split_think(conversation.messages[-1].content)
+        recalled = recall_pieces(self.backbone, memory.text)
+        pieces = answer_pieces(self.backbone, [*recalled, "\n" + think], answer)
+        return self._spliced(memory, conversation, "memory_full", pieces)
 
-    def _spliced(self, memory: Memory, conversation: Conversation, kind: MemorySampleKind, suffix: bool) -> Sample:
-        ids = self.backbone.ids
-        prefix = encode_prompt(self.backbone, plain_messages(conversation)[:-1])
-        pieces = [ids.think, "\n", *recall_pieces(self.backbone, memory.text)]
-        if suffix:
-            think, answer = split_think(conversation.messages[-1].content)
-            pieces = answer_pieces(
-                self.backbone, [*recall_pieces(self.backbone, memory.text), "\n" + think], answer
-            )
-        target = encode_pieces(self.backbone.tokenizer, pieces)
-        recall = target.index(ids.recall)
-        return supervised(
-            prefix,
-            target,
+    def _spliced(
+        self, memory: Memory, conversation: Conversation, kind: SampleKind, pieces: Sequence[Piece]
+    ) -> Sample:
+        return recall_sample(
+            self.backbone,
+            plain_messages(conversation)[:-1],
+            pieces,
             kind,
-            pad=recall + 1,
-            memory_index=self.bank.index(memory.id),
-            target_loss_from=recall,  # the label of <recall> is <recall>
-            source="clauses in unrelated conversations",
+            self.bank.index(memory.id),
+            "clauses in unrelated conversations",
+            num_pads=1,
+            learnt="from <recall>",  # whose label is <recall>
         )
 
     def refresh_epoch_data(self) -> list[Sample]:
@@ -245,13 +236,11 @@ class SpecRecallMethod(RecallMethod):
 
     logit_scale = 1.0  # raw cosines (specification 3.2)
 
-    def __init__(
-        self, setup: MethodSetup, config: SpecRecallConfig | None = None, name: str = "recall_spec"
-    ) -> None:
-        super().__init__(setup, None, name)
+    def __init__(self, setup: MethodSetup, config: SpecRecallConfig | None = None) -> None:
         self.spec = config or SpecRecallConfig()
-        self.recall = self.spec.recall
-        self.write_config = WriteConfig(max_steps=0)
+        super().__init__(
+            setup, RecallConfig(recall=self.spec.recall, write=WriteConfig(max_steps=0)), "recall_spec"
+        )
 
     def _extract(self, backbone: Backbone, memories: Sequence[Memory]) -> torch.Tensor:
         """Raw vectors (N, D): the last token's state of the plain text; of segments up to `sft_max_tokens`."""
@@ -312,8 +301,7 @@ class SpecRecallMethod(RecallMethod):
             hits += sum(a == bank.index(s.id) for a, s in zip(found, part, strict=True))
         return hits / max(1, len(segments))
 
-    def _test_epoch(self, model: Any, epoch: int) -> None:
+    def _test_epoch(self, epoch: int) -> None:
         """`test_memory_recall` on the model as it stands, LoRA not yet merged."""
-        live = replace(self.backbone, model=model)
-        share = test_memory_recall(live, self.fitted_bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
+        share = test_memory_recall(self.backbone, self.fitted_bank(), TEST_CONTEXT, limit=TEST_MEMORIES)
         log.info("epoch %d: %.2f of %d memories recited word for word", epoch, share, TEST_MEMORIES)

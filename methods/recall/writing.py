@@ -35,7 +35,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import encode_pieces
 from methods.examples import Example, recall_pieces, recall_prompt, think_pieces
-from methods.prefixes import Prefix, compute_prefixes, decoder_of, join_prefixes
+from methods.prefixes import Prefix, compute_prefixes, join_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.embed import last_states
 from tasks.base import Memory, Message
@@ -203,7 +203,7 @@ def target_logits(
     length_B = torch.tensor([len(row) for row in rows], device=device)
     place_K = torch.arange(width + num_fed, device=device)  # in the cache with what is fed
     mask_BK = (place_K >= width - start_B[:, None]) & (place_K < width + length_B[:, None])
-    hidden_BSD = decoder_of(backbone.model)(
+    hidden_BSD = backbone.model.base_model(
         inputs_embeds=embeds_BSD,
         attention_mask=mask_BK.long(),
         position_ids=start_B[:, None] + torch.arange(num_fed, device=device),
@@ -288,7 +288,7 @@ def optimise_values(
 
 
 @torch.no_grad()
-def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]], batch_size: int = 32) -> Tensor:
+def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]]) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
     sequences = [recall_prompt(backbone, messages) for messages in questions]
-    return F.normalize(last_states(backbone, sequences, batch_size).float(), dim=-1)
+    return F.normalize(last_states(backbone, sequences).float(), dim=-1)

@@ -47,8 +47,8 @@ def task() -> TaskData:
 def bank_of(backbone: Backbone, gain: float = 3.0) -> MemoryBank:
     """Three memories and the null memory, with random vectors."""
     generator = torch.Generator().manual_seed(0)
-    vectors = torch.randn(4, backbone.hidden_size, generator=generator)
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), gain, backbone.fingerprint)
+    vectors = torch.randn(4, backbone.facts.hidden_size, generator=generator)
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), gain, backbone.fingerprint)
     fed = torch.nn.functional.normalize(vectors, dim=-1) * gain
     bank.write([NULL_ID, "a", "b", "c"], ["none", "A", "B", "C"], vectors, list(fed[:, None]))
     return bank
@@ -208,7 +208,7 @@ def test_a_memory_in_context_is_what_the_model_is_fed(lively: Backbone, num_vect
     """Logits equal those of a forward with the bank's vectors at the pads, and follow the vectors."""
     bank = bank_of(lively)
     bank.take_values(
-        torch.nn.functional.normalize(torch.randn(len(bank), num_vectors, lively.hidden_size), dim=-1)
+        torch.nn.functional.normalize(torch.randn(len(bank), num_vectors, lively.facts.hidden_size), dim=-1)
     )
     item = Item("x", "units", "How many metres are 900 centimetres?", "9", ("7", "9", "4", "2"))
     (injection,) = harness.memory_injections(bank, [item.question], 0).values()
@@ -276,7 +276,7 @@ def test_the_same_weights_give_no_change(task: TaskData, lively: Backbone) -> No
 
 def test_a_bank_without_vectors_puts_nothing_in_context(task: TaskData, lively: Backbone) -> None:
     bank = bank_of(lively)
-    bank.fed = [torch.empty(0, lively.hidden_size) for _ in bank.ids]
+    bank.fed = [torch.empty(0, lively.facts.hidden_size) for _ in bank.ids]
     records = collect(fitted(lively.clone(), bank), lively, task, seed=0, num_items=2, max_new_tokens=4)
     assert {record.arm for record in records} == {"before", "after"}
 
@@ -284,7 +284,8 @@ def test_a_bank_without_vectors_puts_nothing_in_context(task: TaskData, lively: 
 def test_a_run_goes_on_where_it_stopped(measured: list[AbilityRecord], task: TaskData) -> None:
     """What exists is not measured again: the backbones here could not even be used."""
     broken: Any = SimpleNamespace()
-    bank = bank_of(SimpleNamespace(hidden_size=64, fingerprint=""))  # type: ignore[arg-type]
+    model: Any = SimpleNamespace(facts=SimpleNamespace(hidden_size=64), fingerprint="")
+    bank = bank_of(model)
     again = {"seed": 0, "num_items": 10, "max_new_tokens": 8}
     assert collect(fitted(broken, bank), broken, task, done=measured, **again) == []
     rest = [r for r in measured if (r.arm, r.task) != ("before", MULTIPLE_CHOICE)]

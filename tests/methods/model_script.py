@@ -82,7 +82,7 @@ def spied(backbone: Backbone) -> Iterator[Feed]:
 def random_bank(backbone: Backbone, size: int = 7, seed: int = 0, num_vectors: int = 1) -> MemoryBank:
     """Memories m0, m1, ... with keys and values that differ, off a centre, with a gain of 3."""
     generator = torch.Generator().manual_seed(seed)
-    width = backbone.hidden_size
+    width = backbone.facts.hidden_size
     bank = MemoryBank(torch.randn(width, generator=generator) * 0.1, 3.0, backbone.fingerprint)
     if size:  # nothing cannot be written
         keys_MD = torch.randn(size, width, generator=generator)

@@ -165,5 +165,5 @@ def test_a_blank_behind_a_control_token_stays() -> None:
     core = Tokenizer(models.BPE(vocab={"\u2581So": 0, "</recall>": 1, "<s>": 2}, merges=[], unk_token=None))
     core.decoder = decoders.Metaspace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, additional_special_tokens=["</recall>"])
-    backbone: Any = SimpleNamespace(tokenizer=tokenizer, control_ids={1}, stop_ids=(2,))
+    backbone: Any = SimpleNamespace(tokenizer=tokenizer, control_ids={1}, facts=SimpleNamespace(stop_ids=(2,)))
     assert parts_of(backbone, [0, 1, 0, 0]) == (("text", "So"), ("control", "</recall>"), ("text", " So So"))

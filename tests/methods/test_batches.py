@@ -9,7 +9,7 @@ import torch
 from test_train import batches_of, losses_of, term
 
 from methods.backbone import Backbone
-from methods.batches import COARSE, FINE, collate, length_grouped, padding_multiple, share_of
+from methods.batches import COARSE, FINE, collate, counts, length_grouped, padding_multiple, share_of
 from methods.chat import IGNORE, supervised
 from methods.train import MemoryLM
 
@@ -44,7 +44,7 @@ def test_a_row_holds_every_sample(lively: Backbone) -> None:
             if label != IGNORE:
                 assert learnt[int(own_T[n - 1])] == label
     assert batch.attention_mask_BT.sum(dim=1).tolist() == list(map(len, samples))
-    assert batch.num_tokens == sum(map(len, samples)) > len(set(batch.places_BT.flatten().tolist()))
+    assert sum(map(len, samples)) > len(set(batch.places_BT.flatten().tolist()))
     assert batch.memory_index_Q.tolist() == batch.fed_index_I.tolist() == [1, 4]
 
 
@@ -70,8 +70,8 @@ def test_shares_of_a_batch_average_to_the_batch(lively: Backbone, world: int) ->
     parts: dict[str, list[float]] = {name: [] for name in whole}
     with torch.no_grad():
         for rank in range(world):
-            batch = share_of(samples, rank, world, lively.tokenizer.pad_token_id, CPU, 8)
-            assert batch.num_tokens == sum(map(len, samples))
+            share = share_of(samples, rank, world)
+            batch = collate(share, lively.tokenizer.pad_token_id, CPU, 8, whole=counts(samples, world))
             losses = MemoryLM(lively.model, memory)(batch)
             for name in whole:
                 parts[name].append(float(losses.get(name, 0.0)))
@@ -81,7 +81,7 @@ def test_shares_of_a_batch_average_to_the_batch(lively: Backbone, world: int) ->
 def test_a_process_without_a_sample_still_has_a_gradient(lively: Backbone) -> None:
     """Of zero: the others wait for it."""
     memory, sample = term(lively), batches_of(lively)[1][0]
-    batch = share_of([sample], 1, 2, lively.tokenizer.pad_token_id, CPU, 8)
+    batch = collate(share_of([sample], 1, 2), lively.tokenizer.pad_token_id, CPU, 8, whole=counts([sample], 2))
     lively.model.get_input_embeddings().weight.requires_grad_(True)
     (loss,) = MemoryLM(lively.model, memory)(batch).values()
     loss.backward()

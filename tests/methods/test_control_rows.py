@@ -71,7 +71,7 @@ def test_a_head_with_a_bias_keeps_it(tmp_path: Path) -> None:
     backbone = load_backbone(str(save_model("phi", gpt2(), tmp_path, **sizes)), device="cpu", dtype="float32")
     backbone.model.lm_head.bias.data.normal_()
     peft_model = with_rows(backbone)
-    states = torch.randn(7, backbone.hidden_size)
+    states = torch.randn(7, backbone.facts.hidden_size)
     found = control_rows.head(peft_model.get_base_model().lm_head, states)
     merged = peft_model.merge_and_unload().lm_head
     assert torch.allclose(found, F.linear(states, merged.weight, backbone.model.lm_head.bias), atol=1e-5)

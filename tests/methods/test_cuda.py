@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from methods.backbone import Backbone, load_backbone, room_on
 from methods.base import Context, Method, MethodError
 from methods.decode import generate, quoting, serially
 from methods.examples import ExampleConfig
-from methods.graphs import eagerly
 from methods.rag import ChromaRetriever, RagMethod
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -61,6 +61,14 @@ def on_card() -> Backbone:
 @pytest.fixture
 def card(on_card: Backbone) -> Backbone:
     return on_card.clone()
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Within, nothing is recorded: what recorded work is compared with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "RECORDS", False)
+        yield
 
 
 def test_the_model_is_where_it_was_asked_for() -> None:

@@ -12,7 +12,7 @@ from model_script import random_bank, scripted
 
 from methods.backbone import Backbone
 from methods.chat import encode_prompt
-from methods.decode import Clock, Generated, Sampling, generate, quoting, serially
+from methods.decode import Clock, Generated, Sampling, generate, listening, quoting, serially
 from methods.prefixes import Prefixes, reusing
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from tasks.base import Message
@@ -169,9 +169,8 @@ def test_every_token_of_a_single_answer_is_streamed(lively: Backbone) -> None:
     """Those that a draft brought too, each once and in order."""
     (output,) = generate(lively, PROMPTS[:1], NEW)
     streamed: list[int] = []
-    again = generate(
-        lively, PROMPTS[:1], NEW, on_token=streamed.append, drafters=[quoting([], [output.token_ids[:9]])]
-    )
+    with listening(streamed.append):
+        again = generate(lively, PROMPTS[:1], NEW, drafters=[quoting([], [output.token_ids[:9]])])
     assert tuple(streamed) == output.token_ids == again[0].token_ids
 
 

@@ -183,7 +183,7 @@ def test_a_step_takes_nothing_from_another_device(pristine_lively: Backbone) -> 
         _inputs, step = buffers.step(4)
         logits_RSV, hidden_RSD = step()
     assert logits_RSV.shape[:2] == (2, 4)
-    assert hidden_RSD.shape == (2, 4, pristine_lively.hidden_size)
+    assert hidden_RSD.shape == (2, 4, pristine_lively.facts.hidden_size)
     assert logits_RSV.device.type == hidden_RSD.device.type == "meta"
 
 

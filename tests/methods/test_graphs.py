@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from methods import graphs
-from methods.graphs import Recorded, eagerly, next_size, recordable
+from methods.graphs import Recorded, next_size, recordable
 
 CARD = torch.device("cuda", 0)
 
@@ -106,11 +106,11 @@ def test_too_little_memory_is_for_the_caller_to_mend(monkeypatch: pytest.MonkeyP
 def test_nothing_is_recorded_on_a_cpu_nor_where_that_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Cuda(monkeypatch)
     assert not recordable(torch.device("cpu"))
-    with eagerly():
-        assert not recordable(CARD)
-        work, calls = counted()
-        assert [work(), work(), work()] == [1, 2, 3]
     assert recordable(CARD)
+    monkeypatch.setattr(graphs, "RECORDS", False)
+    assert not recordable(CARD)
+    work, calls = counted()
+    assert [work(), work(), work()] == [1, 2, 3]
     assert (cuda.recorded, len(calls)) == (0, 3)
 
 

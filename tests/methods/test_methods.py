@@ -156,7 +156,7 @@ def test_the_bank_holds_every_memory_and_the_null_memory(
     bank = method.bank  # type: ignore[attr-defined]
     assert bank.ids == ["", *(m.id for m in regs.memories)]
     torch.testing.assert_close(bank.keys_MD.norm(dim=-1), torch.ones(7))
-    assert bank.gain == pytest.approx(pristine_lively.embedding_norm)
+    assert bank.gain == pytest.approx(pristine_lively.facts.embedding_norm)
     assert float((bank.keys_MD @ bank.keys_MD.T - torch.eye(7)).max()) < 0.999  # no two keys coincide
 
 
@@ -185,7 +185,7 @@ def test_a_history_over_the_window_is_cut_and_counted(
     talk = [Message("user", "a" * 700), Message("assistant", "b" * 700)] * 2
     answer = method.answer(Context((*talk, Message("user", "How much?")), 12))
     assert answer.usage.truncated_turns == 2
-    assert answer.usage.prompt_tokens + 12 <= pristine_lively.context_length
+    assert answer.usage.prompt_tokens + 12 <= pristine_lively.facts.context_length
 
 
 def test_what_is_kept_beside_the_weights_is_told(
@@ -198,7 +198,7 @@ def test_what_is_kept_beside_the_weights_is_told(
         assert isinstance(recall, Stored)
         before = recall.stored_bytes()
         recall.forget([regs.memories[0].id])
-        freed = num_vectors * recall.backbone.hidden_size * 4 + len(regs.memories[0].text.encode())
+        freed = num_vectors * recall.backbone.facts.hidden_size * 4 + len(regs.memories[0].text.encode())
         assert before == recall.stored_bytes() + freed
     rag: Any = build("rag", pristine_lively.clone(), regs, tmp_path / "b")
     assert isinstance(rag, Stored)

@@ -15,7 +15,6 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import IGNORE, Sample
 from methods.examples import (
-    NULL_TEXT,
     Example,
     ExampleConfig,
     conversation_sample,
@@ -24,7 +23,7 @@ from methods.examples import (
 )
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
-from tasks.base import Conversation, Message, TaskData
+from tasks.base import NO_CLAUSE_THINK, Conversation, Message, TaskData
 
 NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0)
 NO_EXAMPLES = ExampleConfig(history_probability=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
@@ -48,10 +47,10 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bank_of(backbone: Backbone, task: TaskData, num_vectors: int = 1) -> MemoryBank:
     """The clauses, the null memory and the corpus's passages, as in training."""
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
-    texts = {NULL_ID: NULL_TEXT, **{m.id: m.text for m in task.memories}}
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, "")
+    texts = {NULL_ID: NO_CLAUSE_THINK, **{m.id: m.text for m in task.memories}}
     texts |= {e.memory_id: e.clause for e in reading_examples(task.sft)}
-    vectors = torch.randn(len(texts), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    vectors = torch.randn(len(texts), backbone.facts.hidden_size, generator=torch.Generator().manual_seed(0))
     bank.write(list(texts), list(texts.values()), vectors, list(vectors[:, None].expand(-1, num_vectors, -1)))
     return bank
 
@@ -122,12 +121,10 @@ def test_memory_full(pristine: Backbone, regs: TaskData) -> None:
         assert sample.pad_position == sample.recall_position + 1
         assert sample.input_ids[sample.pad_position] == ids.memory_pad
         think, end = sample.input_ids.index(ids.think), sample.input_ids.index(ids.recall_end)
-        learnt = [i for i, label in enumerate(sample.labels) if label != IGNORE]
-        assert learnt == [i for i in range(think, len(sample)) if i != sample.pad_position]
-        recited = 0.0 if about(data, regs, sample) == "passage" else 1.0
-        text = range(sample.pad_position + 1, end)
-        assert sample.loss_weights == tuple(recited if i in text else 1.0 for i in range(len(sample)))
-        assert all(sample.labels[i] == sample.input_ids[i] for i in learnt)
+        text = range(sample.pad_position + 1, end) if about(data, regs, sample) == "passage" else ()
+        given = {sample.pad_position, *text}
+        assert list(sample.learnt) == [i for i in range(think, len(sample)) if i not in given]
+        assert all(sample.labels[i] == sample.input_ids[i] for i in sample.learnt)
         assert sample.input_ids[-1] in (ids.eos, ids.recall_end)  # a self-made question ends with its clause
         assert recalled_text(pristine, sample) == data.bank.texts[sample.memory_index]
 
@@ -274,7 +271,9 @@ def test_every_vector_of_a_memory_has_its_pad(pristine: Backbone, regs: TaskData
     for sample in of_kind(samples, "memory_full"):
         text = range(sample.pad_position + 3, sample.input_ids.index(pristine.ids.recall_end))
         silent = list(text) if about(data, regs, sample) == "passage" else []
-        assert [i for i, weight in enumerate(sample.loss_weights) if weight != 1.0] == silent
+        begin = sample.input_ids.index(pristine.ids.think)
+        given = [i for i in range(begin, len(sample)) if sample.labels[i] == IGNORE]
+        assert given == [*range(sample.pad_position, sample.pad_position + 3), *silent]
 
 
 def test_a_self_made_question_teaches_no_answer(pristine: Backbone, regs: TaskData) -> None:

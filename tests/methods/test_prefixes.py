@@ -166,7 +166,7 @@ def test_a_prompt_of_one_token_has_nothing_to_reuse(lively: Backbone) -> None:
 def test_a_layout_holds_each_prompt_in_order(rows: list[tuple[list[int], int]]) -> None:
     prompts = [prompt for prompt, _ in rows]
     starts = [min(start, len(prompt) - 1) for prompt, start in rows]
-    ids, mask = lay_out(prompts, starts, PAD)
+    ids, mask = (laid_BT.tolist() for laid_BT in lay_out(prompts, starts, PAD, torch.device("cpu")))
     width = max(starts)
     assert len({len(row) for row in [*ids, *mask]}) == 1
     for prompt, start, row, seen in zip(prompts, starts, ids, mask, strict=True):

@@ -71,7 +71,7 @@ def test_n_n1_n2(lively: Backbone) -> None:
 def test_several_vectors_take_a_pad_each(lively: Backbone) -> None:
     """Rows of a batch that recall memories of three vectors, of one, and none; a cut row keeps its pads only."""
     bank = random_bank(lively)
-    three = torch.randn(3, lively.hidden_size, generator=torch.Generator().manual_seed(5))
+    three = torch.randn(3, lively.facts.hidden_size, generator=torch.Generator().manual_seed(5))
     bank.write([bank.ids[2]], [bank.texts[2]], bank.keys_MD[[2]], [three])
     recall, pad = lively.ids.recall, lively.ids.memory_pad
     script = {(0, 1): recall, (1, 1): recall, (2, 4): recall, (3, NEW - 2): recall}
@@ -303,7 +303,7 @@ def test_a_text_that_the_model_would_say_takes_one_forward(
 
 def test_a_memory_without_vectors_is_given_as_its_text(lively: Backbone) -> None:
     bank = random_bank(lively)
-    bank.write(["m2"], ["Oak."], bank.keys_MD[[2]], [torch.empty(0, lively.hidden_size)])
+    bank.write(["m2"], ["Oak."], bank.keys_MD[[2]], [torch.empty(0, lively.facts.hidden_size)])
     prompt = [*PROMPT, lively.ids.recall]
     mechanism = RecallMechanism(bank, lively, AutoregressiveRecall(), force_memory=[2])
     (output,) = generate(lively, [prompt], NEW, mechanism=mechanism)

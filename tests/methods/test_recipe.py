@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from model_script import random_bank, says, scripted
-from test_train import CONFIG, batches_of, pair_of_twins
+from test_train import CONFIG, batches_of
 from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import Context, MethodError
 from methods.chat import encode_text
 from methods.decode import Generated, generate, serially
-from methods.examples import NULL_TEXT, READING_ID, recall_prompt, titled, unanswerable_examples
+from methods.examples import READING_ID, recall_prompt, titled, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -27,15 +27,15 @@ from methods.recall.recipe import (
     RecallConfig,
     budgets,
     extract,
+    kinds_of,
     make_bank,
     quoted,
     train_step,
-    twins_of,
 )
 from methods.recall.writing import WriteConfig, query_states
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm
-from tasks.base import Memory, Message, TaskData
+from tasks.base import NO_CLAUSE_THINK, Memory, Message, TaskData
 
 SHORT = [Memory("meals", "Meals cost 31 euros.", "Meals"), Memory("gate", "Guests sign in at gate two.", "Guests")]
 NEW = Memory("new", "Skates are returned by 14.30. Lost ones cost 3 euros.", "Skates")
@@ -50,8 +50,8 @@ def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: Tas
     memories = [*regs.memories, *near]
     bank = make_bank(lively, memories, 3, seed=0)
     assert bank.ids == [NULL_ID, *(m.id for m in memories)]
-    assert bank.gain == pytest.approx(lively.embedding_norm)
-    raw_ND = extract(lively, [Memory(NULL_ID, NULL_TEXT), *memories])
+    assert bank.gain == pytest.approx(lively.facts.embedding_norm)
+    raw_ND = extract(lively, [Memory(NULL_ID, NO_CLAUSE_THINK), *memories])
     torch.testing.assert_close(bank.keys_MD, F.normalize(raw_ND - raw_ND.mean(dim=0), dim=-1))
     norms = torch.stack([fed_PD.norm(dim=-1) for fed_PD in bank.fed])
     torch.testing.assert_close(norms, torch.full((len(memories) + 1, 3), bank.gain))
@@ -63,7 +63,7 @@ def test_a_bank_begins_with_the_titled_texts_vectors(lively: Backbone, regs: Tas
     assert not torch.equal(make_bank(lively, memories, 3, seed=1).values_MPD, fed)
     without = make_bank(lively, memories, 0, seed=0)
     assert torch.equal(without.keys_MD, bank.keys_MD)
-    assert {tuple(fed_PD.shape) for fed_PD in without.fed} == {(0, lively.hidden_size)}
+    assert {tuple(fed_PD.shape) for fed_PD in without.fed} == {(0, lively.facts.hidden_size)}
 
 
 def test_a_title_is_read_with_its_text() -> None:
@@ -77,8 +77,8 @@ def test_passages_of_one_kind_are_no_negatives_for_each_other(monkeypatch: pytes
     keys = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
     names = ["m0", *(f"{READING_ID}{kind}" for kind in ("tickets/x", "tickets/y", "keys/z")), "m1"]
     bank.write(names, names, keys, list(keys[:, None]))
-    assert torch.equal(twins_of(bank), pair_of_twins(5, 1, 2))
-    memory = MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, twins_MM=twins_of(bank))
+    assert kinds_of(bank).tolist() == [0, 1, 1, 2, 3]
+    memory = MemoryTerm(bank.keys_MD, bank.values_MPD, bank.gain, kind_M=kinds_of(bank))
     query = torch.randn(1, 8, generator=torch.Generator().manual_seed(1))
     scores = bank.memory_head(query)[0]
     for index, rivals in {0: [1, 2, 3, 4], 1: [0, 3, 4], 2: [0, 3, 4], 3: [0, 1, 2, 4]}.items():
@@ -135,9 +135,9 @@ def test_fit_save_load_write_and_forget(
     report = method.fit(regs.memories, regs.sft)
     bank = method.bank
     assert bank is not None
-    assert bank.values_MPD.shape == (len(regs.memories) + 1, num_vectors, pristine_lively.hidden_size)
+    assert bank.values_MPD.shape == (len(regs.memories) + 1, num_vectors, pristine_lively.facts.hidden_size)
     assert bool((bank.values_MPD - start_MPD).norm(dim=-1).gt(1e-4).all())  # every one of them has learnt
-    vectors = len(bank) * (1 + num_vectors) * pristine_lively.hidden_size * 4
+    vectors = len(bank) * (1 + num_vectors) * pristine_lively.facts.hidden_size * 4
     assert report.index_bytes == bank.num_bytes == vectors + sum(len(text.encode()) for text in bank.texts)
     assert ("verbatim_from_true_vector" in report.notes) == bool(num_vectors)  # else there is none
     method.save(tmp_path / "saved")
@@ -147,7 +147,7 @@ def test_fit_save_load_write_and_forget(
     assert other.bank is not None
     fitted, keys = bank.values_MPD, bank.keys_MD.clone()
     torch.testing.assert_close(other.bank.values_MPD, fitted)
-    other.write_config = config.write
+    other.config = config
     written = other.write([NEW])
     assert (written.trained_tokens > 0) == bool(num_vectors)
     assert torch.equal(other.bank.keys_MD[:-1], keys)
@@ -185,7 +185,7 @@ def test_a_written_text_is_found_and_stands_behind_recall(lively: Backbone) -> N
     before = method.stored_bytes()
     report = method.write([NEW])
     assert (report.trained_tokens, report.exact, report.inexact) == (0, (), ())
-    assert report.bytes_stored == before + lively.hidden_size * 4 + len(NEW.text.encode())
+    assert report.bytes_stored == before + lively.facts.hidden_size * 4 + len(NEW.text.encode())
     asked = [Message("user", f"What is the rule on: {NEW.title}?"), Message("user", "Anything else?")]
     with scripted(lively, says(lively, lively.ids.think, "\n", lively.ids.recall)):
         found = method.answer_batch([Context((message,), 100) for message in asked])

@@ -71,7 +71,7 @@ def test_recall(lively: Backbone) -> None:
     record = record_of(method, answer)
     assert len(answer.lookups) == 2
     assert answer_flops(record) == found.flops
-    assert lookup_flops(record) == 2 * (2 * len(method.bank) * lively.hidden_size)
+    assert lookup_flops(record) == 2 * (2 * len(method.bank) * lively.facts.hidden_size)
 
 
 class TinyEncoder(torch.nn.Sequential):

@@ -38,7 +38,7 @@ def test_control_tokens_are_single_ids_and_texts_never_are(smollm2: Backbone) ->
         assert smollm2.tokenizer(token, add_special_tokens=False).input_ids == [row]
     offsets = rows[list(ids.new_rows)] - rows[: min(ids.new_rows)].mean(dim=0)
     torch.testing.assert_close(
-        offsets.norm(dim=-1), torch.full((5,), smollm2.embedding_norm / 2), rtol=0.01, atol=0
+        offsets.norm(dim=-1), torch.full((5,), smollm2.facts.embedding_norm / 2), rtol=0.01, atol=0
     )
     cosines = torch.nn.functional.cosine_similarity(offsets[:, None], offsets[None], dim=-1)
     assert (cosines - torch.eye(5)).abs().max() < 0.2  # each new row goes its own way
@@ -77,8 +77,8 @@ def test_the_loop_is_stock_greedy(smollm2: Backbone) -> None:
     """In one left-padded batch, of which one row stops early."""
     questions = ("Reply with the word yes and nothing else.", "Please write one long line about the autumn rain.")
     prompts = [encode_prompt(smollm2, [Message("user", question)]) for question in questions]
-    bank = MemoryBank(torch.zeros(smollm2.hidden_size), 1.0, smollm2.fingerprint)
-    bank.write(["a"], ["a"], torch.ones(1, smollm2.hidden_size), [torch.ones(1, smollm2.hidden_size)])
+    bank = MemoryBank(torch.zeros(smollm2.facts.hidden_size), 1.0, smollm2.fingerprint)
+    bank.write(["a"], ["a"], torch.ones(1, smollm2.facts.hidden_size), [torch.ones(1, smollm2.facts.hidden_size)])
     ours = generate(smollm2, prompts, 8, mechanism=RecallMechanism(bank, smollm2, AutoregressiveRecall()))
     assert tokens(ours) == stock(smollm2, prompts, 8)
     assert ours[0].token_ids != ours[1].token_ids
@@ -107,7 +107,7 @@ def test_a_hundred_answers_are_the_same_with_drafts(smollm2: Backbone) -> None:
 def test_the_bank_head_finds_a_text_by_its_own_vector(smollm2: Backbone, regs: TaskData) -> None:
     texts = [m.text for m in regs.memories]
     raw = _batch_extract_embeddings(smollm2, texts)
-    bank = MemoryBank(raw.mean(dim=0), smollm2.embedding_norm, smollm2.fingerprint)
+    bank = MemoryBank(raw.mean(dim=0), smollm2.facts.embedding_norm, smollm2.fingerprint)
     keys = bank.normalise(raw)
     bank.write([m.id for m in regs.memories], texts, keys, list(keys[:, None]))
     mechanism = RecallMechanism(bank, smollm2, AutoregressiveRecall())

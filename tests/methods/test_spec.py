@@ -42,8 +42,8 @@ PROMPT = [40, 41, 42, 43]
 
 
 def bank_of(backbone: Backbone, memories: list[Memory]) -> MemoryBank:
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), 1.0, "")
-    vectors = torch.randn(len(memories), backbone.hidden_size, generator=torch.Generator().manual_seed(0))
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), 1.0, "")
+    vectors = torch.randn(len(memories), backbone.facts.hidden_size, generator=torch.Generator().manual_seed(0))
     bank.write([m.id for m in memories], [m.text for m in memories], vectors, list(vectors[:, None]))
     return bank
 
@@ -173,12 +173,12 @@ def test_original_indices_types_positions_and_lengths_are_logged(
 # Step 1: think segments.
 
 
-def test_think_is_extracted_through_the_chat_template(pristine: Backbone, regs: TaskData) -> None:
+def test_the_last_think_is_extracted(regs: TaskData) -> None:
     for conversation in general(regs.sft)[:20]:
-        think = extract_think(pristine, conversation)
+        think = extract_think(conversation)
         assert think
         assert f"<think>\n{think}\n</think>" in conversation.messages[-1].content
-    assert extract_think(pristine, Conversation("c", (Message("user", "q"), Message("assistant", "A")))) == ""
+    assert extract_think(Conversation("c", (Message("user", "q"), Message("assistant", "A")))) == ""
 
 
 def test_segments_over_the_limit_are_replaced_and_too_few_is_an_error(pristine: Backbone) -> None:
@@ -378,7 +378,7 @@ def test_candidates_are_logged_best_first_and_ten_at_most(
     mechanism.begin(1, Clock(torch.device("cpu"), enabled=False))
     caplog.clear()
     with caplog.at_level(logging.DEBUG, "methods.recall.generation"):
-        mechanism.give([0], torch.randn(1, pristine.hidden_size))
+        mechanism.give([0], torch.randn(1, pristine.facts.hidden_size))
     assert len(caplog.records) == len(mechanism.events[0][0].candidates) == 10
 
 
@@ -391,7 +391,7 @@ def test_the_vector_is_fed_as_one_position_in_the_models_dtype(lively: Backbone,
     with spied(lively) as feed, serially():
         generate(lively, [[*PROMPT, lively.ids.recall]], 5, mechanism=mechanism)
     fed = [embeds for embeds in feed.inputs_embeds if embeds is not None]
-    assert [(tuple(embeds.shape), embeds.dtype) for embeds in fed] == [((1, 1, lively.hidden_size), dtype)]
+    assert [(tuple(embeds.shape), embeds.dtype) for embeds in fed] == [((1, 1, lively.facts.hidden_size), dtype)]
     assert torch.equal(fed[0][0], bank.memory_embeddings(3).to(dtype))
     assert feed.inputs_embeds[1] is fed[0] and feed.input_ids[1] is None
 
@@ -422,7 +422,7 @@ def test_recitation_is_tested_from_true_vectors_with_the_pad_last(lively: Backbo
     bank = random_bank(lively, size=3)
     bank.ids, bank.texts = [NULL_ID, "m1", "m2"], ["nothing", "ab", "cd"]
     with spied(lively) as feed, scripted(lively, says(lively, "?", "ab", ids.recall_end)):
-        assert generation.test_memory_recall(lively, bank, "What?", max_new_tokens=5) == 0.5
+        assert generation.test_memory_recall(lively, bank, "What?") == 0.5
     prompt, fed = feed.input_ids[0], feed.inputs_embeds[1]
     assert prompt is not None and fed is not None
     full_input_tokens = [*prompt[0].tolist(), ids.memory_pad]
@@ -430,7 +430,7 @@ def test_recitation_is_tested_from_true_vectors_with_the_pad_last(lively: Backbo
     assert full_input_tokens.index(ids.memory_pad) == len(full_input_tokens) - 1
     assert torch.equal(fed, torch.stack([bank.memory_embeddings(1), bank.memory_embeddings(2)]))
     with scripted(lively, says(lively, "?", "ab", ids.recall_end)):
-        assert generation.test_memory_recall(lively, bank, "What?", max_new_tokens=5, limit=1) == 1.0
+        assert generation.test_memory_recall(lively, bank, "What?", limit=1) == 1.0
 
 
 def test_many_memories_are_recited_in_batches(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,5 +446,6 @@ def test_many_memories_are_recited_in_batches(lively: Backbone, monkeypatch: pyt
 
     monkeypatch.setattr(generation, "generate", counted)
     assert generation.test_memory_recall(lively, bank, "What?") == 3 / 5
-    assert generation.test_memory_recall(lively, bank, "What?", batch_size=2) == 3 / 5
+    monkeypatch.setattr(generation, "BATCH_SIZE", 2)
+    assert generation.test_memory_recall(lively, bank, "What?") == 3 / 5
     assert sizes == [5, 2, 2, 1]

@@ -29,13 +29,13 @@ PADS = 2
 
 
 def plain(backbone: Backbone, question: str, answer: str) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     return supervised(prompt, [ids.think, *encode_text(backbone.tokenizer, answer), ids.eos], "sft_only")
 
 
 def recalling(backbone: Backbone, question: str, text: str, memory_index: int) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     target = [ids.think, ids.recall, *[ids.memory_pad] * PADS, *encode_text(backbone.tokenizer, text), ids.eos]
     return supervised(prompt, target, "memory_full", recall=1, pad=2, num_pads=PADS, memory_index=memory_index)
@@ -43,7 +43,7 @@ def recalling(backbone: Backbone, question: str, text: str, memory_index: int) -
 
 def asking(backbone: Backbone, question: str, memory_index: int) -> Sample:
     """A look-up alone: nothing is decoded."""
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     target = [backbone.ids.think, backbone.ids.recall]
     return supervised(prompt, target, "query", recall=1, memory_index=memory_index, target_loss_from=len(target))
 
@@ -192,9 +192,8 @@ def test_a_step_takes_nothing_from_another_device(
     monkeypatch.setattr(torch, "autocast", lambda *_args, **_settings: nullcontext())  # not to be had there
     backbone = pristine_lively.clone()
     found = random_bank(backbone, num_vectors=PADS)
-    twins_MM = torch.zeros(len(found), len(found), dtype=torch.bool)
     memory = MemoryTerm(found.keys_MD, found.values_MPD, found.gain, train_keys=True, train_values=True)
-    memory.twins_MM = twins_MM.to("meta")
+    memory.kind_M = torch.arange(len(found), device="meta")
     module = MemoryLM(backbone.model.requires_grad_(True), memory, backbone.facts.logits).to("meta")
     with packing(backbone.model):
         for samples in batches_of(backbone):

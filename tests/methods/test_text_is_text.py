@@ -186,7 +186,7 @@ def test_the_thinks_of_training_end_where_their_mark_stands_alone(pristine: Back
     assert split_think(answer) == ("", answer)
     assert split_think(f"<think> {answer}") == ("", f"<think> {answer}")
     talk = Conversation("c", (Message("user", "<think>\nno\n</think>\n?"), Message("assistant", content)))
-    assert extract_think(pristine, talk) == think
+    assert extract_think(talk) == think
     (segment,) = sample_think_segments(pristine, [talk], 1, 99, random.Random(0))
     assert segment.text == think
 

@@ -38,13 +38,13 @@ CONFIG = LoraTrainConfig(max_tokens=900, batch_tokens=256, learning_rate=5e-3)
 
 
 def plain_sample(backbone: Backbone, question: str, answer: str) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     return supervised(prompt, [ids.think, *encode_text(backbone.tokenizer, answer), ids.eos], "sft_only")
 
 
 def recall_sample(backbone: Backbone, question: str, text: str, memory_index: int, num_pads: int = 1) -> Sample:
-    prompt = encode_prompt(backbone, [Message("user", question)], system="S")
+    prompt = encode_prompt(backbone, [Message("system", "S"), Message("user", question)])
     ids = backbone.ids
     target = [
         ids.think,
@@ -188,9 +188,7 @@ def test_steps_under_gradient_accumulation(lively: Backbone) -> None:
 def test_training_ends_with_the_data(lively: Backbone) -> None:
     seen: list[int] = []
     epochs = iter([batches_of(lively)] * 2)
-    log = train_lora(
-        lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=lambda _, epoch: seen.append(epoch)
-    )
+    log = train_lora(lively, epochs, CONFIG, stage="", memory=term(lively), on_epoch_end=seen.append)
     size = sum(len(sample) for batch in batches_of(lively) for sample in batch)
     assert log.forward_tokens == 2 * size < CONFIG.max_tokens
     assert seen == [1, 2]
@@ -326,8 +324,8 @@ def test_bf16_weights_train_under_bf16_autocast(fresh_accelerate: None, monkeypa
 
     dtypes: set[torch.dtype] = set()
 
-    def look(peft_model: Any, _epoch: int) -> None:
-        dtypes.update(p.dtype for name, p in peft_model.named_parameters() if "lora_" in name)
+    def look(_epoch: int) -> None:
+        dtypes.update(p.dtype for name, p in backbone.model.named_parameters() if "lora_" in name)
 
     monkeypatch.setattr("accelerate.Accelerator", Noted)
     monkeypatch.setattr("methods.train.WARMUP", 0.0001)
@@ -364,14 +362,14 @@ def test_twins_are_no_negatives() -> None:
     keys_MD = F.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
     query_ND = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     index_N = torch.zeros(4, dtype=torch.long)
-    twins_MM = torch.tensor([[False, True, False], [True, False, False], [False, False, False]])
+    kind_M = torch.tensor([0, 0, 1])
 
-    def loss(keys: torch.Tensor, twins: torch.Tensor | None) -> torch.Tensor:
-        term = MemoryTerm(keys, keys[:, None], 1.0, twins_MM=twins)
+    def loss(keys: torch.Tensor, kinds: torch.Tensor | None) -> torch.Tensor:
+        term = MemoryTerm(keys, keys[:, None], 1.0, kind_M=kinds)
         return term.retrieval_loss(query_ND, index_N)
 
-    assert torch.allclose(loss(keys_MD, twins_MM), loss(keys_MD[[0, 2]], None))
-    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, twins_MM))
+    assert torch.allclose(loss(keys_MD, kind_M), loss(keys_MD[[0, 2]], None))
+    assert not torch.allclose(loss(keys_MD, None), loss(keys_MD, kind_M))
 
 
 def test_near_keys_are_told_apart_under_autocast() -> None:
@@ -383,12 +381,6 @@ def test_near_keys_are_told_apart_under_autocast() -> None:
     exact = memory.retrieval_loss(query, index)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(memory.retrieval_loss(query, index), exact)
-
-
-def pair_of_twins(size: int, one: int, other: int) -> Tensor:
-    twins = torch.zeros(size, size, dtype=torch.bool)
-    twins[one, other] = twins[other, one] = True
-    return twins
 
 
 # Memory vectors.
@@ -427,9 +419,9 @@ def test_merging_changes_no_logit(pristine_lively: Backbone) -> None:
     ids = torch.tensor([[5, 6, 7, *backbone.ids.new_rows, 9]])
     seen: list[torch.Tensor] = []
 
-    def look(peft_model: torch.nn.Module, _epoch: int) -> None:
+    def look(_epoch: int) -> None:
         with torch.no_grad():
-            seen.append(peft_model(ids).logits)
+            seen.append(backbone.model(ids).logits)
 
     train_lora(backbone, iter([batches_of(backbone)]), CONFIG, stage="", memory=term(backbone), on_epoch_end=look)
     with torch.no_grad():

@@ -63,7 +63,7 @@ def decoder(pristine_lively: Backbone) -> Backbone:
     """A tiny model that has learnt to decode a few vectors; a random one can be led to say nothing exactly."""
     lively = pristine_lively.clone()
     texts = ["oak", "elm", "ash", "fir"]
-    values_MD = torch.randn(len(texts), lively.hidden_size, generator=torch.Generator().manual_seed(1))
+    values_MD = torch.randn(len(texts), lively.facts.hidden_size, generator=torch.Generator().manual_seed(1))
     samples = []
     for index, text in enumerate(texts):
         for messages in CONTEXTS:
@@ -81,7 +81,7 @@ def decoder(pristine_lively: Backbone) -> Backbone:
 
 def start_of(backbone: Backbone, index: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(index)
-    return F.normalize(torch.randn(1, backbone.hidden_size, generator=generator), dim=-1) * GAIN
+    return F.normalize(torch.randn(1, backbone.facts.hidden_size, generator=generator), dim=-1) * GAIN
 
 
 def job_of(memory: Memory, start: torch.Tensor, contexts: Sequence[tuple[Message, ...]] = CONTEXTS) -> ValueJob:
@@ -95,7 +95,7 @@ def written_alone(backbone: Backbone, memory: Memory, start: torch.Tensor, max_s
 
 def decoded(backbone: Backbone, fed_PD: torch.Tensor, messages: tuple[Message, ...]) -> str:
     """What the decode loop makes of the vectors: greedy, free-running."""
-    bank = MemoryBank(torch.zeros(backbone.hidden_size), GAIN, "")
+    bank = MemoryBank(torch.zeros(backbone.facts.hidden_size), GAIN, "")
     bank.write(["x"], ["x"], fed_PD[:1], [fed_PD])
     ids = backbone.ids
     mechanism = RecallMechanism(bank, backbone, AutoregressiveRecall())
@@ -353,9 +353,10 @@ def test_what_is_indexed_takes_as_much_as_what_was_fitted(pristine_lively: Backb
     assert report.trained_tokens == 0
     assert report.exact == report.inexact == ()
     assert method.bank.ids == [NULL_ID, "old", "new"]
-    taken = (1 + num_vectors) * pristine_lively.hidden_size * 4 + len(new.text)
+    taken = (1 + num_vectors) * pristine_lively.facts.hidden_size * 4 + len(new.text)
     assert report.bytes_stored == method.stored_bytes() == before + taken
-    assert [tuple(fed_PD.shape) for fed_PD in method.bank.fed] == [(num_vectors, pristine_lively.hidden_size)] * 3
+    shape = num_vectors, pristine_lively.facts.hidden_size
+    assert [tuple(fed_PD.shape) for fed_PD in method.bank.fed] == [shape] * 3
     for fed_PD in method.bank.fed:
         torch.testing.assert_close(fed_PD.norm(dim=-1), torch.full((num_vectors,), method.bank.gain))
 
@@ -372,7 +373,7 @@ def test_the_report_and_a_warning_name_what_is_not_exact(
     fed = bank.memory_embeddings(1).clone()
     with caplog.at_level(logging.WARNING):
         short = method.write([Memory("short", "oak")])
-        method.write_config = WriteConfig(max_steps=3)
+        method.config = RecallConfig(write=WriteConfig(max_steps=3))
         long = method.write([Memory("long", "No three steps lead to this.")])
     assert (short.exact, short.inexact) == (("short",), ())
     assert 0 < short.steps["short"] <= LONG

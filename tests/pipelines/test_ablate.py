@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 
 from eval.records import read_records
 from methods.backbone import Backbone
+from methods.chat import encode_pieces, encode_prompt
+from methods.decode import generate
 from methods.registry import NAMES
 from pipelines import ablate, compare, report
 from pipelines.ablation_rows import ALL, SECTION_4_4, SETS, chosen_rows
 from pipelines.cli import compose_config
 from pipelines.config import resolve, saved_config
-from tasks.base import TaskError
+from tasks.base import Message, TaskError
 from tasks.registry import load_task
 
 
@@ -178,3 +180,44 @@ def test_unknown_rows_are_one_sentence(
         run(monkeypatch, "rows=everything")
     assert stopped.value.code == 2
     assert "no row is called 'everything'" in capsys.readouterr().err
+
+
+# How much the model wants to recall.
+
+ASKED = [(Message("user", text),) for text in ("Where?", "What is the rule on skates in Oulu?", "Hello there!")]
+
+
+def recalls(backbone: Backbone, messages: tuple[Message, ...]) -> bool:
+    """Whether greedy decoding begins the think with <recall>."""
+    ids = backbone.ids
+    prompt = encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n"])
+    (output,) = generate(backbone, [prompt], 1)
+    return output.token_ids[0] == ids.recall
+
+
+def test_a_push_beyond_the_margin_and_no_less_makes_it_recall(lively: Backbone) -> None:
+    head, pushed = lively.model.get_output_embeddings(), 0.0
+
+    def push(_module: object, _args: object, logits_BTV: torch.Tensor) -> torch.Tensor:
+        logits_BTV = logits_BTV.clone()
+        logits_BTV[..., lively.ids.recall] += pushed
+        return logits_BTV
+
+    margins = ablate.recall_margins(lively, ASKED).tolist()
+    handle = head.register_forward_hook(push)
+    for messages, margin in zip(ASKED, margins, strict=True):
+        pushed = 0.0
+        assert recalls(lively, messages) == (margin > 0)
+        pushed = -margin + 0.01
+        assert recalls(lively, messages)
+        pushed = -margin - 0.01
+        assert not recalls(lively, messages)
+    handle.remove()
+
+
+def test_padding_changes_no_margin(lively: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = ablate.recall_margins(lively, ASKED).tolist()
+    alone = [ablate.recall_margins(lively, [messages]).item() for messages in ASKED]
+    assert alone == pytest.approx(together, abs=1e-4)
+    monkeypatch.setattr("methods.recall.embed.BATCH_SIZE", 2)
+    assert ablate.recall_margins(lively, ASKED).tolist() == pytest.approx(together, abs=1e-4)

@@ -21,7 +21,7 @@ from pipelines import compare
 from pipelines.footprint import footprints, measure, measured_apart
 from pipelines.progress import Display
 from pipelines.run import environment
-from tasks.base import TaskError
+from tasks.base import Memory, TaskError
 from tasks.dialogues import DialogueOptions, build_dialogues
 from tasks.registry import load_task
 
@@ -253,3 +253,13 @@ def test_the_task_of_every_seed_is_checked_before_anything_is_loaded(monkeypatch
     config: Any = SimpleNamespace(seed=4, seeds=3, task=SimpleNamespace(load=slices.__getitem__), evaluation=off)
     with pytest.raises(TaskError, match=slices[6].memories[0].id):
         compare.compare(config, Display())
+
+
+def test_memories_that_fill_an_answer_are_counted_and_the_longest_is_named(lively: Backbone) -> None:
+    memories = [Memory("short", "x" * 94), Memory("long", "x" * 95), Memory("longest", "x" * 120)]
+    assert compare.too_long_to_recite(lively, memories, 126) == ""
+    assert "'longest' takes 132" in compare.too_long_to_recite(lively, memories, 126, num_pads=8)
+    # Four tokens stand around a recited text, and its pad
+    said = compare.too_long_to_recite(lively, memories, 100)
+    assert "2 of 3 memories" in said
+    assert "100 tokens and 'longest' takes 125" in said

@@ -20,7 +20,7 @@ from pipelines.warm_up import Options, warm_up
 @pytest.fixture(scope="module")
 def small() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("methods.warm_up.PASSAGES", 3)
+        patch.setattr("pipelines.warm_up_data.PASSAGES", 3)
         patch.setattr(command, "CARD_RULES", 1)
         patch.setattr(command, "CURVE_RULES", 1)
         patch.setattr(command, "CURVE_EVERY", 3000)

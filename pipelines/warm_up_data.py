@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from methods.backbone import Backbone
 from methods.batches import row_tokens
-from methods.chat import Piece, Sample, encode_pieces, encode_prompt, supervised
+from methods.chat import Sample, encode_pieces, encode_prompt, supervised
 from methods.examples import (
     Example,
     ExampleConfig,
@@ -57,16 +57,11 @@ NOTED = ("I have read it.", "Noted. What would you like to know?", "All right.",
 
 def recited(backbone: Backbone, example: Example, marked: bool) -> Sample:
     """question -> <think> the text, given; then reasoning and answer, which are learnt."""
-    clause = marked_text(backbone, example.clause) if marked else [example.clause]
+    clause = recall_pieces(backbone, example.clause, num_pads=0) if marked else [example.clause]
     given = encode_pieces(backbone.tokenizer, [backbone.ids.think, "\n", *clause])
     target = encode_pieces(backbone.tokenizer, think_pieces(backbone, clause, example))
     prompt = encode_prompt(backbone, example.messages)
     return supervised(prompt, target, "memory_full", target_loss_from=len(given), source="passages recited")
-
-
-def marked_text(backbone: Backbone, text: str) -> list[Piece]:
-    """A text as a recall gives it where no vector stands for it."""
-    return recall_pieces(backbone, text, num_pads=0)
 
 
 class WarmUpData:

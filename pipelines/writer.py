@@ -1,4 +1,4 @@
-"""A plain model that goes on from chats: `python -m methods.writer model=<name>`, for `tasks.ask`.
+"""A plain model that goes on from chats: `python -m pipelines.writer model=<name>`, for `tasks.ask`.
 
 Reads a line of JSON ({"messages": [...], "max_new_tokens": n}) and writes one ({"text", "prompt_tokens",
 "new_tokens"}, or {"error"}), until its input ends.
@@ -23,10 +23,10 @@ from tasks.base import Message
 def reply(backbone: Backbone, body: Mapping[str, Any]) -> dict[str, Any]:
     """The greedy answer to a chat, without control tokens. Raises MethodError where it does not fit the window."""
     ids = encode_prompt(backbone, [Message(m["role"], m["content"]) for m in body["messages"]])
-    room = backbone.context_length - len(ids)
+    room = backbone.facts.context_length - len(ids)
     if room < 1:
         raise MethodError(
-            f"model={backbone.name}: a prompt has {len(ids)} tokens and its window {backbone.context_length}"
+            f"model={backbone.name}: a prompt has {len(ids)} tokens and its window {backbone.facts.context_length}"
         )
     prompt_BT = torch.tensor([ids], device=backbone.device)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def reply(backbone: Backbone, body: Mapping[str, Any]) -> dict[str, Any]:
             attention_mask=torch.ones_like(prompt_BT),
             max_new_tokens=min(room, int(body["max_new_tokens"])),
             do_sample=False,
-            eos_token_id=list(backbone.stop_ids),
+            eos_token_id=list(backbone.facts.stop_ids),
             pad_token_id=backbone.tokenizer.pad_token_id,
             suppress_tokens=list(backbone.ids.new_rows),
         )

@@ -12,7 +12,7 @@ from methods.backbone import Backbone
 from methods.batches import row_tokens
 from methods.chat import IGNORE, Sample
 from methods.examples import Example
-from methods.warm_up import PASSAGES, WarmUpData, recited
+from pipelines.warm_up_data import PASSAGES, WarmUpData, recited
 from tasks.base import NO_CLAUSE_ANSWER, Message
 from tasks.reading_rules import rules
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from methods.writer import replies
+from pipelines.writer import replies
 
 
 def line(content: str, max_new_tokens: int) -> str:
