@@ -17,6 +17,7 @@ import torch
 from methods.backbone import PACKAGED_LM, Backbone, load_backbone
 from methods.base import MethodError
 from methods.chat import encode_prompt
+from pipelines.progress import quiet_libraries
 from tasks.base import Message
 
 
@@ -56,7 +57,7 @@ def replies(lines: Iterable[str], model: str) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quiet_libraries()
     (model,) = [word.removeprefix("model=") for word in sys.argv[1:]] or [PACKAGED_LM]
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
