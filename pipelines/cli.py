@@ -27,6 +27,8 @@ _PATH = re.compile(r"(?:task\.)?path=(?P<path>.*)", re.DOTALL)
 
 def spelled_out(word: str) -> str:
     """`path=my docs (2)` as Hydra wants it: `task.path='my docs (2)'`; other words as they are."""
+    if re.match(r"[+~]*(?:[=@]|$)", word):  # an AssertionError of Hydra's
+        fail(f"{word!r} names no setting; write it as setting=value")
     match = _PATH.fullmatch(word)
     if match is None or match["path"][:1] in ("'", '"'):
         return word

@@ -109,3 +109,10 @@ def test_what_is_wrong_is_one_sentence(
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("word", ["+=", "=3", "~", "++@a=1"])
+def test_a_word_that_names_no_setting_is_one_sentence(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compose_config("compare", ["seed=1", word])
+    assert capsys.readouterr().err == f"error: {word!r} names no setting; write it as setting=value\n"
