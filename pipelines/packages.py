@@ -31,6 +31,7 @@ OPTIONAL = {
     "pypdfium2": "PDF files are not read",
     "openpyxl": "Excel files are not read",
     "lxml": "HTML and Word files are not read",
+    "cssselect": "HTML files are not read",
     "markdown-it-py": "Markdown files are not read",
     "semantic-text-splitter": "documents are not cut into clauses",
 }

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
-import cssselect
-from lxml.cssselect import CSSSelector
-
 from tasks.documents.form import clean, names
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -129,6 +126,9 @@ _Rule = tuple[tuple[bool, str, bool], tuple[int, ...], list[Any]]  # what is dec
 
 def hidden_elements(tree: Any, problem: Callable[[int, str], None]) -> dict[Any, str]:
     """What a style keeps from a screen -> the property that does; the more specific, then the later rule holds."""
+    import cssselect  # not above: a run without documents needs none
+    from lxml.cssselect import CSSSelector
+
     marked = tree.xpath("//*[@class or @id]")
     known = {name for one in marked for name in (*one.get("class", "").split(), one.get("id", ""))}
     inline: list[Any] = [(one, _declared(one.get("style"))) for one in tree.xpath("//*[@style]")]
