@@ -22,6 +22,8 @@ def candidate_pairs(word_sets: Sequence[frozenset[str]], least: float) -> Iterat
         for word in by_rarity[:num_kept]:
             met.update(holders[word])
         for i in sorted(met):
+            if not least * len(words) <= len(word_sets[i]) <= len(words) / least:
+                continue
             common = len(words & word_sets[i])
             if common >= least * (len(words) + len(word_sets[i]) - common):
                 yield i, j

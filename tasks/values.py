@@ -440,11 +440,13 @@ def matches(
 def in_longer_names(value: str, text: str) -> bool:
     """Does a name of several parts stand in the text in longer names alone: "/etc/hosts" in "/etc/hosts.allow"?"""
     name = value.strip(" \n`'\"“”.,;")
-    if " " in name or not re.search(r"[A-Za-z]|\d\.\d+\.\d", name) or not _MANY_PARTS.search(name):
+    if " " in name or name.lower() not in text.lower() or not _MANY_PARTS.search(name):
+        return False
+    if not re.search(r"[A-Za-z]|\d\.\d+\.\d", name):
         return False
     cased = re.NOFLAG if re.fullmatch(r"-\w", name) else re.IGNORECASE
     whole = rf"(?<![A-Za-z\d_.:-])(?<![A-Za-z\d_.]/){re.escape(name)}(?![A-Za-z\d_@]|[./:-]+[A-Za-z\d])"
-    return name.lower() in text.lower() and not re.search(whole, text, cased)
+    return not re.search(whole, text, cased)
 
 
 def stands_in(value: str, text: str) -> bool:
