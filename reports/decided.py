@@ -34,7 +34,7 @@ def _sentence(name: str, found: Mapping[str, Any], plan: Plan) -> str:
     a, b = name.split("-")
     winner, loser, sign = (a, b, 1) if found["value"] > 0 else (b, a, -1)
     low, high = sorted((sign * found["low"], sign * found["high"]))
-    figures = f"right answers {sign * found['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    figures = f"right answers {sign * found['value']:+z.2f} [{low:+z.2f}, {high:+z.2f}]"
     if state == "different":
         return f"{winner} keeps more than {loser} ({figures}), decided {behind}."
     if state == "alike":

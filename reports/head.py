@@ -92,7 +92,7 @@ def cost(comparison: Comparison) -> list[str]:
 
 def _figures(pair: Mapping[str, Any], sign: int = 1) -> str:
     low, high = sorted((sign * pair["low"], sign * pair["high"]))
-    return f"{sign * pair['value']:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{sign * pair['value']:+z.2f} [{low:+z.2f}, {high:+z.2f}]"
 
 
 def _more(pair: Mapping[str, Any]) -> str:
