@@ -27,8 +27,6 @@ _PATH = re.compile(r"(?:task\.)?path=(?P<path>.*)", re.DOTALL)
 
 def spelled_out(word: str) -> str:
     """`path=my docs (2)` as Hydra wants it: `task.path='my docs (2)'`; other words as they are."""
-    if re.match(r"[+~]*(?:[=@]|$)", word):  # an AssertionError of Hydra's
-        fail(f"{word!r} names no setting; write it as setting=value")
     match = _PATH.fullmatch(word)
     if match is None or match["path"][:1] in ("'", '"'):
         return word
@@ -36,6 +34,14 @@ def spelled_out(word: str) -> str:
     quoted = re.sub(r"(\\*)'", r"\1\1\'", match["path"])
     quoted = re.sub(r"(\\+)$", r"\1\1", quoted)
     return f"task.path='{quoted}'"
+
+
+def for_hydra(words: list[str]) -> list[str]:
+    """The words as Hydra wants them; of one that names no setting it makes an AssertionError."""
+    nameless = [word for word in words if re.match(r"[+~]*[=@]|[+~]+$", word)]
+    if nameless:
+        fail(f"{nameless[0]!r} names no setting; write it as setting=value")
+    return [spelled_out(word) for word in words]
 
 
 def one_run(words: list[str]) -> list[str]:
@@ -75,7 +81,7 @@ def launch(name: str, words: list[str], run: Callable[[Any], None]) -> None:
 
     one_run([word for word in words if not launches([word])])  # the same words are right or wrong for both
     register()
-    sys.argv[1:] = [spelled_out(word) for word in words]
+    sys.argv[1:] = for_hydra(words)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself, in many lines
     try:
         hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(one)()
@@ -85,7 +91,7 @@ def launch(name: str, words: list[str], run: Callable[[Any], None]) -> None:
 
 def compose_config(name: str, overrides: list[str]) -> Any:
     """The configuration from conf/<name>.yaml and command-line words; `path=` is short for `task.path=`."""
-    overrides = [spelled_out(word) for word in overrides]
+    overrides = for_hydra(overrides)
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
