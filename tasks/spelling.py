@@ -254,8 +254,7 @@ _RULES: list[Rule] = [
     (r" - ", " — "),
     (r"-", " "),
     (rf"\b({_N})({_MEASURES})\b", r"\1 \2"),
-]
-_COUNTED: list[Rule] = [
+    # how often
     (r"\bonce\b", "1 time"),
     (r"\btwice\b", "2 times"),
     (r"\bthrice\b", "3 times"),
@@ -280,9 +279,7 @@ _BOUNDS: list[Rule] = [  # ⩾ and ⩽ stand behind their value
     (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?least|minimum|(?<=[a-z%] )min){_LAST}", " ⩾"),
     (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?most|max(?:imum)?|tops){_LAST}", " ⩽"),
 ]
-_STAGES = [
-    [(re.compile(pattern), new) for pattern, new in rules] for rules in (_CASED, [*_RULES, *_COUNTED, *_BOUNDS])
-]
+_STAGES = [[(re.compile(pattern), new) for pattern, new in rules] for rules in (_CASED, [*_RULES, *_BOUNDS])]
 
 
 def in_one_spelling(text: str) -> str:
