@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from methods.backbone import Backbone
 from methods.base import FitReport
@@ -16,7 +15,7 @@ from pipelines.cli import compose_config
 from pipelines.config import resolve
 from pipelines.making import key_of
 from pipelines.run import Run
-from pipelines.saved_fits import fit_or_load, load_fit
+from pipelines.saved_fits import fit_or_load, fit_threads, load_fit
 from tasks.base import Conversation, Memory
 from tasks.registry import load_task
 
@@ -63,7 +62,7 @@ def test_fitted_once_and_restored_after_unless_it_was_cut(tmp_path: Path, cut: s
         assert load_fit(folder) is None
         assert run.stages == []
     first, second = Fitted(), Fitted()
-    noted = replace(REPORT, notes={**REPORT.notes, "threads": torch.get_num_threads()})
+    noted = replace(REPORT, notes={**REPORT.notes, "threads": float(fit_threads())})
     assert fit_again(first) == fit_again(second) == load_fit(folder) == noted
     assert (first.done, second.done) == (["fit", "save"], ["load"])
     assert run.stages == ["the stage"]
