@@ -1,8 +1,9 @@
 """How far two fits of equal settings differ, and by what: `python benchmarks/equal_fits.py --to FOLDER`.
 
 A method is fitted on one slice of `regs` several times, each time in a process of its own and with one thing other
-than in the first: nothing, the threads, the type of the weights, the seed of the training alone (which samples
-come in which order, and how LoRA begins). Then dev questions are asked. What was fitted is not fitted again.
+than in the first: nothing, the threads, the seed of the training alone (which samples come in which order, and how
+LoRA begins), the type of the weights, where this machine computes bf16. Then dev questions are asked. What was fitted
+is not fitted again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from methods.backbone import load_backbone
+from methods.backbone import load_backbone, resolve_dtype
 from methods.base import Context
 from methods.registry import build_method
 from methods.setup import MethodSetup
@@ -30,13 +31,13 @@ from tasks.base import Message
 from tasks.keys import is_correct
 from tasks.registry import load_task
 
-FIRST: dict[str, Any] = {"threads": 1, "dtype": "bfloat16", "seed": 0}
+FIRST: dict[str, Any] = {"threads": 1, "dtype": "float32", "seed": 0}
 OTHER: dict[str, dict[str, Any]] = {
     "nothing": {},
     "two threads": {"threads": 2},
-    "float32": {"dtype": "float32"},
     "training seed 1": {"seed": 1},
     "training seed 2": {"seed": 2},
+    "bfloat16": {"dtype": "bfloat16"},
 }
 
 
@@ -85,6 +86,8 @@ def main() -> None:
         fit_and_ask(options.method, options.clauses, options.tokens, ways[options.one], folder)
         return
     told: dict[str, list[dict[str, Any]]] = {}
+    if resolve_dtype("auto", torch.device("cpu")) != torch.bfloat16:
+        del ways["bfloat16"]
     for name, way in ways.items():
         folder = options.to / name.replace(" ", "-")
         if not (folder / "answers.json").exists():
