@@ -2,8 +2,8 @@
 
 A method is fitted on one slice of `regs` several times, each time in a process of its own and with one thing other
 than in the first: nothing, the threads, the seed of the training alone (which samples come in which order, and how
-LoRA begins), the type of the weights, where this machine computes bf16. Then dev questions are asked. What was fitted
-is not fitted again.
+LoRA begins), the type of the weights, where this machine computes bf16. Then dev questions are asked. What was
+fitted is not fitted again.
 """
 
 from __future__ import annotations
