@@ -85,8 +85,8 @@ def launch(name: str, words: list[str], run: Callable[[Any], None]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints errors itself, in many lines
     try:
         hydra.main(config_path=str(CONF), config_name=name, version_base="1.3")(one)()
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(_sentence(error))
+    except (HydraException, OmegaConfBaseException, *_UNREAD) as error:
+        fail(_sentence(error, words))
 
 
 def compose_config(name: str, overrides: list[str]) -> Any:
@@ -101,16 +101,19 @@ def compose_config(name: str, overrides: list[str]) -> Any:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return compose(name, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, *_UNREAD) as error:
         unknown = re.search(r"Could not override '([^']+)'|\nKey '([^']+)' not in", str(error))
-        fail(_unknown_key(name, unknown.group(1) or unknown.group(2)) if unknown else _sentence(error))
+        fail(_unknown_key(name, unknown.group(1) or unknown.group(2)) if unknown else _sentence(error, overrides))
 
 
+_UNREAD = (ValueError, TypeError, AssertionError)  # what Hydra ends in over words that it does not expect: task=2
 _NOISE = ("full_key", "object_type", "reference_type", "Set the environment", "Config search path", "provider=")
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, words: list[str]) -> str:
     """Hydra's message and its causes on one line, without its hints for programmers."""
+    if type(error) in _UNREAD:  # Hydra's and OmegaConf's own descend from them
+        return f"one of these words cannot be read ({error}): {' '.join(words)}; see --help"
     lines: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

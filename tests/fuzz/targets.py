@@ -568,7 +568,21 @@ TARGETS: dict[str, Target] = {
     ),
     "config": Target(config, (*JSON, "task", "train", "${", "}", "methods", "rag"), (_kept_run()["config.json"],)),
     "hydra_words": Target(
-        hydra_words, ("task=", "regs", "seed=", "1", "train.", "max_tokens", *"=[]{}'$+~,", "\n")
+        hydra_words,
+        (
+            "task=",
+            "regs",
+            "preset=",
+            "seed=",
+            "1",
+            "null",
+            "train.",
+            "max_tokens",
+            "hydra",
+            *"=[]{}'$+~,@:/\\",
+            "\n",
+        ),
+        (b"task=regs\nseed=1", b"preset=full\n~until", b"run_methods=[rag]\ntrain.max_tokens=1e3", b"task=2"),
     ),
     "chat_encoder": Target(
         chat_encoder, (*MARKS, "<unused_a>", "<\uff5cUser\uff5c>", "\ue0000\ue001", "\n\n", "\u2581")

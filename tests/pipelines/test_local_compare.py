@@ -116,3 +116,14 @@ def test_a_word_that_names_no_setting_is_one_sentence(word: str, capsys: pytest.
     with pytest.raises(SystemExit, match="2"):
         compose_config("compare", ["seed=1", word])
     assert capsys.readouterr().err == f"error: {word!r} names no setting; write it as setting=value\n"
+
+
+@pytest.mark.parametrize(
+    "word", ["task=2", "task=null", "preset=1.5", "evaluation=true", "task=[regs,2]", "hydra=2"]
+)
+def test_a_group_that_is_no_name_is_one_sentence(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        compose_config("compare", ["seed=1", word])
+    said = capsys.readouterr().err
+    assert said.startswith("error: one of these words cannot be read (") and f": seed=1 {word}; see --help" in said
+    assert said.count("\n") == 1
