@@ -52,9 +52,10 @@ def read(parts: Sequence[Part], given: str = "") -> list[Piece]:
     """
     parts, n = list(parts), 1
     while n < len(parts) - 1:
-        quoting = parts[n - 1].text.rpartition("\n")[2]
-        if quoting.endswith("`") and quoting.count("`") % 2 and parts[n + 1].text.startswith("`"):
-            parts[n - 1 : n + 2] = [Part("text", "".join(part.text for part in parts[n - 1 : n + 2]))]
+        before, token, after = parts[n - 1 : n + 2]
+        quoting = before.text.rpartition("\n")[2] if (before.kind, after.kind) == ("text", "text") else ""
+        if token.kind == "control" and quoting.endswith("`") and quoting.count("`") % 2 and after.text[:1] == "`":
+            parts[n - 1 : n + 2] = [Part("text", before.text + token.text + after.text)]
         else:
             n += 1
     if not any(kind == "control" and text in (THINK, THINK_END) for kind, text in parts):

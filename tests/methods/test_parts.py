@@ -96,6 +96,8 @@ def test_a_token_between_backticks_is_spoken_of() -> None:
     assert both.final == "Write `<think>` first: 30 days. and `</think>`."
     closed = answer_of(mark("<think>"), text("`x`"), mark("</think>"), text("`30 days`"))
     assert (closed.think, closed.final) == ("`x`", "`30 days`")  # two that are quoted, and none between
+    ended = answer_of(text("Write `"), Part("stop", "<|im_end|>"), text("`"))
+    assert ended.final == "Write ``"  # what ended the answer is none of it
 
 
 def test_another_turn_by_its_token_ends_the_answer() -> None:
