@@ -187,6 +187,13 @@ def test_a_step_takes_nothing_from_another_device(pristine_lively: Backbone) -> 
     assert logits_RSV.device.type == hidden_RSD.device.type == "meta"
 
 
+def test_a_choice_takes_nothing_from_another_device() -> None:
+    """A token that is never chosen is known where the scores are: to fetch it would be to wait, at every step."""
+    card = torch.device("meta")
+    (suppress,) = Sampling().processors([7], card)
+    assert suppress.suppress_tokens.device == card
+
+
 def test_no_cache_is_fixed_for_a_model_that_forgets(
     pristine_lively: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
