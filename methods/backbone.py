@@ -399,7 +399,7 @@ def too_little(device: torch.device) -> str:
 
 
 def _ready(name: str, device: torch.device, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts, str]:
-    """(model with control tokens and, where warm, its warm-up, tokenizer, ids of these tokens, facts, fingerprint).
+    """(model with control tokens and, where warm, its warm-up, tokenizer, ids of these, facts, fingerprint).
 
     A warm-up counts by its file: merged weights differ from device to device in the last digit.
     """

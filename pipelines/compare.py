@@ -251,7 +251,7 @@ def ask_dialogues(
         ):
             run.add(records)
         run.finish_stage(f"dialogues {method.name} seed {seed}")
-        release()  # a large batch's caches: on a card the next method, and processes beside this one, take their room
+        release()  # a large batch's caches: on a card the next method and other processes take their room
 
 
 def time_answers(

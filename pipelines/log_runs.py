@@ -30,8 +30,8 @@ def log_once(comparison: Comparison) -> LoggedRun:
 
 
 def status_at_end(asked: bool) -> str:
-    """Of a run of which everything is measured and reported: it waits where it is still to be logged, be it because
-    MLflow is not installed here."""
+    """Of a run of which everything is measured and reported: it waits where it is still to be logged, here or,
+    where MLflow is not installed, elsewhere."""
     return "unlogged" if asked else "finished"
 
 
