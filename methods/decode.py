@@ -142,7 +142,7 @@ class Sampling:
         """The library's own, in its order. never: token ids that are not chosen. device: where the scores are."""
         from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
 
-        return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never), device), *self.warpers()])
+        return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never), str(device)), *self.warpers()])
 
     def warpers(self) -> list[Any]:
         from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
