@@ -359,7 +359,7 @@ def parts_of(asked: Asked) -> list[Part]:
         own("ceilings", 40),
         own("training", 90),
         own("decoding", 90),
-        *([Part("tests", tests, 60)] if files else []),
+        *([Part("tests", tests, 90)] if files else []),
         own("memory", 120),
         Part("comparison", compare, 60 * asked.minutes, may_be_cut=True),
     ]

@@ -368,13 +368,12 @@ def load_backbone(
     if where.type == "cuda":
         torch.cuda.set_device(where)  # what asks for "the" card means this one
     with room_on(where):
-        model, tokenizer, tokens, facts = _ready(name, where, warm)
+        model, tokenizer, tokens, facts, fingerprint = _ready(name, where, warm)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token_id = facts.turn_end
         tokenizer.padding_side = "left"
         tokenizer.clean_up_tokenization_spaces = False  # it would rewrite what was said ("5 ." -> "5.")
         model.generation_config = GenerationConfig()  # what a model brings in its own is no setting of a run
-        fingerprint = _fingerprint(model, tokenizer)
         model.to(where, resolve_dtype(dtype, where)).eval()
         model.config.use_cache = True
     return Backbone(name, model, tokenizer, ControlIds(*[*tokens.values(), facts.turn_end]), facts, fingerprint)
@@ -402,8 +401,11 @@ def too_little(device: torch.device) -> str:
     return f"{device} has too little memory: of {total / 2**30:.1f} GiB, {parts} are in use"
 
 
-def _ready(name: str, device: torch.device, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts]:
-    """(model with control tokens and, where warm, its warm-up, tokenizer, ids of the control tokens, facts)."""
+def _ready(name: str, device: torch.device, warm: bool) -> tuple[Any, Any, dict[str, int], ModelFacts, str]:
+    """(model with control tokens and, where warm, its warm-up, tokenizer, ids of these, facts, fingerprint).
+
+    A warm-up counts by its file: merged weights differ from device to device in the last digit.
+    """
     try:
         warmed = warm_up_of(name)
         base = warmed[1]["base"] if warmed else name
@@ -414,9 +416,11 @@ def _ready(name: str, device: torch.device, warm: bool) -> tuple[Any, Any, dict[
             raise MethodError("it has no chat template; choose an instruction-tuned model")
         check_vocabulary(model, tokenizer)
         tokens = _add_control_tokens(model, tokenizer)
+        fingerprint = _fingerprint(model, tokenizer)
         if warmed and warm:
             model = load_adapter(model.float(), warmed[0]).merge_and_unload()  # into its weights, in fp32
-        return model, tokenizer, tokens, read_facts(model, tokenizer)
+            fingerprint = hashlib.sha256((fingerprint + warmed[1]["sha256"]).encode()).hexdigest()[:12]
+        return model, tokenizer, tokens, read_facts(model, tokenizer), fingerprint
     except MethodError as error:
         raise MethodError(f"model={name}: {error}") from error
 

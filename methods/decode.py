@@ -138,11 +138,11 @@ class Sampling:
     top_k: int = 20
     top_p: float = 0.95
 
-    def processors(self, never: Sequence[int]) -> Any:
-        """The library's own, in its order. never: token ids that are not chosen."""
+    def processors(self, never: Sequence[int], device: torch.device) -> Any:
+        """The library's own, in its order. never: token ids that are not chosen. device: where the scores are."""
         from transformers import LogitsProcessorList, SuppressTokensLogitsProcessor
 
-        return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never)), *self.warpers()])
+        return LogitsProcessorList([SuppressTokensLogitsProcessor(list(never), str(device)), *self.warpers()])
 
     def warpers(self) -> list[Any]:
         from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
@@ -360,7 +360,8 @@ def generate(
         _Row(n, caps[n], backbone.facts.stop_ids, clock, on_token, helped[n], [(prompt[-1], None)])
         for n, prompt in enumerate(prompts)
     ]
-    processors = sampling.processors([backbone.ids.memory_pad])  # it stands where it is given and nowhere else
+    # It stands where it is given and nowhere else.
+    processors = sampling.processors([backbone.ids.memory_pad], backbone.device)
     fast = recordable(backbone.device) and keeps_all
     prefixes = None if fast else current_prefixes()  # a card computes prompts anew in less time
     begun = prefixes.compute(model, prompts) if prefixes else None

@@ -9,21 +9,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 import torch
+
+from methods.prefixes import within
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 CALLS_BEFORE = 1  # calls that run as written: libraries set themselves up in the first one of a shape
 RECORDS = True  # False: nothing is recorded nor laid out for it: what recorded work is compared with
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 _failed: set[str] = set()  # kinds of work that could not be recorded: said once, and not tried again
 
 
 def recordable(device: torch.device) -> bool:
     """Whether shapes are to be few and tensors to stay where they are, so that work can be recorded."""
-    return device.type == "cuda" and RECORDS
+    return device.type == "cuda" and RECORDS and not _plain.get()
+
+
+def as_written() -> AbstractContextManager[None]:
+    """Nothing that this thread computes in the block is recorded.
+
+    For a model that is being trained: PEFT's layers fetch indices from the host, and under autocast a recording
+    would read weights as they were cast outside of it, which are gone afterwards.
+    """
+    return within(_plain, True)
 
 
 class Recorded(Generic[T]):
@@ -70,11 +84,11 @@ class Recorded(Generic[T]):
                 graph, pool=self._pool, stream=_stream(self._device), capture_error_mode="thread_local"
             ):
                 self._result = self._compute()
-        except torch.OutOfMemoryError:
-            torch.cuda.set_stream(usual)
-            raise
         except Exception as error:
             torch.cuda.set_stream(usual)  # a recording that broke off leaves its own one current
+            for each in (error, error.__context__):  # to end one that found no room may fail in turn
+                if isinstance(each, torch.OutOfMemoryError):
+                    raise each from None
             torch.cuda.synchronize(self._device)
             _failed.add(self._kind)
             log.warning(

@@ -70,7 +70,7 @@ class Step:
             try:
                 return self._in_parts(samples)
             except torch.OutOfMemoryError as error:
-                short = error
+                short = error.with_traceback(None)  # whose frames would hold what the attempt had computed
             self._halve(samples, short)
             for parameter, kept in zip(self._parameters, before, strict=True):
                 if kept is not None and self.records:

@@ -27,6 +27,7 @@ from methods.base import MethodError
 from methods.batches import Batch, counts, padding_multiple
 from methods.chat import IGNORE, Sample
 from methods.checkpoint import load_checkpoint, save_checkpoint
+from methods.graphs import as_written
 from methods.lora import fused
 from methods.packing import hidden_states, packing
 from methods.step import Step
@@ -293,7 +294,7 @@ def train_lora(
             losses.read()
             if on_epoch_end is not None:
                 wrapped.eval()
-                with accelerator.autocast():  # LoRA weights are fp32 beside those of the model
+                with accelerator.autocast(), as_written():  # LoRA weights are fp32 beside those of the model
                     on_epoch_end(epoch)
                 wrapped.train()
     keep()

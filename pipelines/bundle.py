@@ -23,7 +23,7 @@ from typing import IO, cast
 
 from methods.base import MethodError
 from pipelines.cli import main_with
-from pipelines.packages import ENCODER, MODELS, OPTIONAL, ROOT, requirements
+from pipelines.packages import ENCODER, MODELS, OPTIONAL, ROOT, of_tests, requirements
 from pipelines.run import COMMIT_FILE, git_sha
 from pipelines.wheels import Target, install, missing_wheels, read_have
 
@@ -72,7 +72,7 @@ def bundle(options: Options) -> None:
     try:
         copy_project(tree / "project")
         asked = [each for each in requirements() if each.name not in (*MODELS, *LEFT_OUT)]
-        wheels = missing_wheels(asked, have, target, work / "wheels")
+        wheels = missing_wheels([*asked, *of_tests()], have, target, work / "wheels")
         (tree / "packages").mkdir()
         if wheels:
             install((wheel.path for wheel in wheels.values()), target, tree / "packages")

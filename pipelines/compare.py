@@ -19,6 +19,7 @@ from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
 from methods.base import Context, FitBorrower, Method, MethodError
 from methods.chat import encode_text
+from methods.fixed_cache import release
 from pipelines.cli import main_of
 from pipelines.config import Resolved, resolve
 from pipelines.fit_processes import FitJob, fit_missing, not_made, with_processes
@@ -250,6 +251,7 @@ def ask_dialogues(
         ):
             run.add(records)
         run.finish_stage(f"dialogues {method.name} seed {seed}")
+        release()  # a large batch's caches: on a card the next method and other processes take their room
 
 
 def time_answers(

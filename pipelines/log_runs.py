@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.ablation_results import comparison_of, is_ablation, write_ablation
-from pipelines.packages import is_here
 from pipelines.results import read_saved, write_results
 from pipelines.run import read_json, take_up
 from reports.base import Comparison, LoggedRun, ReportError
@@ -31,8 +30,9 @@ def log_once(comparison: Comparison) -> LoggedRun:
 
 
 def status_at_end(asked: bool) -> str:
-    """Of a run of which everything is measured and reported: it waits where it is still to be logged."""
-    return "unlogged" if asked and is_here("mlflow") else "finished"
+    """Of a run of which everything is measured and reported: it waits where it is still to be logged, here or,
+    where MLflow is not installed, elsewhere."""
+    return "unlogged" if asked else "finished"
 
 
 def tried(comparison: Comparison) -> tuple[LoggedRun | None, ReportError | None]:

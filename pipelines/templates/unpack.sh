@@ -62,4 +62,4 @@ END
 
 # 5. what is missing
 "$python" -m pipelines.packages || exit 2
-echo "unpacked into $root; go on with: . $root/env.sh && $python -m pipelines.compare mlflow=false"
+echo "unpacked into $root; go on with: . $root/env.sh && $python -m pipelines.compare"

@@ -17,7 +17,7 @@ from methods import decode, fixed_cache
 from methods.backbone import Backbone, load_backbone
 from methods.decode import Generated, Sampling, generate, quoting, serially
 from methods.fixed_cache import FixedModel, last_hidden_states, power_of_four, release
-from methods.prefixes import new_cache
+from methods.prefixes import Prefixes, new_cache, reusing
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 
 NEW = 24
@@ -185,6 +185,22 @@ def test_a_step_takes_nothing_from_another_device(pristine_lively: Backbone) -> 
     assert logits_RSV.shape[:2] == (2, 4)
     assert hidden_RSD.shape == (2, 4, pristine_lively.facts.hidden_size)
     assert logits_RSV.device.type == hidden_RSD.device.type == "meta"
+
+
+def test_a_card_computes_prompts_anew(lively: Backbone, fixed: Fixed) -> None:
+    prefixes = Prefixes()
+    with reusing(prefixes):
+        found = fixed.generate(lively, PROMPTS[2:4], 4)
+        assert not prefixes._kept
+        assert tokens(generate(lively, PROMPTS[2:4], 4)) == tokens(found)
+    assert prefixes._kept  # elsewhere they are kept
+
+
+def test_a_choice_takes_nothing_from_another_device() -> None:
+    """A token that is never chosen is known where the scores are: to fetch it would be to wait, at every step."""
+    card = torch.device("meta")
+    (suppress,) = Sampling().processors([7], card)
+    assert suppress.suppress_tokens.device == card
 
 
 def test_no_cache_is_fixed_for_a_model_that_forgets(

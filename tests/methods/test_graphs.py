@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from methods import graphs
-from methods.graphs import Recorded, next_size, recordable
+from methods.graphs import Recorded, as_written, next_size, recordable
 
 CARD = torch.device("cuda", 0)
 
@@ -32,9 +32,11 @@ class Cuda:
         def graph(_graph: Graph, **_settings: Any) -> Iterator[None]:
             outer.recorded += 1
             outer.current = "aside"
-            yield
-            if fails is not None:
-                raise fails
+            try:
+                yield
+            finally:  # what a recording left is closed in any case
+                if fails is not None:
+                    raise fails
             outer.current = "usual"
 
         class Stream:
@@ -103,6 +105,26 @@ def test_too_little_memory_is_for_the_caller_to_mend(monkeypatch: pytest.MonkeyP
     assert cuda.current == "usual"
 
 
+def test_a_recording_that_found_no_room_and_cannot_be_ended_either_is_too_little_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda(monkeypatch, RuntimeError("operation failed due to a previous error during capture"))
+    calls: list[int] = []
+
+    def compute() -> int:
+        calls.append(1)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return len(calls)
+
+    work = Recorded(compute, CARD, "work")
+    work()
+    with pytest.raises(torch.OutOfMemoryError):
+        work()
+    assert cuda.current == "usual"
+    assert not graphs._failed  # it may be recorded in halves
+
+
 def test_nothing_is_recorded_on_a_cpu_nor_where_that_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = Cuda(monkeypatch)
     assert not recordable(torch.device("cpu"))
@@ -111,6 +133,16 @@ def test_nothing_is_recorded_on_a_cpu_nor_where_that_is_switched_off(monkeypatch
     assert not recordable(CARD)
     work, calls = counted()
     assert [work(), work(), work()] == [1, 2, 3]
+    assert (cuda.recorded, len(calls)) == (0, 3)
+
+
+def test_nothing_is_recorded_where_work_is_to_run_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+    work, calls = counted()
+    with as_written():
+        assert not recordable(CARD)
+        assert [work(), work(), work()] == [1, 2, 3]
+    assert recordable(CARD)
     assert (cuda.recorded, len(calls)) == (0, 3)
 
 

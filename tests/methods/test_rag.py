@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +207,25 @@ def method_of(backbone: Backbone, retriever: Any, quotes: bool = True, **setting
 def reader_texts(method: RagMethod, task: TaskData, epochs: int = 2) -> list[tuple[Sample, str]]:
     batches = itertools.islice(method._reader_epochs(task.memories, task.sft), epochs)
     return [(s, str(method.backbone.tokenizer.decode(list(s.input_ids)))) for e in batches for b in e for s in b]
+
+
+def test_an_epoch_is_looked_up_at_once(pristine: Backbone, indexed: ChromaRetriever, regs: TaskData) -> None:
+    """And a question that was looked up before is not looked up again."""
+    retrieve, sizes = indexed.retrieve, []
+
+    def counted(conversations: Any, top_k: int) -> Any:
+        sizes.append(len(conversations))
+        return retrieve(conversations, top_k)
+
+    indexed.retrieve = counted  # type: ignore[method-assign]
+    reader_texts(method_of(pristine, indexed), regs, epochs=3)
+    assert len(sizes) <= 3 and sizes[0] > 10
+
+
+def test_without_chroma_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "chromadb", None)
+    with pytest.raises(MethodError, match=r"rag: Chroma cannot be used, .* leave rag out of run_methods"):
+        ChromaRetriever(tmp_path, None)
 
 
 @pytest.fixture

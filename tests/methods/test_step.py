@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import weakref
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +20,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import COARSE, BatchShape, batch_shape, collate
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.graphs import recordable
 from methods.packing import packing
 from methods.train import LoraTrainConfig, MemoryLM, MemoryTerm, TrainLog, train_lora
 from tasks.base import Message
@@ -174,6 +176,39 @@ def test_a_batch_that_finds_no_room_is_computed_in_parts_and_that_is_said(
     ]
     assert (log_two.optimizer_steps, log_two.forward_tokens) == (log_one.optimizer_steps, log_one.forward_tokens)
     same_training(one, two, [log_one, log_two], [memory_one, memory_two])
+
+
+def test_what_an_attempt_without_room_had_computed_is_gone_before_the_next(pristine_lively: Backbone) -> None:
+    """Else it takes the room that the halves are to have."""
+    backbone = pristine_lively.clone()
+    decoder = backbone.model.model
+    forward = decoder.forward
+    computed: list[weakref.ref[torch.Tensor]] = []
+    left: list[bool] = []
+
+    @functools.wraps(forward)
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        if not computed:
+            block = forward(*args, **kwargs).last_hidden_state
+            computed.append(weakref.ref(block))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        left.append(computed[0]() is not None)
+        return forward(*args, **kwargs)
+
+    decoder.forward = limited
+    trained(backbone)
+    assert left and not any(left)
+
+
+def test_what_is_generated_while_the_adapter_trains_is_not_recorded(pristine_lively: Backbone) -> None:
+    seen: list[bool] = []
+
+    def on_epoch_end(_epoch: int) -> None:
+        seen.append(recordable(torch.device("cuda", 0)))
+
+    trained(pristine_lively.clone(), on_epoch_end=on_epoch_end)
+    assert seen and not any(seen)
+    assert recordable(torch.device("cuda", 0))
 
 
 def test_a_sample_that_finds_no_room_alone_ends_the_fit_in_one_sentence(pristine_lively: Backbone) -> None:

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +22,13 @@ from methods.batches import collate
 from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
 from methods.recall.bank import MemoryBank
 from methods.train import (
+    READ_EVERY,
     TAU,
     LoraTrainConfig,
     MemoryLM,
     MemoryTerm,
     TrainLog,
+    _Losses,
     _schedule,
     merge_adapters,
     train_lora,
@@ -521,3 +524,18 @@ def test_a_loss_that_is_no_number_ends_the_stage_with_its_step_and_samples(
     with pytest.raises(MethodError, match=told):
         train_lora(backbone, iter([[bad]]), CONFIG, stage="a stage", checkpoints=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", [READ_EVERY]), ("cpu", [1] * READ_EVERY)])
+def test_on_a_card_losses_are_read_many_at_once(
+    device: str, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read one is to wait for all that was launched."""
+    accelerator, log = SimpleNamespace(device=torch.device(device), num_processes=1), TrainLog()
+    losses = _Losses(accelerator, "stage", log)
+    stack, sizes = torch.stack, []
+    monkeypatch.setattr(torch, "stack", lambda values: (sizes.append(len(values)), stack(values))[1])
+    for number in range(READ_EVERY):
+        losses.add({"lm": torch.tensor(float(number))}, [])
+    assert sizes == expected
+    assert log.losses["lm"] == [float(number) for number in range(READ_EVERY)]

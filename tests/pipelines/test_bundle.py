@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,9 +20,10 @@ from packaging.requirements import Requirement
 from safetensors.torch import load_file, save_file
 
 from methods.base import MethodError
-from pipelines import bundle, packages, report, wheels
+from pipelines import bundle, packages, passes, report, wheels
 from pipelines.bundle import Options, halve, pack
-from pipelines.packages import OPTIONAL, ROOT, requirements
+from pipelines.log_runs import status_at_end
+from pipelines.packages import OPTIONAL, ROOT, TESTS, of_tests, requirements
 from pipelines.wheels import Target, missing_wheels, read_have
 from reports.base import ReportError
 
@@ -148,6 +151,22 @@ def test_every_optional_package_is_asked_for_and_a_comparison_imports_none_of_th
     subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=ROOT, check=True)
 
 
+def test_a_run_without_lm_eval_says_once_that_ability_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages.importlib.metadata, "distribution", absent)
+    said: list[str] = []
+    left_out: dict[str, str] = {}
+    run: Any = SimpleNamespace(left_out=left_out, leave_out=left_out.__setitem__)
+    nothing: Any = None
+    for _ in range(2):
+        passes.measure_ability(nothing, run, [], nothing, 0, nothing, cast(Any, SimpleNamespace(say=said.append)))
+    assert said == [f"left out: {left_out['ability']}"] and "lm-eval is not installed" in said[0]
+
+
+def test_what_the_tests_run_with_goes_along() -> None:
+    """benchmarks/gpu.py runs those marked `cuda` where it is unpacked."""
+    assert sorted(requirement.name for requirement in of_tests()) == sorted(TESTS)
+
+
 def absent(name: str) -> None:
     raise PackageNotFoundError(name)
 
@@ -158,6 +177,8 @@ def test_a_run_without_mlflow_says_so_and_a_report_refuses(monkeypatch: pytest.M
     assert not packages.logs_to_mlflow(True, said.append)
     assert len(said) == 1 and "MLflow is not installed" in said[0]
     assert not packages.logs_to_mlflow(False, said.append) and len(said) == 1
+    assert status_at_end(True) == "unlogged"  # it waits for `pipelines.report --log`, where MLflow is
+    assert status_at_end(False) == "finished"
     with pytest.raises(ReportError, match="MLflow is not installed"):
         report.report_and_show(report.Options(mlflow=True))
 

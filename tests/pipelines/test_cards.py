@@ -18,9 +18,11 @@ from commands import SMALL, run_command, run_folders, use
 from omegaconf import OmegaConf
 
 from eval.runner import Footprint, run_retention
+from methods import decode, fixed_cache
 from methods.backbone import Backbone
 from methods.base import Answer, Context, MethodError, Usage
 from methods.parts import Part
+from methods.rag import RagMethod
 from pipelines import children, compare, fit_processes, footprint
 from pipelines.cli import CONF, compose_config
 from pipelines.config import resolve
@@ -160,6 +162,30 @@ def test_writing_takes_the_base_model_that_is_at_hand(
     run_command(monkeypatch, *words)  # the other clauses of the rulebook are written into what is searched
     assert run_folders(tmp_path)
     assert loaded == []
+
+
+def test_what_a_batch_of_dialogues_held_is_gone_before_memory_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pristine_lively: Backbone
+) -> None:
+    use(monkeypatch, pristine_lively)
+    monkeypatch.setattr(decode, "recordable", lambda _device: True)  # as on a card
+    held: list[int] = []
+    answers, time = RagMethod.answer_batch, compare.time_answers
+
+    def answered(*args: Any) -> Any:
+        found = answers(*args)
+        held.append(len(fixed_cache._kept))
+        return found
+
+    def timed(*args: Any) -> None:
+        held.append(len(fixed_cache._kept))
+        monkeypatch.setattr(decode, "recordable", lambda _device: False)
+        time(*args)
+
+    monkeypatch.setattr(RagMethod, "answer_batch", answered)
+    monkeypatch.setattr(compare, "time_answers", timed)
+    run_command(monkeypatch, *SMALL, "run_methods=[rag]", "mlflow=false", f"runs_dir={tmp_path}")
+    assert held[0] > 0 and held[-1] == 0
 
 
 def test_on_a_card_memory_is_measured_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

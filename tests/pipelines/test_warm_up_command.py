@@ -6,9 +6,11 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from peft import LoraModel
 from safetensors.torch import load_file
 
 from methods.backbone import CARD, PACKAGED_LM, THINK_LM, WARMED, load_backbone
@@ -55,6 +57,24 @@ def test_the_folder_is_a_model(warmed: Path) -> None:
     before, after = plain.model.state_dict(), model.model.state_dict()
     assert before.keys() == after.keys()
     assert not all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_how_a_device_rounds_the_merged_weights_is_no_other_model(
+    warmed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a fit made on a card could not be loaded at home."""
+    model = load_backbone(str(warmed), "cpu", "float32")
+    merge = LoraModel.merge_and_unload
+
+    def rounded(tuner: LoraModel) -> Any:
+        merged: Any = merge(tuner)
+        merged.load_state_dict({name: tensor * (1 + 1e-6) for name, tensor in merged.state_dict().items()})
+        return merged
+
+    monkeypatch.setattr(LoraModel, "merge_and_unload", rounded)
+    other = load_backbone(str(warmed), "cpu", "float32")
+    assert not all(map(torch.equal, model.model.state_dict().values(), other.model.state_dict().values()))
+    assert other.fingerprint == model.fingerprint
 
 
 def test_a_damaged_one_is_refused(warmed: Path, tmp_path: Path) -> None:
