@@ -42,6 +42,8 @@ _NAMES = re.compile(
     r"|(?<![^\s(\"'“‘])((?:--?|~/|\.{0,2}/|\.)[^\W\d][\w./-]*)|(?<!\w)(\w*[^\W_]_+[^\W_]\w*|\w+\(\))"
 )
 _MANY_PARTS = re.compile(r"[^\W\d]\d|\d[^\W\d]|\w[./_:@-]\w|\d\.\d+\.\d|^[-/.]")  # of a name written as code
+_GOES_ON_BEFORE = re.compile(r"(?:[A-Za-z\d_.:-]|[A-Za-z\d_.]/)\Z")
+_GOES_ON = re.compile(r"[A-Za-z\d_@]|[./:-]+[A-Za-z\d]")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
@@ -69,6 +71,7 @@ class Item(NamedTuple):
         return self.text.partition(" ")[0]
 
 
+@lru_cache(maxsize=65536)
 def _singular(token: str) -> str:
     if token == "yes":
         return token
@@ -444,9 +447,14 @@ def in_longer_names(value: str, text: str) -> bool:
         return False
     if not re.search(r"[A-Za-z]|\d\.\d+\.\d", name):
         return False
-    cased = re.NOFLAG if re.fullmatch(r"-\w", name) else re.IGNORECASE
-    whole = rf"(?<![A-Za-z\d_.:-])(?<![A-Za-z\d_.]/){re.escape(name)}(?![A-Za-z\d_@]|[./:-]+[A-Za-z\d])"
-    return not re.search(whole, text, cased)
+    if not re.fullmatch(r"-\w", name):  # of an option of one letter the case counts
+        name, text = name.lower(), text.lower()
+    place = text.find(name)
+    while place >= 0:
+        if not _GOES_ON_BEFORE.search(text[max(0, place - 2) : place]) and not _GOES_ON.match(text, place + len(name)):
+            return False
+        place = text.find(name, place + 1)
+    return True
 
 
 def stands_in(value: str, text: str) -> bool:
