@@ -266,6 +266,26 @@ def test_merged_and_nested_cells_carry_their_heads(tmp_path: Path) -> None:
     assert "Spain, 2021, city: 38 euros" in found.text and "village: 29 euros" in found.text
 
 
+def test_a_merged_cell_stands_once_and_a_title_over_keys_and_values_is_no_head(tmp_path: Path) -> None:
+    import openpyxl
+
+    titled = table(cell("Front desk", WIDE), cell("Keeper") + cell("Ida Lund"), cell("Room") + cell("Room 12"))
+    hours = table(cell("Monday") + cell("9:00") + cell("17:00"), cell("Sunday") + cell("shut", WIDE))
+    said = "Front desk. Keeper: Ida Lund. Room: Room 12. And: Monday, 9:00, 17:00. Sunday, shut."
+    assert " ".join(docx(tmp_path, titled + paragraph("And:") + hours).clauses) == said
+    page = "<table><tr><th colspan=2>Front desk</th></tr><tr><td>Keeper</td><td>Ida Lund</td></tr></table>"
+    found = reading(tmp_path, "a.html", f"<html><body><p>Ask here first.</p>{page}</body></html>")
+    assert "Front desk. Keeper: Ida Lund." in " ".join(found.clauses)
+    book = openpyxl.Workbook()
+    for row in (["Monday", "9:00", "17:00"], ["Sunday", "shut", None], ["Holidays", "shut", "shut"]):
+        book.active.append(row)
+    book.active.merge_cells("B2:C2")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == "Monday, 9:00, 17:00. Sunday, shut. Holidays, shut, shut."
+
+
 WIDE = '<w:gridSpan w:val="2"/>'
 KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
 
@@ -284,7 +304,8 @@ KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
             ["Fee|40 euros|45 euros", "Bond|90 euros|95 euros"],
             "Fee, 40 euros, 45 euros. Bond, 90 euros, 95 euros.",
         ),
-        (["Monday|9:00|17:00", "Sunday|shut|none"], "Monday, 9:00, 17:00. Sunday, shut, none."),
+        (["Monday|9:00|17:00", "Sunday|shut|shut"], "Monday, 9:00, 17:00. Sunday, shut, shut."),
+        (["Week|Sat|Sun", "1|9:00|9:00", "9:00|9:00|9:00"], "Week: 1, Sat: 9:00, Sun: 9:00. Week: 9:00, Sat: 9:00, Sun: 9:00."),
         (["Site|Rate", "Cork|31 euros"], "Site, Rate – Cork: 31 euros."),
     ],
 )
