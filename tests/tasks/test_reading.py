@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
@@ -884,3 +885,28 @@ def test_text_that_a_reader_drops_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     (account,) = Reading(tmp_path / "a.html").accounts
     assert account.lost == len("twentyone")
     assert "'twentyone'" in str(account.problem())
+
+
+def test_a_long_pdf_reads_the_same_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.documents import pdf_pages
+
+    path = write_pdf(tmp_path / "a.pdf", [[(11, f"Room {n} is kept warm in winter.")] for n in range(1, 6)])
+
+    def found(executable: str, long: int) -> list[object]:
+        monkeypatch.setattr(pdf_pages, "LONG", long)
+        monkeypatch.setattr(pdf_pages.sys, "executable", executable)
+        pdf = pdf_pages.opened(path)
+        try:
+            return list(pdf_pages.read_pages(pdf, path))
+        finally:
+            pdf.close()
+
+    alone = found(sys.executable, 6)
+    assert len(alone) == 5
+    monkeypatch.setattr(pdf_pages.os, "cpu_count", lambda: 2)
+    told = []
+    monkeypatch.setattr(pdf_pages, "_answer", lambda helper, ask=pdf_pages._answer: told.append(ask(helper)) or told[-1])
+    assert found(sys.executable, 5) == alone
+    assert told == [alone[3:]]
+    for none in ("/bin/false", "/nowhere/python"):  # no second process can be had
+        assert found(none, 5) == alone
