@@ -224,7 +224,17 @@ _RULES: list[Rule] = [
     (_FIGURE, r"(?<=\d) ?[x×](?![\w ]?\d)(?!\w)", " times"),
     (_FIGURE, r"\b(\d+)(?:'| ?(?:ft|feet|foot) )(\d+)(?:\"| ?in\b)", r"\1 feet \2 inches"),
     ("half", rf"\b(?:a |1 )?half[ -](?:an? )?(?=(?:{_one_of(set(UNITS) - BEHIND_A_NUMBER)})\b)", "0.5 "),
-    (_FIGURE, r"\b(\d+) ?h ?(\d{1,2})(?: ?m(?:in)?)?\b(?! ?(?:\w|[.:]\d))", r"\1 hour \2 minute"),
+    (
+        "half",
+        r"(?<!first )(?<!2nd )(?<!second )(?<!other )(?<!the )(?<!next )(?<!last )"
+        r"\b(?:an? |1 )?half(?= of\b|[.,;)]|\W*$)",
+        "0.5",
+    ),
+    (
+        _FIGURE,
+        r"\b(?!\d\d?h[0-5]\d\b)(\d+) ?h ?(\d{1,2})(?: ?m(?:in)?)?\b(?! ?(?:\w|[.:]\d))",
+        r"\1 hour \2 minute",
+    ),
     # times of day and days
     (
         "",

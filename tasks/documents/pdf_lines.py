@@ -49,7 +49,7 @@ class _Letter(NamedTuple):
     x1: float
     size: float
     turned: int
-    index: int
+    at: int  # among the signs of the page
     shown: bool = False  # some of it lies on the page
 
 
@@ -199,7 +199,7 @@ def _piece(run: Sequence[_Letter], textpage: Any, page: int) -> Line:
         if letter is not None:
             parts.append(letter.text)
     middle = next((letter for letter in seen if letter.text.isalpha()), seen[0])
-    fonts = [_font(textpage, letter.index) for letter in (middle, seen[-1])]
+    fonts = [_font(textpage, letter.at) for letter in (middle, seen[-1])]
     return Line(
         text=" ".join("".join(parts).split()),
         page=page,

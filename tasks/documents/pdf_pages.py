@@ -1,22 +1,23 @@
 """The pages of a PDF; the second half of a long one is read by a process of its own at the same time.
 
-It is a program that is started (`python -m tasks.documents.pdf_pages FILE FIRST LAST`) and no fork of this one, which
-may hold threads; where it cannot be had, this process reads the whole file.
+It is a program that is started (`python -m tasks.documents.pdf_pages FILE FIRST LAST`) and no fork of this one,
+which may hold threads; where it cannot be had, this process reads the whole file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tasks.documents.form import reason_of
-from tasks.documents.pdf_lines import Page, page_lines
+from tasks.documents.pdf_lines import Line, Page, page_lines
 
 LONG = 60  # pages from which a second process saves more than its start takes
 
@@ -73,13 +74,22 @@ def _started(path: Path, first: int, last: int) -> subprocess.Popen[bytes] | Non
 def _answer(helper: subprocess.Popen[bytes]) -> list[Page | str] | None:
     """What the other process has read, None where it failed."""
     said, _ = helper.communicate()
-    return pickle.loads(said) if helper.returncode == 0 else None
+    return [_as_page(page) for page in json.loads(said)] if helper.returncode == 0 else None
+
+
+def _as_page(told: Any) -> Page | str:
+    if isinstance(told, str):
+        return told
+    lines, *others = told
+    whole = ({**line, "cells": tuple(line["cells"]), "edges": tuple(line["edges"])} for line in lines)
+    return Page([Line(**line) for line in whole], *others)
 
 
 def _main(file: str, first: str, last: str) -> None:
     pdf = opened(Path(file))
     found = [_page(pdf, number) for number in range(int(first), int(last) + 1)]
-    sys.stdout.buffer.write(pickle.dumps(found))
+    told = [page if isinstance(page, str) else [list(map(asdict, page.lines)), *page[1:]] for page in found]
+    sys.stdout.write(json.dumps(told))
 
 
 if __name__ == "__main__":

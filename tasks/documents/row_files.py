@@ -171,8 +171,8 @@ def _sheet_rows(
         found.left += sheet.left
         if head is None:
             if any(any(cells) for _, cells in sheet.rows):
-                said = f"its sheet {sheet.title!r} has no column {needed[0]!r} and is not read; give it one, or a file"
-                found.problems.append(Problem(file, 0, "row", said))
+                said = f"its sheet {sheet.title!r} has no column {needed[0]!r} and is not read"
+                found.problems.append(Problem(file, 0, "row", f"{said}; save it as a file of its own"))
             continue
         above = [" ".join(cells).strip() for _, cells in list(without_merged(sheet))[:head]]
         found.left += [Left("rows above the head", text) for text in above if text]

@@ -205,7 +205,9 @@ def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]], repeats:
             heads = cells
         else:
             named = heads or [""] * len(cells)
-            again = [k > 0 and _goes_on(repeats, number, n) and named[k] == named[k - 1] for k, n in enumerate(used)]
+            again = [
+                k > 0 and _goes_on(repeats, number, n) and named[k] == named[k - 1] for k, n in enumerate(used)
+            ]
             built.row(heads, ["" if more else cell for cell, more in zip(cells, again, strict=True)], number)
             widest = max(widest, num_filled)
 

@@ -306,7 +306,10 @@ KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
             "Fee, 40 euros, 45 euros. Bond, 90 euros, 95 euros.",
         ),
         (["Monday|9:00|17:00", "Sunday|shut|shut"], "Monday, 9:00, 17:00. Sunday, shut, shut."),
-        (["Week|Sat|Sun", "1|9:00|9:00", "9:00|9:00|9:00"], "Week: 1, Sat: 9:00, Sun: 9:00. Week: 9:00, Sat: 9:00, Sun: 9:00."),
+        (
+            ["Week|Sat|Sun", "1|9:00|9:00", "9:00|9:00|9:00"],
+            "Week: 1, Sat: 9:00, Sun: 9:00. Week: 9:00, Sat: 9:00, Sun: 9:00.",
+        ),
         (["Site|Rate", "Cork|31 euros"], "Site, Rate – Cork: 31 euros."),
     ],
 )
@@ -905,8 +908,28 @@ def test_a_long_pdf_reads_the_same_in_two_processes(tmp_path: Path, monkeypatch:
     assert len(alone) == 5
     monkeypatch.setattr(pdf_pages.os, "cpu_count", lambda: 2)
     told = []
-    monkeypatch.setattr(pdf_pages, "_answer", lambda helper, ask=pdf_pages._answer: told.append(ask(helper)) or told[-1])
+    monkeypatch.setattr(
+        pdf_pages, "_answer", lambda helper, ask=pdf_pages._answer: told.append(ask(helper)) or told[-1]
+    )
     assert found(sys.executable, 5) == alone
     assert told == [alone[3:]]
     for none in ("/bin/false", "/nowhere/python"):  # no second process can be had
         assert found(none, 5) == alone
+
+
+def test_sheets_of_a_questions_file_without_questions_are_named(tmp_path: Path) -> None:
+    import openpyxl
+
+    (tmp_path / "a.txt").write_text("The hall closes at 21:00 each day.\n", encoding="utf-8")
+    book = openpyxl.Workbook()
+    for row in (["question", "answer"], ["When does the hall close?", "21:00"]):
+        book.active.append(row)
+    book.create_sheet("Notes").append(["The key hangs behind the desk."])
+    book.create_sheet("Empty")
+    book.save(tmp_path / "questions.xlsx")
+    drawn = read(str(tmp_path)).questions
+    assert [qa.answer for qa in drawn.used if qa.answer] == ["21:00"] and not drawn.refused
+    said = (
+        "questions.xlsx: its sheet 'Notes' has no column 'question' and is not read; save it as a file of its own"
+    )
+    assert list(map(str, drawn.notes)) == [said]
