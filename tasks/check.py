@@ -274,6 +274,8 @@ def check(arguments: Sequence[str]) -> tuple[list[str], str]:
 
 def shown(line: str) -> str:
     """The line with nothing in it that a terminal would act on: names of files can hold anything."""
+    if line.isprintable():
+        return line
     return "".join(
         f"<U+{ord(c):04X}>" if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in TURNS else c
         for c in line

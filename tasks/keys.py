@@ -44,6 +44,7 @@ _CONDITIONS = frozenset(words("if when whenever once unless where for provided �
 _NO_ALTERNATIVE = frozenset(
     words("you it they we he she i else so not if your otherwise there any other similar equivalent more less")
 )
+_BESIDE_A_TIME = {"before": ("by", "until", "earlier than"), "after": ("from", "later than")}
 _OR, _AND = ("or", "或"), ("and", "和", "与", "及")
 _PLACES = frozenset(
     words("section clause chapter page article paragraph part rule number passage document line point item 第")
@@ -88,7 +89,9 @@ def _forms(answer: str, aliases: tuple[str, ...], question: str) -> tuple[Form, 
         for order in permutations(parts):
             listed = (f"{', '.join(order[:-1])} and {order[-1]}", ", ".join(order))
             settled += (first._replace(items=read(text)) for text in listed)
-    return (*settled, *(form._replace(items=other) for form in settled for other in _often(form.items)))
+    settled += [form._replace(items=other) for form in settled for other in _often(form.items)]
+    settled += [form._replace(items=other) for form in settled for other in _at_a_time(form.items)]
+    return (*settled, *(form._replace(items=read(h), bare=True) for form in settled for h in _hours(form.items)))
 
 
 def _often(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
@@ -100,6 +103,19 @@ def _often(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
         yield read(f"every 1 {said[1]}")
     if len(said) == 2 and said[0] == "every":
         yield from (read(f"per {period}") for period in PERIODS if same(read(f"1 {period}")[0], items[1]))
+
+
+def _at_a_time(items: Sequence[Item]) -> Iterator[tuple[Item, ...]]:
+    """Other ways to say before or after a time of day."""
+    if len(items) == 2 and items[1].kind == "time" and items[0].text in _BESIDE_A_TIME:
+        yield from (read(f"{said} {items[1].text}") for said in _BESIDE_A_TIME[items[0].text])
+
+
+def _hours(items: Sequence[Item]) -> Iterator[str]:
+    """Opening hours as people say them: 9:00 to 17:00 is "9 to 5"."""
+    if len(items) == 1 and items[0].kind == "range" and re.fullmatch(r"\d\d:00 to \d\d:00", items[0].text):
+        first, last = (int(hour) for hour in re.findall(r"\d\d(?=:)", items[0].text))
+        yield f"{first % 12 or 12} to {last % 12 or 12}"
 
 
 def _counted(form: Sequence[Item], question: str) -> list[tuple[Item, ...]]:
@@ -120,7 +136,7 @@ def _sides(final: str, qa: QA) -> _Sides:
     found = [
         (span, denied(items, *span))
         for form in keys
-        for span in matches(form.items, items, True, any_unit)
+        for span in matches(form.items, items, True, any_unit and not form.bare)
         if bears(form, items, span, qa.question, others)
     ]
     refused = [span for span, no in found if no]

@@ -47,6 +47,7 @@ class Form(NamedTuple):
     items: tuple[Item, ...]
     label: tuple[Item, ...] = ()
     alone: bool = True  # right without its label
+    bare: bool = False  # numbers that no unit may follow
 
 
 def parted(form: str) -> tuple[str, str, str] | None:

@@ -8,6 +8,7 @@ shows a figure that rests on them says so.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections import Counter, defaultdict
@@ -239,17 +240,18 @@ class RuleQuestions:
     def _words_to_fill(self, clause: Clause, said: Sequence[str]) -> list[Fact]:
         """The rarest words of a clause, one a sentence: technical names before plain nouns."""
         found: list[tuple[int, int, Fact]] = []
+        text = clause.text.lower()
         for number, sentence in enumerate(said, start=1):
             addresses = [match.span() for match in _ADDRESS.finditer(sentence)]
             best: tuple[int, int, Fact] | None = None
             for match in _TO_FILL.finditer(sentence):
                 word = match.group().rstrip(".,;:")
                 plain = word.lower()
-                if len(word) < 4 or plain in _FUNCTION_WORDS or clause.text.lower().count(plain) > 1:
+                if len(word) < 4 or plain in _FUNCTION_WORDS or text.count(plain) > 1:
                     continue
                 if any(start <= match.start() < end for start, end in addresses):
                     continue
-                if stands_in(word, clause.title) or (match.start() == 0 and word.isalpha()):
+                if match.start() == 0 and word.isalpha():
                     continue
                 technical = not word.isalpha() or not word[1:].islower() or word[0].isupper()
                 holders = max((self._text[part] for part in words(word)), default=0)
@@ -258,7 +260,7 @@ class RuleQuestions:
                 if not technical and (_NO_NOUN.match(word) or not _is_noun(sentence, match.start(), len(word))):
                     continue
                 entry = (not technical, holders, Fact(f"word{number}", word, "", sentence, match.start()))
-                if best is None or entry[:2] < best[:2]:
+                if (best is None or entry[:2] < best[:2]) and not stands_in(word, clause.title):
                     best = entry
             if best:
                 found.append(best)
@@ -277,9 +279,11 @@ class RuleQuestions:
     def _answered_elsewhere(self, clause: Clause, question: str) -> bool:
         own = self._place[clause.id]
         asked = content_words(question) & self._words[own]
-        met: Counter[int] = Counter(chain.from_iterable(self._holders[word] for word in asked))
-        del met[own]
-        return bool(met) and met.most_common(1)[0][1] >= ALSO_COVERS * len(asked)
+        enough = ALSO_COVERS * len(asked)
+        # Who holds that many of the words holds one of the rarest.
+        rarest = sorted(asked, key=lambda word: len(self._holders[word]))[: len(asked) - math.ceil(enough) + 1]
+        met = set(chain.from_iterable(self._holders[word] for word in rarest)) - {own}
+        return any(len(asked & self._words[n]) >= enough for n in met)
 
 
 def _is_noun(sentence: str, start: int, length: int) -> bool:

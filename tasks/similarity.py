@@ -10,25 +10,35 @@ from collections.abc import Iterator, Sequence
 def candidate_pairs(word_sets: Sequence[frozenset[str]], least: float) -> Iterator[tuple[int, int]]:
     """Index pairs i < j whose Jaccard similarity is at least `least` (0 < least <= 1), each once.
 
-    Exact, by prefix filtering: two sets that share that much share one of their rarest words. Empty sets
-    pair with nothing. Bayardo et al. 2007, "Scaling up all pairs similarity search".
+    Exact, by prefix filtering: two sets that share that much share one of their rarest words, and the smaller
+    one shares more of its own. Empty sets pair with nothing. Bayardo et al. 2007, "Scaling up all pairs
+    similarity search"; Xiao et al. 2008, "Efficient similarity joins for near duplicate detection".
     """
     counts = Counter(word for words in word_sets for word in words)
-    holders: dict[str, list[int]] = defaultdict(list)
+    short: dict[str, list[int]] = defaultdict(list)  # word -> sets that could be the smaller of a pair
+    long: dict[str, list[int]] = defaultdict(list)  # ... or the larger, which shares less of itself
     for j, words in enumerate(word_sets):
+        size = len(words)
         by_rarity = sorted(words, key=lambda word: (counts[word], word))
-        num_kept = len(words) - math.ceil(least * len(words)) + 1
+        as_larger, as_smaller = (
+            by_rarity[: size - math.ceil(share * size - 1e-9) + 1] for share in (least, 2 * least / (1 + least))
+        )
         met: set[int] = set()
-        for word in by_rarity[:num_kept]:
-            met.update(holders[word])
+        for word in as_larger:
+            met.update(short[word])
+        for word in as_smaller:
+            met.update(long[word])
         for i in sorted(met):
-            if not least * len(words) <= len(word_sets[i]) <= len(words) / least:
+            other = word_sets[i]
+            if not least * size <= len(other) <= size / least:
                 continue
-            common = len(words & word_sets[i])
-            if common >= least * (len(words) + len(word_sets[i]) - common):
+            common = len(words & other)
+            if common >= least * (size + len(other) - common):
                 yield i, j
-        for word in by_rarity[:num_kept]:
-            holders[word].append(j)
+        for word in as_larger:
+            long[word].append(j)
+        for word in as_smaller:
+            short[word].append(j)
 
 
 def components(num_items: int, pairs: Sequence[tuple[int, int]]) -> list[list[int]]:

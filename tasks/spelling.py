@@ -154,132 +154,176 @@ _LABEL = (
 )
 _NO_CODE = "AM|PM|NO|OF|IN|TO|" + _CODES.upper()
 
-Rule = tuple[str, "str | Callable[[re.Match[str]], str]"]
+_FIGURE = "7"  # stands for any figure, and for "minus"
+# What each text that the rule changes holds ("" for nothing certain): others need not be searched. Pattern, new.
+Rule = tuple[str, str, "str | Callable[[re.Match[str]], str]"]
 # Here capitals still count.
 _CASED: list[Rule] = [
-    (rf"\b({_LABEL}) ([IVX][IVXLC]*|[LC][IVXLC]+|[ivx]{{2,}})\b", _roman),
-    (r"\b([A-Z]{2,})s\b", r"\1"),  # PDFs
-    (r"()(?<![\w-])(?=[IVX]{2})(X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])", _roman),
-    (r"\bmay(?= +[a-z])", "can"),  # no month
-    (r"\b([A-F])-(?=\W*$|[.,;)])", r"\1minus"),
-    (rf"\b(?!(?:{_NO_CODE})\b)([B-HJ-Z][A-Z]{{0,2}}|(?<=[a-z] )A) (\d{{2,}})\b(?![.,:%]\d)", r"\1\2"),  # K 32
-    (r"(?<=[a-z\d] )A\b(?!')|\bA\b(?![ -]?\d)(?=[\W\d]*$)|\bA(?=[.,;)])", LETTER),
+    ("", rf"\b({_LABEL}) ([IVX][IVXLC]*|[LC][IVXLC]+|[ivx]{{2,}})\b", _roman),
+    ("", r"\b([A-Z]{2,})s\b", r"\1"),  # PDFs
+    ("", r"()(?<![\w-])(?=[IVX]{2})(X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])", _roman),
+    ("may", r"\bmay(?= +[a-z])", "can"),  # no month
+    ("-", r"\b([A-F])-(?=\W*$|[.,;)])", r"\1minus"),
+    (
+        _FIGURE,
+        rf"\b(?!(?:{_NO_CODE})\b)([B-HJ-Z][A-Z]{{0,2}}|(?<=[a-z] )A) (\d{{2,}})\b(?![.,:%]\d)",
+        r"\1\2",
+    ),  # K 32
+    ("A", r"(?<=[a-z\d] )A\b(?!')|\bA\b(?![ -]?\d)(?=[\W\d]*$)|\bA(?=[.,;)])", LETTER),
 ]
 _RULES: list[Rule] = [
     # letters
-    (r"\b(?:[a-z]\.){2,}", lambda m: m[0].replace(".", "")),  # a.m., u.s.
-    (r"\bno\.? ?(?=\d)|#(?=\d)|\bnr\.? ?(?=\d)", "number "),
-    (r"\bcan't\b|\bcannot\b|\bcant\b", "can not"),
-    (r"\bwon't\b", "will not"),
-    (r"\banything but\b", "not"),
-    (r"n't\b|(?:(?<=\bis|\bdo)|(?<=\bare|\bwas|\bdid|\bhas)|(?<=\bdoes|\bwere|\bmust))nt\b", " not"),
-    (r"'(?:s|ll|re|ve|d|m)\b|'(?!\d{1,2}\")", ""),
-    (r"\b(jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.(?= ?\d)", r"\1"),
+    (".", r"\b(?:[a-z]\.){2,}", lambda m: m[0].replace(".", "")),  # a.m., u.s.
+    (_FIGURE, r"\bno\.? ?(?=\d)|#(?=\d)|\bnr\.? ?(?=\d)", "number "),
+    ("can", r"\bcan't\b|\bcannot\b|\bcant\b", "can not"),
+    ("won't", r"\bwon't\b", "will not"),
+    ("anything but", r"\banything but\b", "not"),
+    ("", r"n't\b|(?:(?<=\bis|\bdo)|(?<=\bare|\bwas|\bdid|\bhas)|(?<=\bdoes|\bwere|\bmust))nt\b", " not"),
+    ("'", r"'(?:s|ll|re|ve|d|m)\b|'(?!\d{1,2}\")", ""),
+    (_FIGURE, r"\b(jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\.(?= ?\d)", r"\1"),
     # figures
-    (r"(?<![\w.,])\d{1,3}(?: \d{3})+(?![\w])", lambda m: m[0].replace(" ", "")),
-    (r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)", lambda m: m[0].replace(".", "").replace(",", ".")),
-    (r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda m: m[0].replace(",", "")),
-    (r"(?<![\d.,])(\d+),(\d{1,2})(?![\d]|,\d)", r"\1.\2"),
-    (r"(?<=\d)[.,]-(?!\d)", ""),
-    (r"(?<![\w.])\.(?=\d)", "0."),
-    (r"\b(\d{4})([/-])(0[1-9]|1[0-2])\2(\d{2})\b", lambda m: _date(int(m[4]), int(m[3]), m[1])),
-    (r"(?<![\d.])(\d\d)([./])(\d\d)\2(\d\d)(?![\d.]?\d)", r"\1\2\3\g<2>20\4"),
-    (r"\b(\d{1,2})([./-])(\d{1,2})\2(\d{4})\b", _numeric_date),
-    (rf"\b(\d{{1,2}})-({_MONTH})-(?=\d{{4}}\b)", r"\1 \2 "),
-    (rf"\b({_MONTH}) the (?=\d)", r"\1 "),
-    (rf"\b({'|'.join(TENS)})[ -]({'|'.join(NTH)})\b", lambda m: f"{TENS[m[1]] + NTH.index(m[2]) + 1}th"),
-    (rf"((?:[$€£¥₹]|\b(?:{_CODES})) ?)({_N}) ?m\b", lambda m: m[1] + plain(Fraction(m[2]) * 10**6)),
-    (rf"\b({_N}) ?m(?= (?:euros?|dollars?|pounds?|francs?|{_CODES})\b)", r"\1 million"),
-    (rf"\bhalf an? (?={_LARGE}\b)", "0.5 "),
+    (_FIGURE, r"(?<![\w.,])\d{1,3}(?: \d{3})+(?![\w])", lambda m: m[0].replace(" ", "")),
+    (_FIGURE, r"(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d{1,2}(?!\d)", lambda m: m[0].replace(".", "").replace(",", ".")),
+    (_FIGURE, r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)", lambda m: m[0].replace(",", "")),
+    (_FIGURE, r"(?<![\d.,])(\d+),(\d{1,2})(?![\d]|,\d)", r"\1.\2"),
+    (_FIGURE, r"(?<=\d)[.,]-(?!\d)", ""),
+    (_FIGURE, r"(?<![\w.])\.(?=\d)", "0."),
+    (_FIGURE, r"\b(\d{4})([/-])(0[1-9]|1[0-2])\2(\d{2})\b", lambda m: _date(int(m[4]), int(m[3]), m[1])),
+    (_FIGURE, r"(?<![\d.])(\d\d)([./])(\d\d)\2(\d\d)(?![\d.]?\d)", r"\1\2\3\g<2>20\4"),
+    (_FIGURE, r"\b(\d{1,2})([./-])(\d{1,2})\2(\d{4})\b", _numeric_date),
+    (_FIGURE, rf"\b(\d{{1,2}})-({_MONTH})-(?=\d{{4}}\b)", r"\1 \2 "),
+    (_FIGURE, rf"\b({_MONTH}) the (?=\d)", r"\1 "),
+    ("ty", rf"\b({'|'.join(TENS)})[ -]({'|'.join(NTH)})\b", lambda m: f"{TENS[m[1]] + NTH.index(m[2]) + 1}th"),
+    (_FIGURE, rf"((?:[$€£¥₹]|\b(?:{_CODES})) ?)({_N}) ?m\b", lambda m: m[1] + plain(Fraction(m[2]) * 10**6)),
+    (_FIGURE, rf"\b({_N}) ?m(?= (?:euros?|dollars?|pounds?|francs?|{_CODES})\b)", r"\1 million"),
+    ("half", rf"\bhalf an? (?={_LARGE}\b)", "0.5 "),
     (
+        "",
         rf"\b(?:an?[ -](?={_LARGE}\b))?(?:{_N}(?= {_LARGE}\b)|{_WORD})(?:(?:[ -]| and )(?:{_WORD}))*\b"
         rf"|\b{_N} ?(?:k|bn)\b",
         _number_words,
     ),
-    (r"\b(\d+) ?\(\1\)", r"\1"),  # 3 (three) days
-    (r"(?<![\d/.])(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2})(?![\d/])", _fraction),
-    (rf"\b(?:an?|1) ({_PERIOD}) and a half\b", r"1.5 \1"),
-    (r"\b(\d+) ([a-z]{2,12}) and a half\b", r"\1.5 \2"),
-    (r"\b(\d+) (euros?|dollars?|pounds?|francs?) (\d\d)\b(?![.,:]?\d| [a-z])", r"\1.\3 \2"),
-    (rf"\b({_N}) and a half (10{{2,9}})\b", lambda m: plain((Fraction(m[1]) + Fraction(1, 2)) * int(m[2]))),
-    (rf"\b({_N}) and a half\b", r"\1.5"),
+    (_FIGURE, r"\b(\d+) ?\(\1\)", r"\1"),  # 3 (three) days
+    (_FIGURE, r"(?<![\d/.])(?:(\d{1,3}) )?(\d{1,2})/(\d{1,2})(?![\d/])", _fraction),
+    ("half", rf"\b(?:an?|1) ({_PERIOD}) and a half\b", r"1.5 \1"),
+    (_FIGURE, r"\b(\d+) ([a-z]{2,12}) and a half\b", r"\1.5 \2"),
+    (_FIGURE, r"\b(\d+) (euros?|dollars?|pounds?|francs?) (\d\d)\b(?![.,:]?\d| [a-z])", r"\1.\3 \2"),
     (
+        _FIGURE,
+        rf"\b({_N}) and a half (10{{2,9}})\b",
+        lambda m: plain((Fraction(m[1]) + Fraction(1, 2)) * int(m[2])),
+    ),
+    (_FIGURE, rf"\b({_N}) and a half\b", r"\1.5"),
+    (
+        "quarter",
         r"\b(?:(3) |a )?quarters? (?:of )?an hour\b|\ba quarter hour\b",
         lambda m: f"{15 * int(m[1] or 1)} minutes",
     ),
-    (r"\b(\d|an?)[ -](third|quarter|fifth|eighth|tenth)s?(?: of(?: an?)?|(?=[\W]*$))", _part),
-    (r"(?<=\d) (?:full|whole|entire|complete|consecutive|paid|calendar|running) (?=[a-z]+s?\b)", " "),
-    (r"(?<=\d) ?[x×](?![\w ]?\d)(?!\w)", " times"),
-    (r"\b(\d+)(?:'| ?(?:ft|feet|foot) )(\d+)(?:\"| ?in\b)", r"\1 feet \2 inches"),
-    (rf"\b(?:a |1 )?half[ -](?:an? )?(?=(?:{_one_of(set(UNITS) - BEHIND_A_NUMBER)})\b)", "0.5 "),
-    (r"\b(\d+) ?h ?(\d{1,2})(?: ?m(?:in)?)?\b(?! ?(?:\w|[.:]\d))", r"\1 hour \2 minute"),
+    ("", r"\b(\d|an?)[ -](third|quarter|fifth|eighth|tenth)s?(?: of(?: an?)?|(?=[\W]*$))", _part),
+    (_FIGURE, r"(?<=\d) (?:full|whole|entire|complete|consecutive|paid|calendar|running) (?=[a-z]+s?\b)", " "),
+    (_FIGURE, r"(?<=\d) ?[x×](?![\w ]?\d)(?!\w)", " times"),
+    (_FIGURE, r"\b(\d+)(?:'| ?(?:ft|feet|foot) )(\d+)(?:\"| ?in\b)", r"\1 feet \2 inches"),
+    ("half", rf"\b(?:a |1 )?half[ -](?:an? )?(?=(?:{_one_of(set(UNITS) - BEHIND_A_NUMBER)})\b)", "0.5 "),
+    (
+        "half",
+        r"(?<!first )(?<!2nd )(?<!second )(?<!other )(?<!the )(?<!next )(?<!last )"
+        r"\b(?:an? |1 )?half(?= of\b|[.,;)]|\W*$)",
+        "0.5",
+    ),
+    (
+        _FIGURE,
+        r"\b(?!\d\d?h[0-5]\d\b)(\d+) ?h ?(\d{1,2})(?: ?m(?:in)?)?\b(?! ?(?:\w|[.:]\d))",
+        r"\1 hour \2 minute",
+    ),
     # times of day and days
     (
+        "",
         rf"\b(?:{_DAYS})\b\.?(?:(?: ?[-,/&] ?| (?:to|through|and|or) )(?:{_DAYS})\b\.?)+|^\W*(?:{_DAYS})\W*$",
         _whole_days,
     ),
-    (r"\b(past|to|after|before) (?:12 )?midnight\b", r"\1 12 at night"),
-    (r"\b(?:12 )?(noon|midday|midnight)\b", lambda m: "00:00" if m[1] == "midnight" else "12:00"),
-    (r"\bo-?clock\b", "o clock"),
-    (rf"{_MINUTES}(?![:.]?\d)(?! (?:{_PERIOD}|percent)\b){_HALF_DAY}?", _spoken),
-    (rf"\b(\d{{1,2}})(?:[:.](\d{{2}}))?(?: o clock)?{_HALF_DAY}|\b(\d{{1,2}}) o clock\b", _clock),
-    (r"(?<![\d.:~])(\d{1,2}):(\d{2})(?![\d:])", lambda m: f"{int(m[1]):02d}:{m[2]}"),
+    ("midnight", r"\b(past|to|after|before) (?:12 )?midnight\b", r"\1 12 at night"),
+    ("", r"\b(?:12 )?(noon|midday|midnight)\b", lambda m: "00:00" if m[1] == "midnight" else "12:00"),
+    ("clock", r"\bo-?clock\b", "o clock"),
+    (_FIGURE, rf"{_MINUTES}(?![:.]?\d)(?! (?:{_PERIOD}|percent)\b){_HALF_DAY}?", _spoken),
+    (_FIGURE, rf"\b(\d{{1,2}})(?:[:.](\d{{2}}))?(?: o clock)?{_HALF_DAY}|\b(\d{{1,2}}) o clock\b", _clock),
+    (_FIGURE, r"(?<![\d.:~])(\d{1,2}):(\d{2})(?![\d:])", lambda m: f"{int(m[1]):02d}:{m[2]}"),
     # units and signs
-    (r"\bus ?\$", "$"),
-    (rf"([$€£¥₹]|\b(?:{_CODES})) ?(-?{_N})(?!\d)", lambda m: f" {m[2]} {_SIGNS.get(m[1], m[1])} "),
-    (r"[$€£¥₹¢]", lambda m: f" {_SIGNS[m[0]]} "),
-    (r"\b(?:us|american) (?=dollars?\b)|\bswiss (?=francs?\b)|(?<=pounds) sterling\b", ""),
-    (r"%|\bper ?cent\b", " percent "),
-    (r"‰", " permille "),
-    (r"\bpercent(?:age)? points?\b|\bpp\b", "percentagepoint"),
-    (r"(?:°|\bdegrees?) ?c(?:elsius|entigrade)?\b|(?<=\d)(?<![a-z]\d)(?<![a-z]\d\d) ?c\b", " celsius "),
-    (r"(?:°|\bdegrees?) ?f(?:ahrenheit)?\b|(?<=\d) f\b", " fahrenheit "),
-    (r"°", " degree "),
-    (rf"({_N} +(?:degrees?|celsius)) +(?:below|under) (?:zero|0|freezing)\b", r"minus \1"),
+    ("$", r"\bus ?\$", "$"),
+    (_FIGURE, rf"([$€£¥₹]|\b(?:{_CODES})) ?(-?{_N})(?!\d)", lambda m: f" {m[2]} {_SIGNS.get(m[1], m[1])} "),
+    ("", r"[$€£¥₹¢]", lambda m: f" {_SIGNS[m[0]]} "),
+    ("", r"\b(?:us|american) (?=dollars?\b)|\bswiss (?=francs?\b)|(?<=pounds) sterling\b", ""),
+    ("", r"%|\bper ?cent\b", " percent "),
+    ("‰", r"‰", " permille "),
+    ("", r"\bpercent(?:age)? points?\b|\bpp\b", "percentagepoint"),
+    ("", r"(?:°|\bdegrees?) ?c(?:elsius|entigrade)?\b|(?<=\d)(?<![a-z]\d)(?<![a-z]\d\d) ?c\b", " celsius "),
+    ("", r"(?:°|\bdegrees?) ?f(?:ahrenheit)?\b|(?<=\d) f\b", " fahrenheit "),
+    ("°", r"°", " degree "),
+    (_FIGURE, rf"({_N} +(?:degrees?|celsius)) +(?:below|under) (?:zero|0|freezing)\b", r"minus \1"),
     (
+        "",
         r"\b(square|cubic|sq|cu)\.? ?((?:kilo|centi|milli)?met(?:er|re)|m|cm|km)s?\b",
         lambda m: {"sq": "square", "cu": "cubic"}.get(m[1], m[1]) + UNITS[m[2]][1],
     ),
-    (r"\b(newton|kilowatt|watt)[ -](met(?:er|re)s?|hours?)\b", r"\1\2"),
-    (r"\b(working|business|calendar)[ -](days?)\b", r"\1\2"),
-    (r"\bkm/?h\b|\bkph\b", "km per hour"),
-    (r"&", " and "),
-    (r" */ *min\b", " per minute"),
-    (r" */ *(?=(?:day|night|hour|hr|h|minute|s|week|month|year|person|km|kg)\b)", " per "),
+    ("", r"\b(newton|kilowatt|watt)[ -](met(?:er|re)s?|hours?)\b", r"\1\2"),
+    ("day", r"\b(working|business|calendar)[ -](days?)\b", r"\1\2"),
+    ("", r"\bkm/?h\b|\bkph\b", "km per hour"),
+    ("&", r"&", " and "),
+    ("min", r" */ *min\b", " per minute"),
+    ("/", r" */ *(?=(?:day|night|hour|hr|h|minute|s|week|month|year|person|km|kg)\b)", " per "),
     # hyphens
-    (r"(?<=\d) ?- ?(?=\d|~)|(?<=day) ?- ?(?=\w+day)|(?<=days) ?- ?(?=\w+day)", " to "),
-    (rf"\b({_N} *(?:{_MEASURES}|{_MONTH})) *- *(?={_N} *(?:{_MEASURES}|{_MONTH})\b)", r"\1 to "),
-    (r"\b(e|x|t)-(?=[a-z]{2})|\b([a-z]{1,4})-(?=\d)", r"\1\2"),
-    (r"(?<![\w)])-(?=\d)", " minus "),
-    (r" - ", " — "),
-    (r"-", " "),
-    (rf"\b({_N})({_MEASURES})\b", r"\1 \2"),
+    ("-", r"(?<=\d) ?- ?(?=\d|~)|(?<=day) ?- ?(?=\w+day)|(?<=days) ?- ?(?=\w+day)", " to "),
+    (_FIGURE, rf"\b({_N} *(?:{_MEASURES}|{_MONTH})) *- *(?={_N} *(?:{_MEASURES}|{_MONTH})\b)", r"\1 to "),
+    ("-", r"\b(e|x|t)-(?=[a-z]{2})|\b([a-z]{1,4})-(?=\d)", r"\1\2"),
+    (_FIGURE, r"(?<![\w)])-(?=\d)", " minus "),
+    ("-", r" - ", " — "),
+    ("-", r"-", " "),
+    (_FIGURE, rf"\b({_N})({_MEASURES})\b", r"\1 \2"),
     # how often
-    (r"\bonce\b", "1 time"),
-    (r"\btwice\b", "2 times"),
-    (r"\bthrice\b", "3 times"),
-    (r"\bevery (?:other|second) (?=(?:hour|day|week|month|year)\b)", "every 2 "),
-    (r"\bfortnightly\b", "every 2 weeks"),
+    ("once", r"\bonce\b", "1 time"),
+    ("twice", r"\btwice\b", "2 times"),
+    ("thrice", r"\bthrice\b", "3 times"),
+    ("every", r"\bevery (?:other|second) (?=(?:hour|day|week|month|year)\b)", "every 2 "),
+    ("fortnightly", r"\bfortnightly\b", "every 2 weeks"),
 ]
 _BOUNDS: list[Rule] = [  # ⩾ and ⩽ stand behind their value
-    (rf"\b(?:no|not)(?: \w+){{0,2}}? (?:later|earlier|sooner) than{_FOLLOWED}|\bnot before{_FOLLOWED}", " by "),
-    (rf"{_NO} (?:{_ABOVE} than|over|above){_FOLLOWED}", r"\1 ≤"),
-    (rf"{_NO} (?:{_BELOW} than|under|below){_FOLLOWED}", r"\1 ≥"),
-    (rf"\bnot (?:to )?exceed(?:ing)?{_FOLLOWED}", " ≲"),
     (
+        _FIGURE,
+        rf"\b(?:no|not)(?: \w+){{0,2}}? (?:later|earlier|sooner) than{_FOLLOWED}|\bnot before{_FOLLOWED}",
+        " by ",
+    ),
+    (_FIGURE, rf"{_NO} (?:{_ABOVE} than|over|above){_FOLLOWED}", r"\1 ≤"),
+    (_FIGURE, rf"{_NO} (?:{_BELOW} than|under|below){_FOLLOWED}", r"\1 ≥"),
+    (_FIGURE, rf"\bnot (?:to )?exceed(?:ing)?{_FOLLOWED}", " ≲"),
+    (
+        _FIGURE,
         r"(?:\bup to(?: and including)?|\bat (?:the )?(?:very )?most|\b(?:a )?max(?:imum|\.)?(?: of)?"
         rf"|\bas (?:much|many|long) as|<=){_FOLLOWED}",
         " ≤",
     ),
-    (rf"(?:\bat (?:the )?(?:very )?least|\b(?:a )?min(?:imum|\.)?(?: of)?|\bupwards? of|>=){_FOLLOWED}", " ≥"),
-    (rf"\b(?:{_ABOVE} than|later than|over|above|exceed(?:s|ing)?|beyond){_FOLLOWED}", " >"),
-    (rf"\b(?:{_BELOW} than|earlier than|under|below|almost|nearly){_FOLLOWED}", " <"),
-    (rf"(?<=[\w%]) (?:or|and) (?:{_ABOVE}|later|upwards?)\b|(?<=\d)\+(?!\w)", " ⩾"),
-    (rf"(?<=[\w%]) (?:or|and) (?:{_BELOW}|earlier|sooner)\b", " ⩽"),
-    (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?least|minimum|(?<=[a-z%] )min){_LAST}", " ⩾"),
-    (rf"(?<=[\w%]) (?:at (?:the )?(?:very )?most|max(?:imum)?|tops){_LAST}", " ⩽"),
+    (
+        _FIGURE,
+        rf"(?:\bat (?:the )?(?:very )?least|\b(?:a )?min(?:imum|\.)?(?: of)?|\bupwards? of|>=){_FOLLOWED}",
+        " ≥",
+    ),
+    (_FIGURE, rf"\b(?:{_ABOVE} than|later than|over|above|exceed(?:s|ing)?|beyond){_FOLLOWED}", " >"),
+    (_FIGURE, rf"\b(?:{_BELOW} than|earlier than|under|below|almost|nearly){_FOLLOWED}", " <"),
+    ("", rf"(?<=[\w%]) (?:or|and) (?:{_ABOVE}|later|upwards?)\b|(?<=\d)\+(?!\w)", " ⩾"),
+    ("", rf"(?<=[\w%]) (?:or|and) (?:{_BELOW}|earlier|sooner)\b", " ⩽"),
+    ("", rf"(?<=[\w%]) (?:at (?:the )?(?:very )?least|minimum|(?<=[a-z%] )min){_LAST}", " ⩾"),
+    ("", rf"(?<=[\w%]) (?:at (?:the )?(?:very )?most|max(?:imum)?|tops){_LAST}", " ⩽"),
 ]
-_STAGES = [[(re.compile(pattern), new) for pattern, new in rules] for rules in (_CASED, [*_RULES, *_BOUNDS])]
+_STAGES = [[(holds, re.compile(p), new) for holds, p, new in rules] for rules in (_CASED, [*_RULES, *_BOUNDS])]
+_HAS_FIGURE = re.compile(r"\d|minus")
+
+
+def _rewritten(text: str, rules: list[tuple[str, re.Pattern[str], str | Callable[[re.Match[str]], str]]]) -> str:
+    figure = _HAS_FIGURE.search(text)
+    for holds, pattern, new in rules:
+        if figure if holds is _FIGURE else holds in text:
+            before, text = text, pattern.sub(new, text)
+            if figure is None and text is not before:
+                figure = _HAS_FIGURE.search(text)
+    return text
 
 
 def in_one_spelling(text: str) -> str:
@@ -290,9 +334,4 @@ def in_one_spelling(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'").replace("⁄", "/")
     text = re.sub("[\u2010-\u2015\u2212]", "-", text)
     cased, rules = _STAGES
-    for pattern, new in cased:
-        text = pattern.sub(new, text)
-    text = text.lower()
-    for pattern, new in rules:
-        text = pattern.sub(new, text)
-    return text
+    return _rewritten(_rewritten(text, cased).lower(), rules)

@@ -170,9 +170,11 @@ def _leaks(task: TaskData) -> Iterator[str]:
 def _unanswerable(task: TaskData) -> Iterator[str]:
     asked = [(qa.id, qa.question) for qa in task.questions if qa.kind == "unanswerable"]
     asked += [(c.id, c.messages[0].content) for c in task.sft if c.kind == "unanswerable"]
+    topics_of = [(question_id, question, content_words(question)) for question_id, question in asked]
     for memory in task.memories:
-        for question_id, question in asked:
-            if coverage(question, memory) >= COVERED_OVERLAP:
+        held = content_words(f"{memory.title} {memory.text}")
+        for question_id, question, topic in topics_of:
+            if not topic.isdisjoint(held) and coverage(question, memory) >= COVERED_OVERLAP:
                 yield f"unanswerable {question_id}: clause {memory.id} seems to cover it; ask something else"
 
 

@@ -42,6 +42,9 @@ _NAMES = re.compile(
     r"|(?<![^\s(\"'“‘])((?:--?|~/|\.{0,2}/|\.)[^\W\d][\w./-]*)|(?<!\w)(\w*[^\W_]_+[^\W_]\w*|\w+\(\))"
 )
 _MANY_PARTS = re.compile(r"[^\W\d]\d|\d[^\W\d]|\w[./_:@-]\w|\d\.\d+\.\d|^[-/.]")  # of a name written as code
+_GOES_ON_BEFORE = re.compile(r"(?:[A-Za-z\d_.:-]|[A-Za-z\d_.]/)\Z")
+_GOES_ON = re.compile(r"[A-Za-z\d_@]|[./:-]+[A-Za-z\d]")
+_CLOCK_OR_SPAN = re.compile(r"(\d{1,2})h([0-5]\d)")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 FIGURES = frozenset({"number", "quantity", "time", "date", "weekday", "range", "code"})
 _HEDGES = frozenset(words("but not maybe perhap possibly probably sometime"))  # in the singular
@@ -60,7 +63,7 @@ class Item(NamedTuple):
     clause: int = 0  # clauses end at punctuation and at "but"
     mark: str = ""  # punctuation right before it
     asked: bool = False  # it stands in a question
-    said: str = ""  # a word as it was written, in lower case: "databases"
+    said: str = ""  # a word as it was written, in lower case: "databases"; "17:30" of the hours in "17h30"
     code: Literal["", "capitals", "name"] = ""  # written as code: "KILL" in capitals; "[databases]" as a name
     joined: bool = False  # to the item before it, in one name: "auth_file"
 
@@ -69,6 +72,7 @@ class Item(NamedTuple):
         return self.text.partition(" ")[0]
 
 
+@lru_cache(maxsize=65536)
 def _singular(token: str) -> str:
     if token == "yes":
         return token
@@ -204,6 +208,9 @@ def _raw_items(tokens: list[str], joined: list[bool], text: str, articles: bool)
             minutes = (60 * int(token[-5:-3]) + int(token[-2:])) % 1440
             also = ((minutes + 720) % 1440,) if token[0] == "~" else ()
             add(Item("time", token.lstrip("~"), (minutes, *also)))
+        elif clock := _CLOCK_OR_SPAN.fullmatch(token):
+            hours = Fraction(int(clock[1])) + Fraction(int(clock[2]), 60)
+            add(_quantity(str(hours), 1, UNITS["hour"])._replace(said=f"{int(clock[1]):02d}:{clock[2]}"))
         elif re.fullmatch(r"\d+/\d+/\d{4}", token):
             one, two, year = map(int, token.split("/"))
             add(_a_date(one, two, year, also=(two, one)))
@@ -398,6 +405,9 @@ def same(key: Item, item: Item, bounds: bool = True, any_unit: bool = False) -> 
         return False
     if key.kind == "time" and item.kind == "number" and (clock := re.fullmatch(r"(\d{1,2})\.(\d{2})", item.text)):
         return 60 * int(clock[1]) + int(clock[2]) == key.readings[0]
+    if {key.kind, item.kind} == {"time", "quantity"}:  # 17h30
+        (hour,) = (one.text for one in (key, item) if one.kind == "time")
+        return hour in (key.said, item.said)
     if any_unit and not key.unit and item.unit and key.kind in ("number", "range"):
         return key.text == " to ".join(part.partition(" ")[0] for part in item.text.split(" to "))
     if key.kind != item.kind or (key.code and key.said != item.said):
@@ -444,9 +454,16 @@ def in_longer_names(value: str, text: str) -> bool:
         return False
     if not re.search(r"[A-Za-z]|\d\.\d+\.\d", name):
         return False
-    cased = re.NOFLAG if re.fullmatch(r"-\w", name) else re.IGNORECASE
-    whole = rf"(?<![A-Za-z\d_.:-])(?<![A-Za-z\d_.]/){re.escape(name)}(?![A-Za-z\d_@]|[./:-]+[A-Za-z\d])"
-    return not re.search(whole, text, cased)
+    if not re.fullmatch(r"-\w", name):  # of an option of one letter the case counts
+        name, text = name.lower(), text.lower()
+    place = text.find(name)
+    while place >= 0:
+        if not _GOES_ON_BEFORE.search(text[max(0, place - 2) : place]) and not _GOES_ON.match(
+            text, place + len(name)
+        ):
+            return False
+        place = text.find(name, place + 1)
+    return True
 
 
 def stands_in(value: str, text: str) -> bool:

@@ -65,15 +65,15 @@ class Builder:
 
 
 def row_text(heads: Sequence[str], cells: Sequence[str]) -> str:
-    """A table row as text: `Site: Cork, Amount: 31 euros`; of two columns `Country, Rate – Norway: 52 euros`."""
+    """A table row as text: `Site: Cork, Amount: 31 euros`; of two columns `Country, Rate – Norway: 52 euros`.
+
+    Of a cell that is merged over several columns the first alone is filled, where they bear one name.
+    """
     cells = [clean(cell) for cell in cells]
     names = [clean(name).rstrip(": ") for name in heads] + [""] * len(cells)
     if len(heads) == len(cells) == 2 and all(cells) and all(names[:2]):
         return f"{names[0]}, {names[1]} – {cells[0]}: {cells[1]}"
     if len(cells) == 2 and all(cells) and not any(names):
         return f"{cells[0]}: {cells[1]}"
-    parts: list[str] = []
-    for n, (name, cell) in enumerate(zip(names, cells, strict=False)):
-        if cell and not (n and cell == cells[n - 1] and name == names[n - 1]):  # one cell over two columns
-            parts.append(f"{name}: {cell}" if name and name != cell else cell)
-    return ", ".join(parts)
+    named = zip(names, cells, strict=False)
+    return ", ".join(f"{name}: {cell}" if name and name != cell else cell for name, cell in named if cell)

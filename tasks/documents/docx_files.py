@@ -451,6 +451,8 @@ def _find_heads(rows: list[list[Cell]]) -> None:
         if not is_head:
             return
         rows[n] = [replace(cell, head=True) for cell in row]
+        if n == 0 and len(row) == 1 and row[0].columns == 2:
+            return  # a title over two columns: keys and values
         alone, column = list[bool](), 0  # of each cell over one column: whether the one below says nothing else
         for cell in row:
             if cell.columns == 1:

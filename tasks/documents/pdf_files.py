@@ -16,7 +16,8 @@ from tasks.documents.builder import Builder
 from tasks.documents.counting import formed
 from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
 from tasks.documents.line_joining import joined, vocabulary
-from tasks.documents.pdf_lines import NOTE, Line, page_lines
+from tasks.documents.pdf_lines import NOTE, Line
+from tasks.documents.pdf_pages import opened, read_pages
 from tasks.documents.text_files import BULLET, NUMBERED, PAGE_NUMBER, heading_level, list_starts
 
 _LEADERS = re.compile(r"(?:\s?\.){4,}\s*(\d+|[ivxl]+)$")
@@ -33,8 +34,7 @@ def read_pdf(path: Path, file: str) -> Document:
     built = Builder(file, "page")
     lines: list[Line] = []
     try:
-        pdf = pypdfium2.PdfDocument(path)
-        pdf.init_forms()
+        pdf = opened(path)
     except pypdfium2.PdfiumError as error:
         if "password" in str(error).lower():
             raise Unreadable("is password-protected; save a copy without a password") from error
@@ -45,12 +45,9 @@ def read_pdf(path: Path, file: str) -> Document:
         if _has_hidden_layers(pdf):
             said = "has layers that are switched off, and their text is read too; save a copy without them"
             built.problem(0, said)
-        for number in range(1, num_pages + 1):
-            try:
-                page = page_lines(pdf, number)
-            except pypdfium2.PdfiumError as error:
-                said = f"cannot be read ({reason_of(error)}) and was left out; save the PDF again"
-                built.problem(number, said)
+        for number, page in enumerate(read_pages(pdf, path), start=1):
+            if isinstance(page, str):
+                built.problem(number, f"cannot be read ({page}) and was left out; save the PDF again")
                 continue
             if page.num_bad:
                 said = f"holds {page.num_bad} signs whose letters the file does not tell; compare it with the page"

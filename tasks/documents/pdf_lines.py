@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 NOTE = re.compile("\ue000(\\d{1,3})\ue001")  # raised digits: of a footnote, or a power
 _BOLD = re.compile(r"bold|black|heavy|semib|-bd|cmbx|-demi", re.IGNORECASE)
 _FIXED = re.compile(r"mono|courier|typewriter|consol|cmtt|code|menlo|fixed", re.IGNORECASE)
+_MEANT = {2: "-", 0xFFFE: "-", 0: "\ufffd", 0xAD: "-"}  # by pdfium's own codes
 _GUTTER = 1.3  # white space that parts two pieces of a line, in heights of its letters
 _LEAST_LINES = 3  # on both sides of a gutter that parts columns
 
@@ -41,15 +42,14 @@ class Line:
     edges: tuple[float, ...] = ()  # their left edges
 
 
-@dataclass(frozen=True)
-class _Letter:
+class _Letter(NamedTuple):
     text: str
     x: float
     y: float
     x1: float
     size: float
     turned: int
-    index: int
+    at: int  # among the signs of the page
     shown: bool = False  # some of it lies on the page
 
 
@@ -115,30 +115,29 @@ def _letters(textpage: Any, count: int, box: Sequence[float]) -> Iterator[_Lette
 
     x, y = ctypes.c_double(), ctypes.c_double()
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
+    origin, edges = (ctypes.byref(x), ctypes.byref(y)), [ctypes.byref(n) for n in (left, right, bottom, top)]
+    code_of, origin_of, box_of = raw.FPDFText_GetUnicode, raw.FPDFText_GetCharOrigin, raw.FPDFText_GetCharBox
+    size_at, angle_at = raw.FPDFText_GetFontSize, raw.FPDFText_GetCharAngle
     scale, size_of = 1.0, 0.0
     matrix = raw.FS_MATRIX()
     for n in range(count):
-        code = raw.FPDFText_GetUnicode(textpage, n)
+        code = code_of(textpage, n)
         if code in (10, 13):
             yield None
             continue
-        raw.FPDFText_GetCharOrigin(textpage, n, x, y)
+        origin_of(textpage, n, *origin)
         if code == 32:
             yield _Letter(" ", x.value, y.value, x.value, 0.0, -1, n)
             continue
-        size = raw.FPDFText_GetFontSize(textpage, n)
-        angle = raw.FPDFText_GetCharAngle(textpage, n)
-        raw.FPDFText_GetCharBox(textpage, n, left, right, bottom, top)
+        size, angle = size_at(textpage, n), angle_at(textpage, n)
+        box_of(textpage, n, *edges)
         if size != size_of:
             size_of = size
             ok = raw.FPDFText_GetMatrix(textpage, n, matrix)
             scale = math.sqrt(abs(matrix.a * matrix.d - matrix.b * matrix.c)) if ok else 1.0
-        turned = -round(angle / (math.pi / 2)) % 4  # pdfium counts clockwise
-        text = {2: "-", 0xFFFE: "-", 0: "\ufffd", 0xAD: "-"}.get(code) or (
-            chr(code) if code < 0x110000 else "\ufffd"
-        )
-        if 0xD800 <= code < 0xE000:
-            text = "\ufffd"
+        turned = -round(angle / (math.pi / 2)) % 4 if angle else 0  # pdfium counts clockwise
+        known = code < 0xD800 or 0xE000 <= code < 0x110000
+        text = _MEANT.get(code) or (chr(code) if known else "\ufffd")
         shown = left.value <= box[2] and box[0] <= right.value and bottom.value <= box[3] and box[1] <= top.value
         x0, y0, x1 = x.value, y.value, right.value
         if turned == 1:
@@ -200,7 +199,7 @@ def _piece(run: Sequence[_Letter], textpage: Any, page: int) -> Line:
         if letter is not None:
             parts.append(letter.text)
     middle = next((letter for letter in seen if letter.text.isalpha()), seen[0])
-    fonts = [_font(textpage, letter.index) for letter in (middle, seen[-1])]
+    fonts = [_font(textpage, letter.at) for letter in (middle, seen[-1])]
     return Line(
         text=" ".join("".join(parts).split()),
         page=page,

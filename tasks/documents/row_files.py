@@ -68,7 +68,7 @@ def read_rows(
     found = Rows()
     kind = path.suffix.lower()
     if kind == ".xlsx":
-        rows = _sheet_rows(read_sheets(path), found, needed, others)
+        rows = _sheet_rows(read_sheets(path), found, file, needed, others)
     else:
         lines = read_lines(path, file, found.problems)
         rows = _csv_rows(lines, found, file, needed) if kind == ".csv" else _jsonl_rows(lines, found, file)
@@ -160,7 +160,7 @@ def _csv_rows(lines: Iterable[tuple[int, str]], found: Rows, file: str, needed: 
 
 
 def _sheet_rows(
-    sheets: Sequence[Sheet], found: Rows, needed: Sequence[str], others: list[Sheet] | None
+    sheets: Sequence[Sheet], found: Rows, file: str, needed: Sequence[str], others: list[Sheet] | None
 ) -> Iterator[Row]:
     """The rows below the row that names the needed column, of each sheet that has one."""
     for sheet in sheets:
@@ -170,6 +170,9 @@ def _sheet_rows(
             continue
         found.left += sheet.left
         if head is None:
+            if any(any(cells) for _, cells in sheet.rows):
+                said = f"its sheet {sheet.title!r} has no column {needed[0]!r} and is not read"
+                found.problems.append(Problem(file, 0, "row", f"{said}; save it as a file of its own"))
             continue
         above = [" ".join(cells).strip() for _, cells in list(without_merged(sheet))[:head]]
         found.left += [Left("rows above the head", text) for text in above if text]

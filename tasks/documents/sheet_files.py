@@ -6,7 +6,7 @@ import datetime
 import operator
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import zip_longest
@@ -25,6 +25,9 @@ _HOLDS = {
 }  # fmt: skip
 
 
+Spot = tuple[int, int]  # a cell: number of its row, index in the row
+
+
 @dataclass
 class Sheet:
     """One sheet of a workbook."""
@@ -33,6 +36,8 @@ class Sheet:
     rows: list[tuple[int, list[str]]] = field(default_factory=list)  # (number from 1, cells as text)
     left: list[Left] = field(default_factory=list)  # comments, and hidden rows, columns or the whole sheet
     uncounted: list[str] = field(default_factory=list)  # places of formulas without a saved value
+    # each cell that repeats a merged one -> the one that it repeats
+    repeats: dict[Spot, Spot] = field(default_factory=dict)
 
 
 def read_sheets(path: Path) -> list[Sheet]:
@@ -71,6 +76,8 @@ def _sheet(values: Any, formulas: Any) -> Sheet:
             origin = merged.get((cell.row, cell.column))
             source = values.cell(*origin) if origin else cell
             text = shown(source.value, source.number_format or "")
+            if origin and origin != (cell.row, cell.column):
+                found.repeats[number, cell.column - 1] = (origin[0], origin[1] - 1)
             if cell.comment:
                 found.left.append(Left("comments", clean(cell.comment.text)))
             if cell.value is None and origin is None and formulas.cell(cell.row, cell.column).data_type == "f":
@@ -155,23 +162,14 @@ def as_tables(sheets: Sequence[Sheet], file: str) -> Document:
             built.heading(1, sheet.title)
             built.raw.append(sheet.title)
             for table in _tables(sheet.rows):
-                _read_table(built, table)
+                _read_table(built, table, sheet.repeats)
     return built.document()
 
 
 def without_merged(sheet: Sheet) -> Iterator[tuple[int, list[str]]]:
     """Rows with each merged cell once."""
-    above: list[str] = []
     for number, cells in sheet.rows:
-        yield (
-            number,
-            [
-                cell
-                for n, cell in enumerate(cells)
-                if not (n and cells[n - 1] == cell) and not (n < len(above) and above[n] == cell)
-            ],
-        )
-        above = cells
+        yield number, [cell for n, cell in enumerate(cells) if (number, n) not in sheet.repeats]
 
 
 def _tables(rows: Sequence[tuple[int, list[str]]]) -> Iterator[list[tuple[int, list[str]]]]:
@@ -187,19 +185,34 @@ def _tables(rows: Sequence[tuple[int, list[str]]]) -> Iterator[list[tuple[int, l
         yield table
 
 
-def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]]) -> None:
-    rows = [cells for _, cells in table if len({*cells} - {""}) > 1]
+def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]], repeats: Mapping[Spot, Spot]) -> None:
+    def own(number: int, cells: Sequence[str]) -> list[int]:
+        """The columns of the filled cells, one merged over several in the first alone."""
+        places = (n for n, cell in enumerate(cells) if cell)
+        return [n for n in places if not _goes_on(repeats, number, n)]
+
+    rows = [cells for number, cells in table if len(own(number, cells)) > 1]
     used = [n for n in range(len(table[0][1])) if any(cells[n] for cells in rows)]
     heads: list[str] = []
     widest = 0  # number of filled cells; what is no wider than a row without heads is none itself
     for (number, whole), (_, below) in zip_longest(table, table[1:], fillvalue=(0, list[str]())):
         cells = [whole[n] for n in used]
         num_filled = sum(map(bool, cells))
-        texts = {*whole} - {""}
-        if len(texts) == 1:
-            built.paragraph(texts.pop(), number)
+        filled = own(number, whole)
+        if len(filled) == 1:
+            built.paragraph(whole[filled[0]], number)
         elif not heads and num_filled > widest and below and may_be_head(cells, [below[n] for n in used]):
             heads = cells
         else:
-            built.row(heads, cells, number)
+            named = heads or [""] * len(cells)
+            again = [
+                k > 0 and _goes_on(repeats, number, n) and named[k] == named[k - 1] for k, n in enumerate(used)
+            ]
+            built.row(heads, ["" if more else cell for cell, more in zip(cells, again, strict=True)], number)
             widest = max(widest, num_filled)
+
+
+def _goes_on(repeats: Mapping[Spot, Spot], number: int, column: int) -> bool:
+    """Whether a cell goes on with the merged one to its left."""
+    first = repeats.get((number, column))
+    return first is not None and first[1] < column

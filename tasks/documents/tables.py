@@ -52,7 +52,10 @@ def _kind(cell: str) -> str:
 
 
 def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[str], int]]:
-    """(heads, cells, place) of each row that is no head; a cell over several rows or columns stands in each."""
+    """(heads, cells, place) of each row that is no head; a cell over several rows or columns stands in each.
+
+    Over columns of one head it stands in the first of them alone.
+    """
     grid = _grid(rows)
     if not grid:
         return
@@ -67,8 +70,13 @@ def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[
     unused = dict.fromkeys(head for head in empty if head and heads.count(head) == empty.count(head))
     if unused:
         yield [], list(unused), 0
+    first = grid[0][0]
+    if num_heads == 1 and width > 1 and first and all(cell is first for cell in grid[0]):
+        yield [], [first.text], first.place  # a title, which names no column
+        heads = [""] * width
     for row in grid[num_heads:]:
-        filled = [cell.text if cell else "" for cell in row]
+        goes_on = [n > 0 and cell is row[n - 1] and heads[n] == heads[n - 1] for n, cell in enumerate(row)]
+        filled = [cell.text if cell and not more else "" for cell, more in zip(row, goes_on, strict=True)]
         place = next((cell.place for cell in row if cell), 0)
         nested = [cell for cell in row if cell and cell.rows]
         if not nested:

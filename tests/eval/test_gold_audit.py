@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scoring_cases import canaries, held_out, pairs, qa
 
 from eval.scoring import asserts_key, is_correct
+from tasks import spelling
 from tasks.registry import load_task
 
 # Forms of English and Chinese answers, right and wrong, each judged by hand and none by the scorer.
@@ -81,3 +82,18 @@ def test_a_sum_of_units_is_one_value(hours: int, minutes: int) -> None:
     assert is_correct(f"{hours} hours and {minutes} minutes", key)
     assert not is_correct(f"{hours} hours and {minutes % 59 + 1} minutes", key) or minutes % 59 + 1 == minutes
     assert not is_correct(f"{minutes} minutes", key)
+
+
+def test_rules_of_spelling_that_are_skipped_would_change_nothing() -> None:
+    found = [
+        text
+        for name in ("scoring_pairs.csv", "gold_audit.csv")
+        for answer, key, _ in pairs(name)
+        for text in (answer, key.answer)
+    ]
+    for text in found:
+        for rules, start in zip(spelling._STAGES, (text, text.lower()), strict=True):
+            whole = start
+            for _, pattern, new in rules:
+                whole = pattern.sub(new, whole)
+            assert spelling._rewritten(start, rules) == whole

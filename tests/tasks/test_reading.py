@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from datetime import datetime, time, timedelta
 from pathlib import Path
 
@@ -266,6 +267,26 @@ def test_merged_and_nested_cells_carry_their_heads(tmp_path: Path) -> None:
     assert "Spain, 2021, city: 38 euros" in found.text and "village: 29 euros" in found.text
 
 
+def test_a_merged_cell_stands_once_and_a_title_over_keys_and_values_is_no_head(tmp_path: Path) -> None:
+    import openpyxl
+
+    titled = table(cell("Front desk", WIDE), cell("Keeper") + cell("Ida Lund"), cell("Room") + cell("Room 12"))
+    hours = table(cell("Monday") + cell("9:00") + cell("17:00"), cell("Sunday") + cell("shut", WIDE))
+    said = "Front desk. Keeper: Ida Lund. Room: Room 12. And: Monday, 9:00, 17:00. Sunday, shut."
+    assert " ".join(docx(tmp_path, titled + paragraph("And:") + hours).clauses) == said
+    page = "<table><tr><th colspan=2>Front desk</th></tr><tr><td>Keeper</td><td>Ida Lund</td></tr></table>"
+    found = reading(tmp_path, "a.html", f"<html><body><p>Ask here first.</p>{page}</body></html>")
+    assert "Front desk. Keeper: Ida Lund." in " ".join(found.clauses)
+    book = openpyxl.Workbook()
+    for row in (["Monday", "9:00", "17:00"], ["Sunday", "shut", None], ["Holidays", "shut", "shut"]):
+        book.active.append(row)
+    book.active.merge_cells("B2:C2")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == "Monday, 9:00, 17:00. Sunday, shut. Holidays, shut, shut."
+
+
 WIDE = '<w:gridSpan w:val="2"/>'
 KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
 
@@ -284,7 +305,11 @@ KEPT = "<w:trPr><w:tblHeader/></w:trPr>"
             ["Fee|40 euros|45 euros", "Bond|90 euros|95 euros"],
             "Fee, 40 euros, 45 euros. Bond, 90 euros, 95 euros.",
         ),
-        (["Monday|9:00|17:00", "Sunday|shut|none"], "Monday, 9:00, 17:00. Sunday, shut, none."),
+        (["Monday|9:00|17:00", "Sunday|shut|shut"], "Monday, 9:00, 17:00. Sunday, shut, shut."),
+        (
+            ["Week|Sat|Sun", "1|9:00|9:00", "9:00|9:00|9:00"],
+            "Week: 1, Sat: 9:00, Sun: 9:00. Week: 9:00, Sat: 9:00, Sun: 9:00.",
+        ),
         (["Site|Rate", "Cork|31 euros"], "Site, Rate – Cork: 31 euros."),
     ],
 )
@@ -863,3 +888,48 @@ def test_text_that_a_reader_drops_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     (account,) = Reading(tmp_path / "a.html").accounts
     assert account.lost == len("twentyone")
     assert "'twentyone'" in str(account.problem())
+
+
+def test_a_long_pdf_reads_the_same_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tasks.documents import pdf_pages
+
+    path = write_pdf(tmp_path / "a.pdf", [[(11, f"Room {n} is kept warm in winter.")] for n in range(1, 6)])
+
+    def found(executable: str, long: int) -> list[object]:
+        monkeypatch.setattr(pdf_pages, "LONG", long)
+        monkeypatch.setattr(pdf_pages.sys, "executable", executable)
+        pdf = pdf_pages.opened(path)
+        try:
+            return list(pdf_pages.read_pages(pdf, path))
+        finally:
+            pdf.close()
+
+    alone = found(sys.executable, 6)
+    assert len(alone) == 5
+    monkeypatch.setattr(pdf_pages.os, "cpu_count", lambda: 2)
+    told = []
+    monkeypatch.setattr(
+        pdf_pages, "_answer", lambda helper, ask=pdf_pages._answer: told.append(ask(helper)) or told[-1]
+    )
+    assert found(sys.executable, 5) == alone
+    assert told == [alone[3:]]
+    for none in ("/bin/false", "/nowhere/python"):  # no second process can be had
+        assert found(none, 5) == alone
+
+
+def test_sheets_of_a_questions_file_without_questions_are_named(tmp_path: Path) -> None:
+    import openpyxl
+
+    (tmp_path / "a.txt").write_text("The hall closes at 21:00 each day.\n", encoding="utf-8")
+    book = openpyxl.Workbook()
+    for row in (["question", "answer"], ["When does the hall close?", "21:00"]):
+        book.active.append(row)
+    book.create_sheet("Notes").append(["The key hangs behind the desk."])
+    book.create_sheet("Empty")
+    book.save(tmp_path / "questions.xlsx")
+    drawn = read(str(tmp_path)).questions
+    assert [qa.answer for qa in drawn.used if qa.answer] == ["21:00"] and not drawn.refused
+    said = (
+        "questions.xlsx: its sheet 'Notes' has no column 'question' and is not read; save it as a file of its own"
+    )
+    assert list(map(str, drawn.notes)) == [said]
