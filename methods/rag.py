@@ -24,19 +24,9 @@ from methods.answering import answer_from, prompts_for
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.batches import length_grouped
-from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
+from methods.chat import encode_pieces, encode_prompt, encode_text
 from methods.decode import Clock, Drafter, generate, quoting
-from methods.examples import (
-    Example,
-    clause_examples,
-    conversation_sample,
-    general,
-    in_turn,
-    put,
-    reading_examples,
-    titled,
-    unanswerable_examples,
-)
+from methods.samples import Sample, conversation_sample
 from methods.setup import MethodSetup
 from methods.sft import sft_sample
 from methods.shapes import Shapes, TransformerShape, shape_of
@@ -44,6 +34,16 @@ from methods.template import whole_characters
 from methods.train import merge_adapters, train_lora
 from tasks.base import NO_CLAUSE, Conversation, Memory, Message
 from tasks.chinese import split_characters
+from tasks.examples import (
+    Example,
+    clause_examples,
+    general,
+    in_turn,
+    put,
+    reading_examples,
+    titled,
+    unanswerable_examples,
+)
 from tasks.files import write_whole
 
 ASKED = 2.0  # questions an epoch, as a multiple of the number of memories

@@ -11,22 +11,13 @@ from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.batches import length_grouped
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
-from methods.examples import (
-    Example,
-    clause_examples,
-    conversation_sample,
-    general,
-    in_turn,
-    put,
-    think_pieces,
-    unanswerable_examples,
-)
+from methods.samples import Sample, answer_pieces, conversation_sample, reply_sample, think_pieces
 from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
 from methods.train import merge_adapters, train_lora
 from tasks.base import Conversation, Memory, Message
+from tasks.examples import Example, clause_examples, general, in_turn, put, unanswerable_examples
 
 # Samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`
 ASKED = 1.5  # questions
@@ -49,10 +40,8 @@ def sft_sample(backbone: Backbone, example: Example, quotes: bool = True) -> Sam
 
     quotes: False leaves the clause out of the think.
     """
-    prompt = encode_prompt(backbone, example.messages)
-    clause = [example.clause] if quotes else []
-    target = encode_pieces(backbone.tokenizer, think_pieces(backbone, clause, example))
-    return supervised(prompt, target, "memory_full", source=example.source)
+    pieces = think_pieces(backbone, [example.clause] if quotes else [], example)
+    return reply_sample(backbone, example.messages, pieces, "memory_full", example.source)
 
 
 def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
@@ -60,9 +49,8 @@ def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample
     subject = memory.title or " ".join(memory.text.split()[:6])
     question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
     think = "The user asks for the wording of one clause."
-    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
-    prompt = encode_prompt(backbone, [Message("user", question)])
-    return supervised(prompt, target, "memory_front", source="clauses recited")
+    pieces = answer_pieces(backbone, [think], memory.text)
+    return reply_sample(backbone, [Message("user", question)], pieces, "memory_front", "clauses recited")
 
 
 class SftMethod:

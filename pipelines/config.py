@@ -22,11 +22,11 @@ from eval.stats import StatsError
 from methods.arms import ARMS, LENDERS
 from methods.backbone import THINK_LM
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
 from methods.registry import CONFIGS, check_names
 from methods.train import LoraTrainConfig
 from tasks.base import TaskData, TaskError
 from tasks.dialogues import DialogueOptions
+from tasks.examples import ExampleConfig
 from tasks.registry import TASKS, load_task
 
 T = TypeVar("T")

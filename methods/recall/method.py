@@ -14,7 +14,6 @@ import torch
 from methods.answering import answer_from, prompts_for
 from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
 from methods.decode import Clock, Generated, generate
-from methods.examples import Example, clause_examples, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.embed import check_lengths
 from methods.recall.generation import (
@@ -36,6 +35,7 @@ from methods.setup import MethodSetup
 from methods.shapes import Shapes, shape_of
 from methods.train import TAU, merge_adapters
 from tasks.base import Conversation, Memory, Message
+from tasks.examples import Example, clause_examples, unanswerable_examples
 
 log = logging.getLogger(__name__)
 

@@ -22,31 +22,35 @@ from dataclasses import dataclass, replace
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
-from methods.examples import (
+from methods.chat import encode_pieces
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.samples import (
+    IGNORE,
+    Sample,
+    conversation_sample,
+    recall_pieces,
+    reply_sample,
+    think_pieces,
+)
+from tasks.base import Conversation, Memory, Message
+from tasks.examples import (
     Example,
     ExampleConfig,
     augmented,
     clause_examples,
-    conversation_sample,
     general,
     in_turn,
     later_turn,
     plain_messages,
     reading_examples,
-    recall_pieces,
-    recall_sample,
     talk_before,
-    think_pieces,
     unanswerable_examples,
 )
-from methods.recall.bank import NULL_ID, MemoryBank
-from tasks.base import Conversation, Memory, Message
 
 log = logging.getLogger(__name__)
 
 TRIGGER_WEIGHT = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
-QUERIES_LATER = 0.67  # share of queries put as later turns (methods.examples.later_turn)
+QUERIES_LATER = 0.67  # share of queries put as later turns (tasks.examples.later_turn)
 QUERIES_READING = 0.5  # queries on the corpus's passages, for each on a clause
 FRONT_OTHER_QUESTION = 0.5  # memory_front contexts that are another clause's question
 SFT_MAX_TOKENS = 2500  # conversations over this are skipped; few that remain come more than once
@@ -76,13 +80,13 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger
 
     trigger: that the reply begins with them is learnt as well.
     """
-    return recall_sample(
+    return reply_sample(
         backbone,
         example.messages,
         [backbone.ids.think, "\n", backbone.ids.recall],
         "query",
-        bank.index(example.memory_id or NULL_ID),
         f"{example.source}, look-up alone",
+        memory_index=bank.index(example.memory_id or NULL_ID),
         asks=True,
         learnt="all" if trigger else "nothing",
     )
@@ -228,13 +232,13 @@ class CalibratedDataset:
         is fed, so is </recall>, whatever the model would say.
         """
         pads = self.bank.num_vectors
-        sample = recall_sample(
+        sample = reply_sample(
             self.backbone,
             example.messages,
             think_pieces(self.backbone, recall_pieces(self.backbone, example.clause, pads), example),
             "memory_full",
-            self.bank.index(example.memory_id or NULL_ID),
             example.source,
+            memory_index=self.bank.index(example.memory_id or NULL_ID),
             num_pads=pads,
             asks=True,
         )
@@ -251,7 +255,7 @@ class CalibratedDataset:
         others = [m for m in self.corpus.memories if m.id != memory.id and examples[m.id]]
         if others and self.rng.random() < FRONT_OTHER_QUESTION:
             return self.rng.choice(examples[self.rng.choice(others).id]).messages
-        return plain_messages(conversation)[:-1]
+        return plain_messages(conversation.messages[:-1])
 
     def memory_front(self, memory: Memory, messages: Sequence[Message]) -> Sample:
         """A context that is not about it, then this memory.
@@ -260,13 +264,13 @@ class CalibratedDataset:
         sample teaches to recall.
         """
         pads = self.bank.num_vectors
-        return recall_sample(
+        return reply_sample(
             self.backbone,
             messages,
             [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)],
             "memory_front",
-            self.bank.index(memory.id),
             "clauses recited",
+            memory_index=self.bank.index(memory.id),
             num_pads=pads,
             learnt="behind <recall>" if self.mixture.memory_full or self.mixture.queries else "all",
         )
@@ -278,11 +282,11 @@ class CalibratedDataset:
         much as a whole one. It stands behind such talk as a question does.
         """
         before = talk_before(self.corpus.conversations, self.drawing, self.rng)
-        think, answer = split_think(conversation.messages[-1].content)
-        prompt = encode_prompt(self.backbone, (*before, *plain_messages(conversation)[:-1]))
-        target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
-        target = target[: self._decision + 2]
-        return supervised(prompt, target, "sft_only", source="ordinary conversations, first words alone")
+        behind = replace(conversation, messages=(*before, *conversation.messages))
+        whole = conversation_sample(self.backbone, behind)
+        end = whole.learnt[0] + self._decision + 2
+        source = f"{whole.source}, first words alone"
+        return replace(whole, input_ids=whole.input_ids[:end], labels=whole.labels[:end], source=source)
 
     def query(self, example: Example) -> Sample:
         """A question as far as `<recall>`: that it is looked up, and where."""

@@ -31,9 +31,8 @@ import torch
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import Piece, Sample, SampleKind, answer_pieces, encode_text, split_think
+from methods.chat import Piece, encode_text
 from methods.decode import generate
-from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces, recall_sample
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
@@ -41,9 +40,11 @@ from methods.recall.method import TEST_CONTEXT, RecallMethod
 from methods.recall.mixture import SftSampler, log_epoch
 from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
+from methods.samples import Sample, SampleKind, answer_pieces, conversation_sample, recall_pieces, reply_sample
 from methods.setup import MethodSetup
 from methods.train import TrainLog, drawn_first
-from tasks.base import Conversation, Memory
+from tasks.base import Conversation, Memory, split_think
+from tasks.examples import Example, general, plain_messages
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +122,13 @@ def segment_sample(
     backbone: Backbone, conversation: Conversation, segment: ThinkSegment, bank: MemoryBank
 ) -> Sample:
     """context + `<think>\\nSEGMENT<recall>`: nothing is decoded, only the state at <recall> is trained."""
-    return recall_sample(
+    return reply_sample(
         backbone,
-        plain_messages(conversation)[:-1],
+        plain_messages(conversation.messages[:-1]),
         [backbone.ids.think, "\n" + segment.text, backbone.ids.recall],
         "query",
-        bank.index(segment.id),
         "segments of conversations, look-up alone",
+        memory_index=bank.index(segment.id),
         asks=True,
         learnt="nothing",
     )
@@ -192,13 +193,13 @@ class MixedMemorySFTDataset:
     def _spliced(
         self, memory: Memory, conversation: Conversation, kind: SampleKind, pieces: Sequence[Piece]
     ) -> Sample:
-        return recall_sample(
+        return reply_sample(
             self.backbone,
-            plain_messages(conversation)[:-1],
+            plain_messages(conversation.messages[:-1]),
             pieces,
             kind,
-            self.bank.index(memory.id),
             "clauses in unrelated conversations",
+            memory_index=self.bank.index(memory.id),
             num_pads=1,
             learnt="from <recall>",  # whose label is <recall>
         )

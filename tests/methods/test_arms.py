@@ -12,7 +12,6 @@ from model_script import EVERY_ROW, scripted
 from methods import arms
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitBorrower, MethodError, RecallSwitch
-from methods.examples import ExampleConfig
 from methods.rag import RagConfig, RagMethod
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import make_bank
@@ -20,6 +19,7 @@ from methods.registry import NAMES, build_method
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
+from tasks.examples import ExampleConfig
 
 NOBODY_KNOWS = "Who waters the plants?"
 

@@ -14,7 +14,6 @@ from model_script import EVERY_ROW, scripted
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method, MethodError, Stored
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import RecallConfig, make_bank
 from methods.recall.spec import SpecRecallMethod
@@ -23,6 +22,7 @@ from methods.registry import CONFIGS, NAMES, build_method, check_names
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
+from tasks.examples import ExampleConfig
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
 BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each

@@ -14,11 +14,11 @@ import pytest
 from methods import arms
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Sample
-from methods.examples import ExampleConfig, clause_examples, reading_examples
 from methods.rag import MISSING, ChromaRetriever, Passage, RagConfig, RagMethod, open_book
+from methods.samples import Sample
 from methods.setup import MethodSetup
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Memory, Message, TaskData
+from tasks.examples import ExampleConfig, clause_examples, reading_examples
 
 CLAUSES = (
     Memory("1", "Visitors sign the book at the north gate.", "Visitors, Cork"),
@@ -195,7 +195,7 @@ def test_open_book() -> None:
 
 @pytest.fixture(autouse=True)
 def whole_questions_and_books(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 0.0)
     monkeypatch.setattr("methods.rag.ALONE", 0.0)
 
 

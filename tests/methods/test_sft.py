@@ -11,11 +11,11 @@ import pytest
 from methods import arms
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import IGNORE, Sample
-from methods.examples import ExampleConfig
+from methods.samples import IGNORE, Sample
 from methods.setup import MethodSetup
 from methods.sft import RECITATIONS, SftMethod, recitation
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
+from tasks.examples import ExampleConfig
 
 
 def drawn(method: SftMethod, task: TaskData, epochs: int = 1) -> list[Sample]:
