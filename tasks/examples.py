@@ -181,6 +181,28 @@ AGAIN: dict[Language, tuple[str, ...]] = {
 }
 
 
+# Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
+# arXiv:2312.05934).
+RECITATIONS = (
+    "What does the handbook say about {title}?",
+    "Please quote the rule on {title}.",
+    "Tell me the clause titled {title}.",
+    "How does the rule on {title} go?",
+    "I need the exact wording of {title}.",
+    "Recite {title} from the handbook.",
+)
+
+
+def subject_of(memory: Memory) -> str:
+    """Its title, or its first words."""
+    return memory.title or " ".join(memory.text.split()[:6])
+
+
+def recitation_question(memory: Memory, rng: random.Random) -> str:
+    subject = subject_of(memory)
+    return rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
+
+
 def put(
     example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
 ) -> Example:

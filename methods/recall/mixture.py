@@ -18,6 +18,8 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 
 from methods.backbone import Backbone
 from methods.base import MethodError
@@ -146,26 +148,17 @@ class SftSampler:
     ) -> None:
         self.backbone, self.conversations, self.max_tokens, self.rng = backbone, conversations, max_tokens, rng
         self.repeats = repeats
-        self._fits: dict[int, bool] = {}
+        self._within_limit = cache(lambda n: self._is_sft_within_token_limit(conversations[n])[0])
 
     def _is_sft_within_token_limit(self, conversation: Conversation) -> tuple[bool, int]:
         """Whether it fits, and its tokens under the chat template."""
         seq_len = len(conversation_sample(self.backbone, conversation))
         return seq_len <= self.max_tokens, seq_len
 
-    def _within_limit(self, index: int) -> bool:
-        if index not in self._fits:
-            self._fits[index] = self._is_sft_within_token_limit(self.conversations[index])[0]
-        return self._fits[index]
-
     def check(self, total_target: int) -> None:
         """Raises MethodError where no draw can hold `total_target` conversations: before anything is trained."""
         wanted = min(total_target, 1) if self.repeats else total_target
-        found = 0
-        for index in range(len(self.conversations)):
-            if found >= wanted:
-                return
-            found += self._within_limit(index)
+        found = len(list(islice(filter(self._within_limit, range(len(self.conversations))), wanted)))
         if found < wanted:
             mend = "take shorter ones" if self.repeats else "take fewer memories or raise sft_max_tokens"
             raise MethodError(
@@ -180,12 +173,7 @@ class SftSampler:
             return []
         candidate_indices = list(range(len(self.conversations)))
         self.rng.shuffle(candidate_indices)
-        chosen: list[int] = []
-        for index in candidate_indices:
-            if len(chosen) == total_target:
-                break
-            if self._within_limit(index):
-                chosen.append(index)
+        chosen = list(islice(filter(self._within_limit, candidate_indices), total_target))
         once = list(chosen)
         while len(chosen) < total_target:
             chosen += self.rng.sample(once, min(len(once), total_target - len(chosen)))

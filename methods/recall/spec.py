@@ -25,6 +25,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 
 import torch
 
@@ -42,7 +43,7 @@ from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
 from methods.samples import Sample, SampleKind, answer_pieces, conversation_sample, recall_pieces, reply_sample
 from methods.setup import MethodSetup
-from methods.train import TrainLog, drawn_first
+from methods.train import drawn_first
 from tasks.base import Conversation, Memory, split_think
 from tasks.examples import Example, general, plain_messages
 
@@ -102,13 +103,9 @@ def sample_think_segments(
     """
     order = list(range(len(conversations)))
     rng.shuffle(order)
-    found: list[ThinkSegment] = []
-    for index in order:
-        if len(found) == count:
-            break
-        text = extract_think(conversations[index])
-        if text and len(encode_text(backbone.tokenizer, text)) <= max_tokens:
-            found.append(ThinkSegment(index, text))
+    shuffled = (ThinkSegment(index, extract_think(conversations[index])) for index in order)
+    fitting = (s for s in shuffled if s.text and len(encode_text(backbone.tokenizer, s.text)) <= max_tokens)
+    found = list(islice(fitting, count))
     if len(found) < count:
         raise MethodError(
             f"Step 1 needs {count} think segments of at most {max_tokens} tokens and found {len(found)} in "
@@ -190,6 +187,9 @@ class MixedMemorySFTDataset:
         pieces = answer_pieces(self.backbone, [*recalled, "\n" + think], answer)
         return self._spliced(memory, conversation, "memory_full", pieces)
 
+    def sft_only(self, _memory: Memory, conversation: Conversation) -> Sample:
+        return conversation_sample(self.backbone, conversation)
+
     def _spliced(
         self, memory: Memory, conversation: Conversation, kind: SampleKind, pieces: Sequence[Piece]
     ) -> Sample:
@@ -211,18 +211,9 @@ class MixedMemorySFTDataset:
         chosen = self.sampler._sample_sft_for_epoch(total)
         bounds = [round(total * n / len(types)) for n in range(len(types) + 1)]
         parts = {name: chosen[bounds[n] : bounds[n + 1]] for n, name in enumerate(types)}
-        order = self.rng.sample(self.memories, len(self.memories))
-        dealt = (order[n % len(order)] for n in range(total))
-        samples: list[Sample] = []
-        for name, indices in parts.items():
-            for index in indices:
-                memory, conversation = next(dealt), self.conversations[index]
-                if name == "memory_front":
-                    samples.append(self.memory_front(memory, conversation))
-                elif name == "memory_full":
-                    samples.append(self.memory_full(memory, conversation))
-                else:
-                    samples.append(conversation_sample(self.backbone, conversation))
+        dealt = cycle(self.rng.sample(self.memories, len(self.memories)))
+        make = {"memory_front": self.memory_front, "memory_full": self.memory_full, "sft_only": self.sft_only}
+        samples = [make[name](next(dealt), self.conversations[n]) for name, found in parts.items() for n in found]
         log_epoch(parts, samples)
         return samples
 
@@ -275,10 +266,8 @@ class SpecRecallMethod(RecallMethod):
         dataset = MixedMemorySFTDataset(backbone, bank, memories, conversations, spec, step2.batch_tokens, seed)
         dataset.check()
         decoding = drawn_first(backbone, dataset.epochs())
-        log1 = TrainLog()
-        if spec.step1_share:
-            batches = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
-            log1 = train_step(setup, "step1", bank, batches, step1, learn_vectors=False)
+        summing = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
+        log1 = train_step(setup, "step1", bank, summing, step1, learn_vectors=False)
         notes = {"segment_hit_at_1": self._segment_hits(segments, conversations)}
         bank.forget([s.id for s in segments])
         log2 = train_step(

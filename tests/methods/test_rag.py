@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from methods import arms
+from eval.arms import gold_retriever
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.rag import MISSING, ChromaRetriever, Passage, RagConfig, RagMethod, open_book
@@ -330,11 +330,6 @@ def test_clauses_without_questions_leave_a_reader_to_train(
     assert reader_texts(method, bare, epochs=1)
 
 
-def test_an_unknown_reader_is_an_error(pristine: Backbone) -> None:
-    with pytest.raises(MethodError, match="reader=big is unknown; choose tuned or frozen"):
-        method_of(pristine, None, reader="big")
-
-
 def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaRetriever, regs: TaskData) -> None:
     with pytest.raises(MethodError, match="at least one memory"):
         method_of(pristine, indexed).fit([], regs.sft)
@@ -344,7 +339,7 @@ def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaR
 
 
 def test_the_oracle_retrieves_the_gold_clause_alone() -> None:
-    oracle = arms.gold_retriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
+    oracle = gold_retriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
     oracle.upsert(CLAUSES)
     found, _ = oracle.retrieve([asked("x", "Lunch?"), asked("Both?"), asked("Other?"), asked("Gone?")], 1)
     assert [[p.memory_id for p in row] for row in found] == [["2"], ["4", "1"], [], []]
