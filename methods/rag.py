@@ -36,6 +36,7 @@ from tasks.chinese import split_characters
 from tasks.examples import (
     Example,
     clause_examples,
+    drawn,
     general,
     in_turn,
     put,
@@ -337,22 +338,21 @@ class RagMethod:
         decks: dict[str, list[Example]] = {}
         size = len(memories)
         while True:
-            drawn: list[tuple[Example, bool]] = []
+            asked: list[tuple[Example, bool]] = []
 
-            def draw(example: Example, drawn: list[tuple[Example, bool]] = drawn) -> None:
+            def ask(example: Example, asked: list[tuple[Example, bool]] = asked) -> None:
                 example = put(example, conversations, drawing, rng)
-                drawn.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
+                asked.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
 
             order = [m for m in rng.sample(list(memories), size) if examples[m.id]]
             for i in range(round(size * ASKED) if order else 0):
-                draw(in_turn(examples, order[i % len(order)].id, decks, rng))
-            for example in rng.sample(reading, min(len(reading), round(size * drawing.reading))):
-                draw(example)
-            for example in rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable))):
-                draw(example)
-            pure = rng.sample(conversations, min(len(conversations), round(size * drawing.sft_only)))
-            look_up([example.messages for example, has_gold in drawn] + [c.messages[:-1] for c in pure])
-            samples = [opened(example, has_gold) for example, has_gold in drawn]
+                ask(in_turn(examples, order[i % len(order)].id, decks, rng))
+            for pool, share in ((reading, drawing.reading), (unanswerable, drawing.unanswerable)):
+                for example in drawn(pool, round(size * share), rng):
+                    ask(example)
+            pure = drawn(conversations, round(size * drawing.sft_only), rng)
+            look_up([example.messages for example, _ in asked] + [c.messages[:-1] for c in pure])
+            samples = [opened(example, has_gold) for example, has_gold in asked]
             samples += [opened_conversation(c) for c in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
 

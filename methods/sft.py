@@ -20,6 +20,7 @@ from tasks.base import Conversation, Memory, Message
 from tasks.examples import (
     Example,
     clause_examples,
+    drawn,
     general,
     in_turn,
     put,
@@ -74,9 +75,8 @@ class SftMethod:
             samples = [asks(in_turn(examples, m.id, decks, rng)) for m in asked if examples[m.id]]
             recited = [order[i % size] for i in range(round(size * RECITED))]
             samples += [recitation(backbone, memory, rng) for memory in recited]
-            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable)))
-            samples += [asks(example) for example in nulls]
-            pure = rng.sample(conversations, min(len(conversations), max(8, round(size * drawing.sft_only))))
+            samples += [asks(e) for e in drawn(unanswerable, round(size * drawing.unanswerable), rng)]
+            pure = drawn(conversations, max(8, round(size * drawing.sft_only)), rng)
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
 

@@ -14,12 +14,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message, TaskError, split_think
 from tasks.chains import chain_of
 from tasks.chinese import is_chinese
 from tasks.self_cues import self_made_questions
 
+T = TypeVar("T")
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
 
 
@@ -270,6 +272,11 @@ def _thinned(question: str, rng: random.Random) -> str:
     words = question.split()
     kept = [w for w in words if rng.random() >= WORD_DROPOUT or re.search(r"[A-Z\d]", w)]
     return " ".join(kept or words)
+
+
+def drawn(pool: Sequence[T], count: int, rng: random.Random) -> list[T]:
+    """So many of the pool in any order, none twice; all where it has fewer."""
+    return rng.sample(list(pool), min(len(pool), count))
 
 
 def in_turn(

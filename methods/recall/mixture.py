@@ -40,6 +40,7 @@ from tasks.examples import (
     ExampleConfig,
     augmented,
     clause_examples,
+    drawn,
     general,
     in_turn,
     later_turn,
@@ -126,10 +127,10 @@ def query_epochs(
     rng = random.Random(seed)
     pool = [example for found in corpus.examples.values() for example in found]
     while True:
-        nulls = rng.sample(list(corpus.unanswerable), min(len(corpus.unanswerable), max(2, len(pool) // 10)))
-        read = rng.sample(list(corpus.reading), min(len(corpus.reading), len(pool)))
-        drawn = [augmented(e, corpus.conversations, config, rng) for e in [*pool, *read, *nulls]]
-        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
+        nulls = drawn(corpus.unanswerable, max(2, len(pool) // 10), rng)
+        read = drawn(corpus.reading, len(pool), rng)
+        asked = [augmented(e, corpus.conversations, config, rng) for e in [*pool, *read, *nulls]]
+        yield length_grouped([query_sample(backbone, e, bank) for e in asked], batch_tokens, rng)
 
 
 class SftSampler:
@@ -321,20 +322,19 @@ class CalibratedDataset:
         def in_order(share: float) -> list[Memory]:
             return [asked[i % len(asked)] for i in range(self._num(share))] if asked else []
 
-        def drawn(pool: Sequence[Example], share: float) -> list[Example]:
-            return rng.sample(list(pool), min(len(pool), self._num(share)))
-
         def put(example: Example) -> Example:
             return augmented(example, talk, drawing, rng)
 
-        nulls = drawn(corpus.unanswerable, drawing.unanswerable)
+        nulls = drawn(corpus.unanswerable, self._num(drawing.unanswerable), rng)
         samples = [self.memory_front(m, self._front_context(m, talk[prefix[i]])) for i, m in enumerate(front)]
         full = (in_turn(corpus.examples, m.id, self._decks, rng) for m in in_order(mixture.memory_full))
         samples += [self.memory_full(put(example)) for example in full]
         samples += [self.query(rng.choice(corpus.examples[m.id])) for m in in_order(mixture.queries)]
-        samples += [self.query(e) for e in drawn(corpus.reading, mixture.queries * QUERIES_READING)]
+        looked_up = drawn(corpus.reading, self._num(mixture.queries * QUERIES_READING), rng)
+        samples += [self.query(e) for e in looked_up]
         samples += [self.memory_full(put(e)) for e in nulls]
-        samples += [self.memory_full(put(e), decode=False) for e in drawn(corpus.reading, drawing.reading)]
+        read = drawn(corpus.reading, self._num(drawing.reading), rng)
+        samples += [self.memory_full(put(e), decode=False) for e in read]
         samples += [conversation_sample(self.backbone, talk[i]) for i in pure]
         samples += [self.opening(talk[i]) for i in opened]
         log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)
