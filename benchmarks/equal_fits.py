@@ -53,7 +53,7 @@ def fit_and_ask(method_name: str, clauses: int, tokens: int, way: dict[str, Any]
             progress=display,
             folder=folder,
         )
-        method = build_method(method_name, setup, config.method_configs, {})
+        method = build_method(method_name, setup, config.method_configs)
         method.fit(task.memories, task.sft)
     asked = list(task.held_out("dev", "single"))
     contexts = [Context((Message("user", qa.question),), config.evaluation.max_new_tokens) for qa in asked]

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.backbone import load_encoder
-from methods.examples import titled
 from methods.recall.bank import NULL_ID
 from methods.recall.method import RecallMethod
 from methods.recall.writing import query_states
@@ -27,6 +26,7 @@ from pipelines.fitted_run import FittedRun
 from pipelines.progress import quiet_libraries
 from pipelines.report import find_run
 from tasks.base import QA, Message, TaskData
+from tasks.examples import titled
 
 
 def opened(run: str) -> tuple[FittedRun, RecallMethod, TaskData]:

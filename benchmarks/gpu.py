@@ -35,15 +35,16 @@ import torch
 
 from methods.backbone import PACKAGED_LM, Backbone, load_backbone
 from methods.batches import length_grouped
-from methods.chat import Sample, encode_prompt
+from methods.chat import encode_prompt
 from methods.decode import generate
-from methods.examples import ExampleConfig, augmented, clause_examples, general
+from methods.samples import Sample
 from methods.sft import sft_sample
 from methods.train import LoraTrainConfig, train_lora
 from pipelines.cli import fail
 from pipelines.progress import quiet_libraries
 from pipelines.run import PACKAGES, git_sha, version_of
 from tasks.base import Message
+from tasks.examples import ExampleConfig, augmented, clause_examples, general
 from tasks.registry import load_task
 
 ROOT = Path(__file__).resolve().parent.parent

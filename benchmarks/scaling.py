@@ -24,13 +24,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.backbone import THINK_LM, Backbone, load_backbone, load_encoder
-from methods.examples import titled
 from methods.prefixes import new_cache
 from methods.recall.bank import MemoryBank
 from methods.recall.writing import query_states
 from pipelines.progress import quiet_libraries
 from tasks import synthetic
 from tasks.base import Message
+from tasks.examples import titled
 
 WIDTH, VECTORS = 576, 8
 SIZES = (100, 1_000, 10_000, 100_000)

@@ -20,11 +20,11 @@ import torch
 from methods import control_rows, packing
 from methods.backbone import Backbone, load_backbone
 from methods.batches import length_grouped
-from methods.chat import Sample
-from methods.examples import ExampleConfig, augmented, clause_examples, general
+from methods.samples import Sample
 from methods.sft import sft_sample
 from methods.train import LoraTrainConfig, train_lora
 from pipelines.progress import quiet_libraries
+from tasks.examples import ExampleConfig, augmented, clause_examples, general
 from tasks.registry import load_task
 
 NUM_CLAUSES, NUM_BATCHES = 18, 3

@@ -9,8 +9,8 @@ query with every key, also those that the causal mask hides.
 from __future__ import annotations
 
 from eval.records import CostRecord
+from eval.shapes import TransformerShape
 from methods.base import Usage
-from methods.shapes import TransformerShape
 
 
 def forward_flops(shape: TransformerShape, num_tokens: int, num_keys: int) -> int:

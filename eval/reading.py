@@ -18,9 +18,9 @@ from methods.answering import parts_of
 from methods.backbone import Backbone
 from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
-from methods.examples import recall_pieces
 from methods.parts import final_text, read
 from methods.rag import Passage, open_book
+from methods.samples import recall_pieces
 from tasks.base import QA, Message, TaskData
 from tasks.keys import is_correct
 from tasks.reading_rules import ask, draw_passage, rules

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from eval.fields import FieldError, decode
+from eval.shapes import Shapes
 from methods.base import Answer, Usage
-from methods.shapes import Shapes
 from tasks.base import QA, TurnKind
 
 SCHEMA = 3

@@ -17,12 +17,12 @@ import psutil
 import torch
 
 from eval.records import CostRecord, TurnRecord
+from eval.shapes import shapes_of
 from methods.backbone import resolve_device, too_little
 from methods.base import Answer, Context, Method, MethodError
 from methods.decode import serially
 from methods.fixed_cache import release
 from methods.prefixes import Prefixes, reusing
-from methods.shapes import Shaped
 from tasks.base import QA, Dialogue, Message, TaskData, Turn
 
 log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ def run_cost(
     for method in methods:
         for asked in list(questions[:WARMUP_ON_CARD]) * 2 if on_card else questions[:warmup]:
             method.answer(asked.context)
-    shapes = {method.name: method.shapes() if isinstance(method, Shaped) else None for method in methods}
+    shapes = {method.name: shapes_of(method) for method in methods}
     total, finished = rounds * len(questions) * len(methods), 0
     for lap in range(rounds):
         for number, asked in enumerate(questions):

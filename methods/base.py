@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from methods.parts import Part, Piece, final_text, read, thought
+from methods.parts import Part, ReadPiece, final_text, read, thought
 from tasks.base import Conversation, Memory, Message
 
 
@@ -83,7 +83,7 @@ class Answer:
         return "\n".join(lookup.text for lookup in self.lookups)
 
     @cached_property
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[ReadPiece]:
         return read(self.parts, self.given)
 
     @cached_property
@@ -165,11 +165,3 @@ class Stored(Protocol):
 
     def stored_bytes(self) -> int:
         """Of the bank or index as it is now; adapters are not counted."""
-
-
-@runtime_checkable
-class FitBorrower(Protocol):
-    """A control arm that can answer with another method's fit in place of one of its own."""
-
-    def borrow(self, fitted: Method, path: Path) -> None:
-        """Takes over the weights of `fitted` and reads what else it saved under `path`."""

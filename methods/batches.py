@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.chat import IGNORE, Sample
 from methods.graphs import next_size
 from methods.prefixes import common_length
+from methods.samples import IGNORE, Sample
 
 COARSE, FINE = 32, 8  # tokens: what sizes are rounded up to
 

@@ -40,10 +40,10 @@ class Part(NamedTuple):
     text: str
 
 
-Piece = tuple[PieceKind, str]  # a part, or what is between spelt tags, with what it is to a reader
+ReadPiece = tuple[PieceKind, str]  # a part, or what is between spelt tags, with what it is to a reader
 
 
-def read(parts: Sequence[Part], given: str = "") -> list[Piece]:
+def read(parts: Sequence[Part], given: str = "") -> list[ReadPiece]:
     """What each part is; the stop token is left out. given: texts that the model had at hand, and may recite.
 
     recalled: from <recall> and its pads to the next control token. Else the last think token decides: behind
@@ -62,7 +62,7 @@ def read(parts: Sequence[Part], given: str = "") -> list[Piece]:
         parts = list(_with_tags(parts, given))
     marks = [n for n, (kind, text) in enumerate(parts) if kind == "control" and text in (THINK, THINK_END)]
     start = -1 if not marks else marks[-1] if parts[marks[-1]].text == THINK_END else len(parts)
-    pieces: list[Piece] = []
+    pieces: list[ReadPiece] = []
     recalled = False
     for n, (kind, text) in enumerate(parts):
         if kind == "control":
@@ -89,12 +89,12 @@ def _with_tags(parts: Sequence[Part], given: str) -> Iterator[Part]:
         before = part.text
 
 
-def thought(pieces: Sequence[Piece]) -> str:
+def thought(pieces: Sequence[ReadPiece]) -> str:
     """Text of the think, closed or not, recalled texts included."""
     return "".join(text for kind, text in pieces if kind in ("think", "recalled")).strip()
 
 
-def recalled_texts(pieces: Sequence[Piece]) -> list[str]:
+def recalled_texts(pieces: Sequence[ReadPiece]) -> list[str]:
     """The text behind each <recall>, in order."""
     texts: list[str] = []
     for kind, text in pieces:
@@ -105,7 +105,7 @@ def recalled_texts(pieces: Sequence[Piece]) -> list[str]:
     return [text.strip() for text in texts]
 
 
-def final_text(pieces: Sequence[Piece], given: str = "") -> str:
+def final_text(pieces: Sequence[ReadPiece], given: str = "") -> str:
     """What a reader is told: the answer up to where another turn is invented, a loop once, out of an answer tag.
 
     given: texts that the model had at hand; what they hold marks no turn.

@@ -22,14 +22,21 @@ from torch import nn
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import PACKAGED_ENCODER, Backbone, load_encoder
-from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
+from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
 from methods.batches import length_grouped
-from methods.chat import Sample, encode_pieces, encode_prompt, encode_text
+from methods.chat import encode_pieces, encode_prompt, encode_text
 from methods.decode import Clock, Drafter, generate, quoting
-from methods.examples import (
+from methods.samples import Sample, conversation_sample
+from methods.setup import MethodSetup
+from methods.sft import sft_sample
+from methods.template import whole_characters
+from methods.train import merge_adapters, train_lora
+from tasks.base import NO_CLAUSE, Conversation, Memory, Message
+from tasks.chinese import split_characters
+from tasks.examples import (
     Example,
     clause_examples,
-    conversation_sample,
+    drawn,
     general,
     in_turn,
     put,
@@ -37,13 +44,6 @@ from methods.examples import (
     titled,
     unanswerable_examples,
 )
-from methods.setup import MethodSetup
-from methods.sft import sft_sample
-from methods.shapes import Shapes, TransformerShape, shape_of
-from methods.template import whole_characters
-from methods.train import merge_adapters, train_lora
-from tasks.base import NO_CLAUSE, Conversation, Memory, Message
-from tasks.chinese import split_characters
 from tasks.files import write_whole
 
 ASKED = 2.0  # questions an epoch, as a multiple of the number of memories
@@ -58,13 +58,8 @@ MISSING = "questions whose clause is not among the passages"
 class RagConfig:
     """Retrieval and reader."""
 
-    reader: str = "tuned"  # tuned (LoRA on open-book conversations) or frozen (the model as it comes)
     encoder: str = PACKAGED_ENCODER
     top_k: int = 3
-
-    def __post_init__(self) -> None:
-        if self.reader not in ("tuned", "frozen"):
-            raise MethodError(f"methods.rag.reader={self.reader} is unknown; choose tuned or frozen")
 
 
 @dataclass(frozen=True)
@@ -97,8 +92,8 @@ class Retriever(Protocol):
     def num_bytes(self) -> int: ...
 
     @property
-    def encoder_shape(self) -> TransformerShape | None:
-        """Of that encoder; None where there is none."""
+    def encoder_model(self) -> Any:
+        """The transformer in that encoder; None where there is none."""
 
 
 class ChromaRetriever:
@@ -189,8 +184,8 @@ class ChromaRetriever:
         return len(self.encoder.tokenizer(whole_characters(query), truncation=True, max_length=limit).input_ids)
 
     @property
-    def encoder_shape(self) -> TransformerShape | None:
-        return shape_of(self.encoder[0].auto_model) if self._is_transformer else None
+    def encoder_model(self) -> Any:
+        return self.encoder[0].auto_model if self._is_transformer else None
 
     @property
     def _is_transformer(self) -> bool:
@@ -343,22 +338,21 @@ class RagMethod:
         decks: dict[str, list[Example]] = {}
         size = len(memories)
         while True:
-            drawn: list[tuple[Example, bool]] = []
+            asked: list[tuple[Example, bool]] = []
 
-            def draw(example: Example, drawn: list[tuple[Example, bool]] = drawn) -> None:
+            def ask(example: Example, asked: list[tuple[Example, bool]] = asked) -> None:
                 example = put(example, conversations, drawing, rng)
-                drawn.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
+                asked.append((example, bool(example.memory_id) and rng.random() >= GOLD_MISSING))
 
             order = [m for m in rng.sample(list(memories), size) if examples[m.id]]
             for i in range(round(size * ASKED) if order else 0):
-                draw(in_turn(examples, order[i % len(order)].id, decks, rng))
-            for example in rng.sample(reading, min(len(reading), round(size * drawing.reading))):
-                draw(example)
-            for example in rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable))):
-                draw(example)
-            pure = rng.sample(conversations, min(len(conversations), round(size * drawing.sft_only)))
-            look_up([example.messages for example, has_gold in drawn] + [c.messages[:-1] for c in pure])
-            samples = [opened(example, has_gold) for example, has_gold in drawn]
+                ask(in_turn(examples, order[i % len(order)].id, decks, rng))
+            for pool, share in ((reading, drawing.reading), (unanswerable, drawing.unanswerable)):
+                for example in drawn(pool, round(size * share), rng):
+                    ask(example)
+            pure = drawn(conversations, round(size * drawing.sft_only), rng)
+            look_up([example.messages for example, _ in asked] + [c.messages[:-1] for c in pure])
+            samples = [opened(example, has_gold) for example, has_gold in asked]
             samples += [opened_conversation(c) for c in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
 
@@ -368,19 +362,18 @@ class RagMethod:
         started = time.perf_counter()
         self.setup.progress(f"{self.name} index", 0, len(memories))
         self.retriever.upsert([*memories, *self.setup.indexed])
-        notes, stages = {"index_s": time.perf_counter() - started}, {}
-        if self.config.reader == "tuned":
-            log = stages["reader"] = train_lora(
-                self.backbone,
-                self._reader_epochs(memories, sft),
-                self.setup.train,
-                stage=f"{self.name} reader",
-                progress=self.setup.progress,
-                adapter_to=self.setup.adapters / "reader",
-                checkpoints=self.setup.checkpoint_of("reader"),
-            )
-            notes["reader_s"] = log.seconds
-        return self.setup.report(started, stages, self.retriever.num_bytes, notes)
+        index_s = time.perf_counter() - started
+        log = train_lora(
+            self.backbone,
+            self._reader_epochs(memories, sft),
+            self.setup.train,
+            stage=f"{self.name} reader",
+            progress=self.setup.progress,
+            adapter_to=self.setup.adapters / "reader",
+            checkpoints=self.setup.checkpoint_of("reader"),
+        )
+        notes = {"index_s": index_s, "reader_s": log.seconds}
+        return self.setup.report(started, {"reader": log}, self.retriever.num_bytes, notes)
 
     # answering
 
@@ -428,8 +421,8 @@ class RagMethod:
         texts = [encode_text(tokenizer, passage.text) for passage in passages]
         return quoting(opening, texts, least=2 if self.whole_book else 0)
 
-    def shapes(self) -> Shapes:
-        return Shapes(shape_of(self.backbone.model), self.retriever.encoder_shape)
+    def models(self) -> tuple[Any, Any]:
+        return self.backbone.model, self.retriever.encoder_model
 
     def answer(self, ctx: Context) -> Answer:
         return self._answer([ctx], timed=True)[0]
@@ -452,21 +445,15 @@ class RagMethod:
 
     def save(self, path: Path) -> None:
         """The reader's adapter and the indexed clauses; the base weights are not copied."""
-        if self.config.reader == "tuned":
-            self.setup.copy_adapters(path)
+        self.setup.copy_adapters(path)
         self.retriever.save(path)
 
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""
-        if self.config.reader == "tuned":
-            merge_adapters(self.backbone, [path / "adapters" / "reader"])
-        self.retriever.load(path)
+        merge_adapters(self.backbone, [path / "adapters" / "reader"])
+        self.load_memories(path)
 
-    def borrow(self, fitted: Method, path: Path) -> None:
-        """Answers with the reader of another RAG method, on the clauses that it saved under `path`."""
-        if not isinstance(fitted, RagMethod):
-            raise MethodError(f"{self.name} can borrow the fit of a RAG method, not of {fitted.name}")
-        self.backbone = fitted.backbone
+    def load_memories(self, path: Path) -> None:
         self.retriever.load(path)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from methods.backbone import Backbone
 from methods.base import FitReport, MethodError
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
 from methods.train import LoraTrainConfig, Progress, TrainLog, no_progress
 from tasks.base import Memory
+from tasks.examples import ExampleConfig
 
 
 @dataclass

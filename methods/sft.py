@@ -6,42 +6,31 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from methods.answering import answer_from, prompts_for
 from methods.backbone import Backbone
 from methods.base import Answer, Context, FitReport, RefitNeeded, WriteReport
 from methods.batches import length_grouped
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_prompt, supervised
 from methods.decode import Clock, generate
-from methods.examples import (
+from methods.samples import Sample, answer_pieces, conversation_sample, reply_sample, think_pieces
+from methods.setup import MethodSetup
+from methods.train import merge_adapters, train_lora
+from tasks.base import Conversation, Memory, Message
+from tasks.examples import (
     Example,
     clause_examples,
-    conversation_sample,
+    drawn,
     general,
     in_turn,
     put,
-    think_pieces,
+    recitation_question,
     unanswerable_examples,
 )
-from methods.setup import MethodSetup
-from methods.shapes import Shapes, shape_of
-from methods.train import merge_adapters, train_lora
-from tasks.base import Conversation, Memory, Message
 
 # Samples an epoch, as multiples of the number of memories, beside those of `ExampleConfig`
 ASKED = 1.5  # questions
 RECITED = 1.0  # paraphrased recitations
-
-# Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
-# arXiv:2312.05934).
-RECITATIONS = (
-    "What does the handbook say about {title}?",
-    "Please quote the rule on {title}.",
-    "Tell me the clause titled {title}.",
-    "How does the rule on {title} go?",
-    "I need the exact wording of {title}.",
-    "Recite {title} from the handbook.",
-)
 
 
 def sft_sample(backbone: Backbone, example: Example, quotes: bool = True) -> Sample:
@@ -49,31 +38,25 @@ def sft_sample(backbone: Backbone, example: Example, quotes: bool = True) -> Sam
 
     quotes: False leaves the clause out of the think.
     """
-    prompt = encode_prompt(backbone, example.messages)
-    clause = [example.clause] if quotes else []
-    target = encode_pieces(backbone.tokenizer, think_pieces(backbone, clause, example))
-    return supervised(prompt, target, "memory_full", source=example.source)
+    pieces = think_pieces(backbone, [example.clause] if quotes else [], example)
+    return reply_sample(backbone, example.messages, pieces, "memory_full", example.source)
 
 
 def recitation(backbone: Backbone, memory: Memory, rng: random.Random) -> Sample:
     """A paraphrased request for the clause -> its text."""
-    subject = memory.title or " ".join(memory.text.split()[:6])
-    question = rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
+    question = recitation_question(memory, rng)
     think = "The user asks for the wording of one clause."
-    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], memory.text))
-    prompt = encode_prompt(backbone, [Message("user", question)])
-    return supervised(prompt, target, "memory_front", source="clauses recited")
+    pieces = answer_pieces(backbone, [think], memory.text)
+    return reply_sample(backbone, [Message("user", question)], pieces, "memory_front", "clauses recited")
 
 
 class SftMethod:
     """`Method` whose only memory is its weights: writing and forgetting mean fitting again."""
 
-    def __init__(self, setup: MethodSetup, name: str = "sft", knowledge: bool = True) -> None:
-        """knowledge: False for the control arm `none`, which never sees a clause."""
+    def __init__(self, setup: MethodSetup, name: str = "sft") -> None:
         self.name = name
         self.setup = setup
         self.backbone = setup.backbone
-        self.knowledge = knowledge
 
     def _epochs(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> Iterator[list[list[Sample]]]:
         backbone, drawing, train = self.backbone, self.setup.examples, self.setup.train
@@ -92,16 +75,13 @@ class SftMethod:
             samples = [asks(in_turn(examples, m.id, decks, rng)) for m in asked if examples[m.id]]
             recited = [order[i % size] for i in range(round(size * RECITED))]
             samples += [recitation(backbone, memory, rng) for memory in recited]
-            nulls = rng.sample(unanswerable, min(len(unanswerable), round(size * drawing.unanswerable)))
-            samples += [asks(example) for example in nulls]
-            pure = rng.sample(conversations, min(len(conversations), max(8, round(size * drawing.sft_only))))
+            samples += [asks(e) for e in drawn(unanswerable, round(size * drawing.unanswerable), rng)]
+            pure = drawn(conversations, max(8, round(size * drawing.sft_only)), rng)
             samples += [conversation_sample(backbone, conversation) for conversation in pure]
             yield length_grouped(samples, train.batch_tokens, rng)
 
     def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
         started = time.perf_counter()
-        if not self.knowledge:
-            memories, sft = (), general(sft)
         log = train_lora(
             self.backbone,
             self._epochs(memories, sft),
@@ -133,8 +113,8 @@ class SftMethod:
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
 
-    def shapes(self) -> Shapes:
-        return Shapes(shape_of(self.backbone.model))
+    def models(self) -> tuple[Any, Any]:
+        return self.backbone.model, None
 
     def write(self, memories: Sequence[Memory]) -> WriteReport:
         raise RefitNeeded(

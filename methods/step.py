@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from methods.backbone import CPU, too_little
 from methods.base import MethodError
 from methods.batches import Batch, BatchShape, Counts, batch_shape, collate, counts, share_of
-from methods.chat import Sample
 from methods.graphs import Recorded, new_pool, recordable
+from methods.samples import Sample
 
 log = logging.getLogger(__name__)
 

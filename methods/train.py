@@ -25,11 +25,11 @@ from methods import checkpoint, control_rows
 from methods.backbone import Backbone, load_adapter
 from methods.base import MethodError
 from methods.batches import Batch, counts, padding_multiple
-from methods.chat import IGNORE, Sample
 from methods.checkpoint import load_checkpoint, save_checkpoint
 from methods.graphs import as_written
 from methods.lora import fused
 from methods.packing import hidden_states, packing
+from methods.samples import IGNORE, Sample
 from methods.step import Step
 
 Progress = Callable[[str, int, int], None]  # stage, tokens done, tokens in all

@@ -228,8 +228,8 @@ def _printable(piece: str) -> str:
 
 def help_text() -> str:
     """What can be said, with the runs that can be talked to."""
+    from eval.arms import NAMES
     from methods.backbone import PACKAGED_LM
-    from methods.registry import NAMES
     from pipelines.report import saved_runs
     from tasks.registry import TASKS
 

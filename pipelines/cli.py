@@ -160,8 +160,8 @@ def show_help(name: str, extra: str = "") -> None:
     """Prints what can be set. extra: lines on words of the command's own."""
     from omegaconf import OmegaConf
 
+    from eval.arms import NAMES
     from methods.backbone import PACKAGED_LM, THINK_LM, TINY
-    from methods.registry import NAMES
     from tasks.registry import TASKS
 
     def choices(group: str) -> str:

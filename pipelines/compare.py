@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from eval.arms import ARMS, borrow, borrows_from, check_window
 from eval.runner import cost_questions, run_cost, run_retention
 from methods.answering import prompts_for
-from methods.arms import ARMS, borrows_from, check_window
 from methods.backbone import Backbone, load_backbone
-from methods.base import Context, FitBorrower, Method, MethodError
+from methods.base import Context, Method, MethodError
 from methods.chat import encode_text
 from methods.fixed_cache import release
 from pipelines.cli import main_of
@@ -198,8 +198,7 @@ def fit_methods(
         weights = backbone if lender in methods else backbone.clone()
         method = make_method(config, name, task, seed, weights, display, folder)
         if lender in methods:
-            assert isinstance(method, FitBorrower)
-            method.borrow(methods[lender], run.fit_folder(seed, lender))
+            borrow(method, methods[lender], run.fit_folder(seed, lender))
             report = load_fit(run.fit_folder(seed, lender))
             assert report is not None
             save_fit(folder, report)

@@ -15,18 +15,18 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from eval.arms import ARMS, LENDERS, NAMES
 from eval.decided import contrasts_asked
 from eval.lifecycle_plan import LifecycleOptions
 from eval.looks import FIRST_LOOK
 from eval.stats import StatsError
-from methods.arms import ARMS, LENDERS
 from methods.backbone import THINK_LM
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
-from methods.registry import CONFIGS, check_names
+from methods.registry import CONFIGS
 from methods.train import LoraTrainConfig
 from tasks.base import TaskData, TaskError
 from tasks.dialogues import DialogueOptions
+from tasks.examples import ExampleConfig
 from tasks.registry import TASKS, load_task
 
 T = TypeVar("T")
@@ -216,6 +216,17 @@ def _check_until(values: Mapping[str, Any]) -> None:
         raise TaskError(str(error)) from error
 
 
+def _check_methods(names: Sequence[str]) -> None:
+    """Raises TaskError for an unknown, repeated or missing name."""
+    if not names:
+        raise TaskError(f"run_methods is empty; choose from: {', '.join(NAMES)}")
+    for name in names:
+        if name not in NAMES:
+            raise TaskError(f"run_methods: no method is called {name!r}; choose from: {', '.join(NAMES)}")
+    if len(set(names)) != len(names):
+        raise TaskError(f"run_methods names a method twice: {', '.join(names)}")
+
+
 def resolve(config: DictConfig) -> Resolved:
     """Checks names and types before anything is loaded or written."""
     raw = OmegaConf.to_container(config, resolve=True)
@@ -225,7 +236,7 @@ def resolve(config: DictConfig) -> Resolved:
     for key in known.symmetric_difference(values):
         said = "no such setting" if key in values else "cannot be taken away"
         raise TaskError(f"{key}: {said}; the settings are: {', '.join(sorted(known))}")
-    check_names(values["run_methods"])
+    _check_methods(values["run_methods"])
     for name in values["evaluation"]["arms"]:
         if name not in ARMS:
             raise TaskError(f"evaluation.arms: {name!r} is no control arm; choose from: {', '.join(ARMS)}")

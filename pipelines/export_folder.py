@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eval.arms import ARMS
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.chat import SYSTEM
@@ -78,7 +79,7 @@ def export_model(method: RecallMethod, folder: Path, overwrite: bool = False) ->
     written, for a control arm, and for memories without vectors.
     """
     bank = method.fitted_bank()
-    if method.chosen_by_gold:
+    if method.name in ARMS:
         raise MethodError(f"{method.name}: chooses by the gold answers, which no export has; export recall")
     if not bank.num_vectors:
         raise MethodError(f"{method.name}: memories that are fed as their text have no export; export recall")

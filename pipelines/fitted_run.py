@@ -12,13 +12,12 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
+from eval.arms import NAMES, borrows_from
 from methods.answering import stream_answer
-from methods.arms import borrows_from
 from methods.backbone import Backbone, resolve_device
 from methods.base import Answer, Context, Method, MethodError, RefitNeeded, WriteReport
 from methods.chat import encode_text
 from methods.parts import Part
-from methods.registry import NAMES
 from methods.template import whole_characters
 from pipelines.config import Resolved, saved_config
 from pipelines.making import load_of_run, make_method

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
+from eval.arms import borrows_from
 from eval.runner import Footprint, PeakMemory, cost_questions
-from methods.arms import borrows_from
 from methods.backbone import resolve_device
 from methods.base import MethodError
 from pipelines.children import as_child, died_of, heard, say

@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from eval.arms import ARMS, CONFIGURED_AS, LENDERS, build_arm, gold_key
 from eval.lifecycle_plan import plan_lifecycle
-from methods.arms import ARMS, LENDERS, gold_key
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import Method
 from methods.registry import build_method, settings_of
@@ -47,8 +47,10 @@ def make_method(
         folder=folder,
         checkpoints=checkpoints or folder / CHECKPOINTS,
     )
-    gold = gold_of(config, task, seed) if name in LENDERS else {}
-    return build_method(name, setup, config.method_configs, gold)
+    if name in ARMS:
+        gold = gold_of(config, task, seed) if name in LENDERS else {}
+        return build_arm(name, setup, config.method_configs, gold)
+    return build_method(name, setup, config.method_configs)
 
 
 def key_of(config: Resolved, name: str, task: TaskData, seed: int, backbone: Backbone) -> str:
@@ -57,7 +59,7 @@ def key_of(config: Resolved, name: str, task: TaskData, seed: int, backbone: Bac
         return ""
     body = {
         "method": name,
-        "settings": settings_of(name, config.method_configs),
+        "settings": settings_of(CONFIGURED_AS.get(name, name), config.method_configs),
         "train": replace(config.train, seed=seed),
         "examples": config.examples,
         "memories": task.memories,

@@ -19,21 +19,14 @@ from dataclasses import replace
 
 from methods.backbone import Backbone
 from methods.batches import row_tokens
-from methods.chat import Sample, encode_pieces, encode_prompt, supervised
-from methods.examples import (
-    Example,
-    ExampleConfig,
-    conversation_sample,
-    later_turn,
-    recall_pieces,
-    talk_before,
-    think_pieces,
-)
+from methods.chat import encode_pieces, encode_prompt
 from methods.rag import Passage as Shown
 from methods.rag import open_book
+from methods.samples import Sample, conversation_sample, recall_pieces, supervised, think_pieces
 from methods.sft import sft_sample
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Conversation, Message
 from tasks.chains import said
+from tasks.examples import Example, ExampleConfig, later_turn, talk_before
 from tasks.reading_rules import Fact, Passage, Rule, ask, draw_passage, reasoning, rules
 from tasks.think_sft import general_conversations
 

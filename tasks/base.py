@@ -152,6 +152,18 @@ def assistant_content(think: str, answer: str) -> str:
     return f"<think>\n{think}\n</think>\n{answer}"
 
 
+def split_think(content: str) -> tuple[str, str]:
+    """`<think>\\nA\\n</think>\\nB` -> (A, B); text without a think -> ("", text). A and B may spell the marks.
+
+    The inverse of `assistant_content`: each mark stands on a line of its own.
+    """
+    opening, closing = "<think>\n", "\n</think>\n"
+    if not content.startswith(opening) or closing not in content:
+        return "", content.strip()
+    think, answer = content[len(opening) :].split(closing, 1)
+    return think.strip(), answer.strip()
+
+
 def text_of(messages: Sequence[Message]) -> str:
     """Plain transcript, for logs and tables."""
     return "\n".join(f"{m.role}: {m.content}" for m in messages)

@@ -18,8 +18,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # threads that wait for each other on a bus
 
 if TYPE_CHECKING:
     from commands import Finished
+    from word_encoder import WordEncoder
 
     from methods.backbone import Backbone
+    from tasks.base import TaskData
 
 settings.register_profile("busy", deadline=None)  # the machine may be at work on something else
 settings.load_profile("busy")
@@ -44,6 +46,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device here"))
+
+
+@pytest.fixture(scope="session")
+def regs() -> TaskData:
+    """Six clauses, some cued and some not."""
+    from tasks.registry import load_task
+
+    return load_task("regs", 6, 0)
+
+
+@pytest.fixture
+def encoder() -> WordEncoder:
+    from word_encoder import WordEncoder
+
+    return WordEncoder()
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,10 @@ from torch import Tensor
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import collate
-from methods.chat import encode_text, supervised
-from methods.examples import titled
+from methods.chat import encode_text
+from methods.samples import supervised
 from tasks.base import Memory
+from tasks.examples import titled
 
 BATCH_SIZE = 32  # sequences of one forward
 ROOM_TOKENS = 512  # of the context window, kept beside a memory for the question and the answer

@@ -24,9 +24,8 @@ from torch import Tensor
 from methods.answering import parts_of
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import encode_text
+from methods.chat import encode_text, recall_prompt
 from methods.decode import Clock, Given, Sampling, generate
-from methods.examples import recall_prompt
 from methods.parts import read, recalled_texts
 from methods.recall.bank import NULL_ID, MemoryBank
 from tasks.base import Message

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from methods.answering import answer_from, prompts_for
-from methods.base import Answer, Context, FitReport, Lookup, Method, MethodError, WriteReport
+from methods.base import Answer, Context, FitReport, Lookup, MethodError, WriteReport
 from methods.decode import Clock, Generated, generate
-from methods.examples import Example, clause_examples, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank, check_entries
 from methods.recall.embed import check_lengths
 from methods.recall.generation import (
@@ -33,9 +33,9 @@ from methods.recall.writing import (
     query_states,
 )
 from methods.setup import MethodSetup
-from methods.shapes import Shapes, shape_of
 from methods.train import TAU, merge_adapters
 from tasks.base import Conversation, Memory, Message
+from tasks.examples import Example, clause_examples, subject_of, unanswerable_examples
 
 log = logging.getLogger(__name__)
 
@@ -142,19 +142,14 @@ class RecallMethod:
             for e, text in zip(events, texts, strict=False)  # a <recall> that ends the answer finds nothing
         )
 
-    def shapes(self) -> Shapes:
-        return Shapes(shape_of(self.backbone.model))
+    def models(self) -> tuple[Any, Any]:
+        return self.backbone.model, None
 
     def answer(self, ctx: Context) -> Answer:
         return self._answer([ctx], timed=True)[0]
 
     def answer_batch(self, ctxs: Sequence[Context]) -> list[Answer]:
         return self._answer(ctxs, timed=False)
-
-    @property
-    def chosen_by_gold(self) -> bool:
-        """Is it a control arm?"""
-        return self._choose is not None
 
     def enable_recall(self, enabled: bool) -> None:
         """Off: the bank is never looked into, and the weights answer alone. On: as it was configured."""
@@ -253,8 +248,8 @@ class RecallMethod:
 
     def _questions(self, memory: Memory) -> list[Example]:
         """Conversations that ask for this memory: its cues, questions made from its text, its title."""
-        subject = memory.title or " ".join(memory.text.split()[:6])
-        by_title = Example((Message("user", f"What is the rule on: {subject}?"),), memory.id, memory.text)
+        asked = Message("user", f"What is the rule on: {subject_of(memory)}?")
+        by_title = Example((asked,), memory.id, memory.text)
         return [*clause_examples([memory], self.setup.examples)[memory.id], by_title]
 
     def forget(self, ids: Sequence[str]) -> None:
@@ -270,13 +265,8 @@ class RecallMethod:
 
     def load(self, path: Path) -> None:
         """Restores a saved fit onto an untouched backbone of the same model."""
-        self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)
-        steps = [path / "adapters" / step for step in ("step1", "step2")]
-        merge_adapters(self.backbone, [step for step in steps if step.exists() or step.name == "step2"])
+        self.load_memories(path)
+        merge_adapters(self.backbone, [path / "adapters" / step for step in ("step1", "step2")])
 
-    def borrow(self, fitted: Method, path: Path) -> None:
-        """Answers with the weights of another recall method and the bank that it saved under `path`."""
-        if not isinstance(fitted, RecallMethod):
-            raise MethodError(f"{self.name} can borrow the fit of a recall method, not of {fitted.name}")
-        self.backbone = fitted.backbone
+    def load_memories(self, path: Path) -> None:
         self.bank = MemoryBank.load(path / "bank", self.backbone.fingerprint, self.backbone.device)

@@ -18,35 +18,42 @@ import logging
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
 
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import IGNORE, Sample, answer_pieces, encode_pieces, encode_prompt, split_think, supervised
-from methods.examples import (
+from methods.chat import encode_pieces
+from methods.recall.bank import NULL_ID, MemoryBank
+from methods.samples import (
+    IGNORE,
+    Sample,
+    conversation_sample,
+    recall_pieces,
+    reply_sample,
+    think_pieces,
+)
+from tasks.base import Conversation, Memory, Message
+from tasks.examples import (
     Example,
     ExampleConfig,
     augmented,
     clause_examples,
-    conversation_sample,
+    drawn,
     general,
     in_turn,
     later_turn,
     plain_messages,
     reading_examples,
-    recall_pieces,
-    recall_sample,
     talk_before,
-    think_pieces,
     unanswerable_examples,
 )
-from methods.recall.bank import NULL_ID, MemoryBank
-from tasks.base import Conversation, Memory, Message
 
 log = logging.getLogger(__name__)
 
 TRIGGER_WEIGHT = 5.0  # of the token that decides whether to recall: <recall>, or what stands instead
-QUERIES_LATER = 0.67  # share of queries put as later turns (methods.examples.later_turn)
+QUERIES_LATER = 0.67  # share of queries put as later turns (tasks.examples.later_turn)
 QUERIES_READING = 0.5  # queries on the corpus's passages, for each on a clause
 FRONT_OTHER_QUESTION = 0.5  # memory_front contexts that are another clause's question
 SFT_MAX_TOKENS = 2500  # conversations over this are skipped; few that remain come more than once
@@ -76,13 +83,13 @@ def query_sample(backbone: Backbone, example: Example, bank: MemoryBank, trigger
 
     trigger: that the reply begins with them is learnt as well.
     """
-    return recall_sample(
+    return reply_sample(
         backbone,
         example.messages,
         [backbone.ids.think, "\n", backbone.ids.recall],
         "query",
-        bank.index(example.memory_id or NULL_ID),
         f"{example.source}, look-up alone",
+        memory_index=bank.index(example.memory_id or NULL_ID),
         asks=True,
         learnt="all" if trigger else "nothing",
     )
@@ -120,10 +127,10 @@ def query_epochs(
     rng = random.Random(seed)
     pool = [example for found in corpus.examples.values() for example in found]
     while True:
-        nulls = rng.sample(list(corpus.unanswerable), min(len(corpus.unanswerable), max(2, len(pool) // 10)))
-        read = rng.sample(list(corpus.reading), min(len(corpus.reading), len(pool)))
-        drawn = [augmented(e, corpus.conversations, config, rng) for e in [*pool, *read, *nulls]]
-        yield length_grouped([query_sample(backbone, e, bank) for e in drawn], batch_tokens, rng)
+        nulls = drawn(corpus.unanswerable, max(2, len(pool) // 10), rng)
+        read = drawn(corpus.reading, len(pool), rng)
+        asked = [augmented(e, corpus.conversations, config, rng) for e in [*pool, *read, *nulls]]
+        yield length_grouped([query_sample(backbone, e, bank) for e in asked], batch_tokens, rng)
 
 
 class SftSampler:
@@ -142,26 +149,17 @@ class SftSampler:
     ) -> None:
         self.backbone, self.conversations, self.max_tokens, self.rng = backbone, conversations, max_tokens, rng
         self.repeats = repeats
-        self._fits: dict[int, bool] = {}
+        self._within_limit = cache(lambda n: self._is_sft_within_token_limit(conversations[n])[0])
 
     def _is_sft_within_token_limit(self, conversation: Conversation) -> tuple[bool, int]:
         """Whether it fits, and its tokens under the chat template."""
         seq_len = len(conversation_sample(self.backbone, conversation))
         return seq_len <= self.max_tokens, seq_len
 
-    def _within_limit(self, index: int) -> bool:
-        if index not in self._fits:
-            self._fits[index] = self._is_sft_within_token_limit(self.conversations[index])[0]
-        return self._fits[index]
-
     def check(self, total_target: int) -> None:
         """Raises MethodError where no draw can hold `total_target` conversations: before anything is trained."""
         wanted = min(total_target, 1) if self.repeats else total_target
-        found = 0
-        for index in range(len(self.conversations)):
-            if found >= wanted:
-                return
-            found += self._within_limit(index)
+        found = len(list(islice(filter(self._within_limit, range(len(self.conversations))), wanted)))
         if found < wanted:
             mend = "take shorter ones" if self.repeats else "take fewer memories or raise sft_max_tokens"
             raise MethodError(
@@ -176,12 +174,7 @@ class SftSampler:
             return []
         candidate_indices = list(range(len(self.conversations)))
         self.rng.shuffle(candidate_indices)
-        chosen: list[int] = []
-        for index in candidate_indices:
-            if len(chosen) == total_target:
-                break
-            if self._within_limit(index):
-                chosen.append(index)
+        chosen = list(islice(filter(self._within_limit, candidate_indices), total_target))
         once = list(chosen)
         while len(chosen) < total_target:
             chosen += self.rng.sample(once, min(len(once), total_target - len(chosen)))
@@ -228,13 +221,13 @@ class CalibratedDataset:
         is fed, so is </recall>, whatever the model would say.
         """
         pads = self.bank.num_vectors
-        sample = recall_sample(
+        sample = reply_sample(
             self.backbone,
             example.messages,
             think_pieces(self.backbone, recall_pieces(self.backbone, example.clause, pads), example),
             "memory_full",
-            self.bank.index(example.memory_id or NULL_ID),
             example.source,
+            memory_index=self.bank.index(example.memory_id or NULL_ID),
             num_pads=pads,
             asks=True,
         )
@@ -251,7 +244,7 @@ class CalibratedDataset:
         others = [m for m in self.corpus.memories if m.id != memory.id and examples[m.id]]
         if others and self.rng.random() < FRONT_OTHER_QUESTION:
             return self.rng.choice(examples[self.rng.choice(others).id]).messages
-        return plain_messages(conversation)[:-1]
+        return plain_messages(conversation.messages[:-1])
 
     def memory_front(self, memory: Memory, messages: Sequence[Message]) -> Sample:
         """A context that is not about it, then this memory.
@@ -260,13 +253,13 @@ class CalibratedDataset:
         sample teaches to recall.
         """
         pads = self.bank.num_vectors
-        return recall_sample(
+        return reply_sample(
             self.backbone,
             messages,
             [self.backbone.ids.think, "\n", *recall_pieces(self.backbone, memory.text, pads)],
             "memory_front",
-            self.bank.index(memory.id),
             "clauses recited",
+            memory_index=self.bank.index(memory.id),
             num_pads=pads,
             learnt="behind <recall>" if self.mixture.memory_full or self.mixture.queries else "all",
         )
@@ -278,11 +271,11 @@ class CalibratedDataset:
         much as a whole one. It stands behind such talk as a question does.
         """
         before = talk_before(self.corpus.conversations, self.drawing, self.rng)
-        think, answer = split_think(conversation.messages[-1].content)
-        prompt = encode_prompt(self.backbone, (*before, *plain_messages(conversation)[:-1]))
-        target = encode_pieces(self.backbone.tokenizer, answer_pieces(self.backbone, [think], answer))
-        target = target[: self._decision + 2]
-        return supervised(prompt, target, "sft_only", source="ordinary conversations, first words alone")
+        behind = replace(conversation, messages=(*before, *conversation.messages))
+        whole = conversation_sample(self.backbone, behind)
+        end = whole.learnt[0] + self._decision + 2
+        source = f"{whole.source}, first words alone"
+        return replace(whole, input_ids=whole.input_ids[:end], labels=whole.labels[:end], source=source)
 
     def query(self, example: Example) -> Sample:
         """A question as far as `<recall>`: that it is looked up, and where."""
@@ -329,20 +322,19 @@ class CalibratedDataset:
         def in_order(share: float) -> list[Memory]:
             return [asked[i % len(asked)] for i in range(self._num(share))] if asked else []
 
-        def drawn(pool: Sequence[Example], share: float) -> list[Example]:
-            return rng.sample(list(pool), min(len(pool), self._num(share)))
-
         def put(example: Example) -> Example:
             return augmented(example, talk, drawing, rng)
 
-        nulls = drawn(corpus.unanswerable, drawing.unanswerable)
+        nulls = drawn(corpus.unanswerable, self._num(drawing.unanswerable), rng)
         samples = [self.memory_front(m, self._front_context(m, talk[prefix[i]])) for i, m in enumerate(front)]
         full = (in_turn(corpus.examples, m.id, self._decks, rng) for m in in_order(mixture.memory_full))
         samples += [self.memory_full(put(example)) for example in full]
         samples += [self.query(rng.choice(corpus.examples[m.id])) for m in in_order(mixture.queries)]
-        samples += [self.query(e) for e in drawn(corpus.reading, mixture.queries * QUERIES_READING)]
+        looked_up = drawn(corpus.reading, self._num(mixture.queries * QUERIES_READING), rng)
+        samples += [self.query(e) for e in looked_up]
         samples += [self.memory_full(put(e)) for e in nulls]
-        samples += [self.memory_full(put(e), decode=False) for e in drawn(corpus.reading, drawing.reading)]
+        read = drawn(corpus.reading, self._num(drawing.reading), rng)
+        samples += [self.memory_full(put(e), decode=False) for e in read]
         samples += [conversation_sample(self.backbone, talk[i]) for i in pure]
         samples += [self.opening(talk[i]) for i in opened]
         log_epoch({"memory_front": prefix, "sft_only": pure, "openings": opened}, samples)

@@ -21,16 +21,16 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Sample
-from methods.examples import READING_ID, titled
 from methods.recall.bank import NULL_ID, MemoryBank, check_vectors
 from methods.recall.embed import _batch_extract_embeddings
 from methods.recall.generation import AutoregressiveRecall
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from methods.recall.writing import WriteConfig
+from methods.samples import Sample
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, TrainLog, drawn_first, train_lora
 from tasks.base import NO_CLAUSE_THINK, Conversation, Memory
+from tasks.examples import READING_ID, titled
 
 # Set behind a text before its last token's state is taken (PromptEOL; Jiang et al. 2023, arXiv:2307.16645)
 SUMMARY_PROMPT = ' This sentence means in one word: "'

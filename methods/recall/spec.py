@@ -25,15 +25,15 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 
 import torch
 
 from methods.backbone import Backbone, check_weights, load_backbone
 from methods.base import MethodError
 from methods.batches import length_grouped
-from methods.chat import Piece, Sample, SampleKind, answer_pieces, encode_text, split_think
+from methods.chat import Piece, encode_text
 from methods.decode import generate
-from methods.examples import Example, conversation_sample, general, plain_messages, recall_pieces, recall_sample
 from methods.recall.bank import MemoryBank
 from methods.recall.embed import _batch_extract_embeddings, memory_limit
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism, test_memory_recall
@@ -41,9 +41,11 @@ from methods.recall.method import TEST_CONTEXT, RecallMethod
 from methods.recall.mixture import SftSampler, log_epoch
 from methods.recall.recipe import RecallConfig, StageLogs, budgets, train_step
 from methods.recall.writing import WriteConfig
+from methods.samples import Sample, SampleKind, answer_pieces, conversation_sample, recall_pieces, reply_sample
 from methods.setup import MethodSetup
-from methods.train import TrainLog, drawn_first
-from tasks.base import Conversation, Memory
+from methods.train import drawn_first
+from tasks.base import Conversation, Memory, split_think
+from tasks.examples import Example, general, plain_messages
 
 log = logging.getLogger(__name__)
 
@@ -101,13 +103,9 @@ def sample_think_segments(
     """
     order = list(range(len(conversations)))
     rng.shuffle(order)
-    found: list[ThinkSegment] = []
-    for index in order:
-        if len(found) == count:
-            break
-        text = extract_think(conversations[index])
-        if text and len(encode_text(backbone.tokenizer, text)) <= max_tokens:
-            found.append(ThinkSegment(index, text))
+    shuffled = (ThinkSegment(index, extract_think(conversations[index])) for index in order)
+    fitting = (s for s in shuffled if s.text and len(encode_text(backbone.tokenizer, s.text)) <= max_tokens)
+    found = list(islice(fitting, count))
     if len(found) < count:
         raise MethodError(
             f"Step 1 needs {count} think segments of at most {max_tokens} tokens and found {len(found)} in "
@@ -121,13 +119,13 @@ def segment_sample(
     backbone: Backbone, conversation: Conversation, segment: ThinkSegment, bank: MemoryBank
 ) -> Sample:
     """context + `<think>\\nSEGMENT<recall>`: nothing is decoded, only the state at <recall> is trained."""
-    return recall_sample(
+    return reply_sample(
         backbone,
-        plain_messages(conversation)[:-1],
+        plain_messages(conversation.messages[:-1]),
         [backbone.ids.think, "\n" + segment.text, backbone.ids.recall],
         "query",
-        bank.index(segment.id),
         "segments of conversations, look-up alone",
+        memory_index=bank.index(segment.id),
         asks=True,
         learnt="nothing",
     )
@@ -189,16 +187,19 @@ class MixedMemorySFTDataset:
         pieces = answer_pieces(self.backbone, [*recalled, "\n" + think], answer)
         return self._spliced(memory, conversation, "memory_full", pieces)
 
+    def sft_only(self, _memory: Memory, conversation: Conversation) -> Sample:
+        return conversation_sample(self.backbone, conversation)
+
     def _spliced(
         self, memory: Memory, conversation: Conversation, kind: SampleKind, pieces: Sequence[Piece]
     ) -> Sample:
-        return recall_sample(
+        return reply_sample(
             self.backbone,
-            plain_messages(conversation)[:-1],
+            plain_messages(conversation.messages[:-1]),
             pieces,
             kind,
-            self.bank.index(memory.id),
             "clauses in unrelated conversations",
+            memory_index=self.bank.index(memory.id),
             num_pads=1,
             learnt="from <recall>",  # whose label is <recall>
         )
@@ -210,18 +211,9 @@ class MixedMemorySFTDataset:
         chosen = self.sampler._sample_sft_for_epoch(total)
         bounds = [round(total * n / len(types)) for n in range(len(types) + 1)]
         parts = {name: chosen[bounds[n] : bounds[n + 1]] for n, name in enumerate(types)}
-        order = self.rng.sample(self.memories, len(self.memories))
-        dealt = (order[n % len(order)] for n in range(total))
-        samples: list[Sample] = []
-        for name, indices in parts.items():
-            for index in indices:
-                memory, conversation = next(dealt), self.conversations[index]
-                if name == "memory_front":
-                    samples.append(self.memory_front(memory, conversation))
-                elif name == "memory_full":
-                    samples.append(self.memory_full(memory, conversation))
-                else:
-                    samples.append(conversation_sample(self.backbone, conversation))
+        dealt = cycle(self.rng.sample(self.memories, len(self.memories)))
+        make = {"memory_front": self.memory_front, "memory_full": self.memory_full, "sft_only": self.sft_only}
+        samples = [make[name](next(dealt), self.conversations[n]) for name, found in parts.items() for n in found]
         log_epoch(parts, samples)
         return samples
 
@@ -274,10 +266,8 @@ class SpecRecallMethod(RecallMethod):
         dataset = MixedMemorySFTDataset(backbone, bank, memories, conversations, spec, step2.batch_tokens, seed)
         dataset.check()
         decoding = drawn_first(backbone, dataset.epochs())
-        log1 = TrainLog()
-        if spec.step1_share:
-            batches = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
-            log1 = train_step(setup, "step1", bank, batches, step1, learn_vectors=False)
+        summing = segment_epochs(backbone, bank, segments, conversations, step1.batch_tokens, seed)
+        log1 = train_step(setup, "step1", bank, summing, step1, learn_vectors=False)
         notes = {"segment_hit_at_1": self._segment_hits(segments, conversations)}
         bank.forget([s.id for s in segments])
         log2 = train_step(

@@ -33,12 +33,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import encode_pieces
-from methods.examples import Example, recall_pieces, recall_prompt, think_pieces
+from methods.chat import encode_pieces, recall_prompt
 from methods.prefixes import Prefix, compute_prefixes, join_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.embed import last_states
+from methods.samples import recall_pieces, think_pieces
 from tasks.base import Memory, Message
+from tasks.examples import Example
 
 LEARNING_RATE, WARMUP_STEPS = 0.1, 5  # of Adam
 TOKENS_PER_VECTOR = 6

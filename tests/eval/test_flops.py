@@ -1,4 +1,4 @@
-"""FLOPs by hand; that torch counts the same: tests/methods/test_shapes.py."""
+"""FLOPs by hand; that torch counts the same: tests/eval/test_shapes.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planted import timed
 
 from eval.cost import cost_metrics, flops, flops_of_lookup
 from eval.flops import answer_flops, forward_flops, generation_flops, lookup_flops
-from methods.shapes import Shapes, TransformerShape
+from eval.shapes import Shapes, TransformerShape
 
 SMOLLM2 = TransformerShape(  # SmolLM2-135M: 30 layers of 576, 9 heads of 64 (3 of keys), MLP 1536, 49,152 tokens
     block_weights=30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planted import UNANSWERABLE, answer, plain, raw_of, right, timed, turn, unclosed
 
 from eval.records import SCHEMA, RecordError, RecordWriter, read_records
-from methods.shapes import Shapes, TransformerShape
+from eval.shapes import Shapes, TransformerShape
 
 TURNS = [
     turn(1, "first_ask", right(1)),

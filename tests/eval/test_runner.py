@@ -26,10 +26,10 @@ from eval.runner import (
     run_cost,
     run_retention,
 )
+from eval.shapes import Shapes, TransformerShape
 from methods.base import Answer, Context, FitReport, Lookup, Usage, WriteReport
 from methods.decode import _serial
 from methods.prefixes import Prefixes, current_prefixes
-from methods.shapes import Shapes, TransformerShape
 from tasks.base import QA, Dialogue, Message, TaskData
 from tasks.dialogues import build_dialogues
 from tasks.registry import load_task
@@ -350,12 +350,13 @@ def test_peak_memory_sees_what_was_freed() -> None:
     assert memory.peak_bytes > psutil.Process().memory_info().rss
 
 
-def test_a_timing_carries_what_was_measured_apart() -> None:
+def test_a_timing_carries_what_was_measured_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = Shapes(TransformerShape(1, 2, 3, 4))
+    monkeypatch.setattr("eval.shapes.shape_of", lambda model: model)
 
     class Told(Echo):
-        def shapes(self) -> Shapes:
-            return shapes
+        def models(self) -> tuple[object, None]:
+            return shapes.model, None
 
     peaks = {"a": Footprint(9, "vram", (7, 9), 12), "b": Footprint(5, "rss")}
     records = list(run_cost([Told("a"), Echo("b")], QUESTIONS[:1], peaks, seed=0))

@@ -10,7 +10,7 @@ from test_train import batches_of, losses_of, term
 
 from methods.backbone import Backbone
 from methods.batches import COARSE, FINE, collate, counts, length_grouped, padding_multiple, share_of
-from methods.chat import IGNORE, supervised
+from methods.samples import IGNORE, supervised
 from methods.train import MemoryLM
 
 CPU = torch.device("cpu")

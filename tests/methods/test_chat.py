@@ -1,4 +1,4 @@
-"""Messages -> ids: no text becomes a control token, nothing but the target is learnt, nothing is lost."""
+"""Messages -> ids: no text becomes a control token, nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,20 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.answering import parts_of
 from methods.backbone import Backbone
-from methods.chat import (
-    IGNORE,
-    SYSTEM,
-    answer_pieces,
-    encode_pieces,
-    encode_prompt,
-    encode_text,
-    fit_history,
-    split_think,
-    supervised,
-)
-from methods.parts import CONTROL_TOKENS, final_text, read, thought, without_loop
+from methods.chat import SYSTEM, encode_pieces, encode_prompt, encode_text, fit_history
+from methods.parts import CONTROL_TOKENS
 from tasks.base import Message
 
 TEMPLATE_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -76,37 +65,6 @@ def test_a_system_message_of_ones_own_replaces_the_default(pristine: Backbone) -
     assert text.count("system") == 1
     assert "Be brief." in text
     assert SYSTEM not in text
-
-
-def test_the_prompt_and_the_pad_are_not_learnt() -> None:
-    sample = supervised([1, 2, 3], [10, 11, 12, 13], "memory_full", recall=1, pad=2, memory_index=5)
-    assert sample.input_ids == (1, 2, 3, 10, 11, 12, 13)
-    assert sample.labels == (IGNORE, IGNORE, IGNORE, 10, 11, IGNORE, 13)
-    assert (sample.recall_position, sample.pad_position, sample.memory_index) == (4, 5, 5)
-
-
-def test_loss_may_start_inside_the_target() -> None:
-    sample = supervised([1, 2], [10, 11, 12, 13], "memory_front", pad=1, target_loss_from=2)
-    assert sample.labels == (IGNORE, IGNORE, IGNORE, IGNORE, 12, 13)
-    assert (sample.recall_position, sample.pad_position) == (-1, 3)
-
-
-WORDS = st.text(st.characters(exclude_characters="<[:：", codec="utf-8")).map(str.strip)
-
-
-@given(WORDS, WORDS)
-def test_what_is_trained_is_what_is_parsed(pristine: Backbone, think: str, answer: str) -> None:
-    ids = encode_pieces(pristine.tokenizer, answer_pieces(pristine, [think], answer))
-    pieces = read(parts_of(pristine, ids))
-    assert ids[0] == pristine.ids.think
-    assert ids[-1] == pristine.ids.eos
-    assert (thought(pieces), final_text(pieces)) == (think, without_loop(answer))
-
-
-def test_split_think() -> None:
-    assert split_think("<think>\nA\n</think>\nB") == ("A", "B")
-    assert split_think("  B ") == ("", "B")
-    assert split_think("<think> never closed") == ("", "<think> never closed")
 
 
 def conversation(exchanges: int) -> list[Message]:

@@ -28,7 +28,6 @@ from methods import fixed_cache, graphs
 from methods.backbone import Backbone, load_backbone, room_on
 from methods.base import Context, Method, MethodError
 from methods.decode import generate, quoting, serially
-from methods.examples import ExampleConfig
 from methods.rag import ChromaRetriever, RagMethod
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -36,6 +35,7 @@ from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from methods.train import LoraTrainConfig, MemoryTerm, TrainLog, train_lora
 from tasks.base import Message, TaskData
+from tasks.examples import ExampleConfig
 
 pytestmark = pytest.mark.cuda
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import methods.rag
-from methods import arms
+from eval.arms import build_arm
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method
 from methods.chat import PASSAGE_ROOM, encode_prompt, history_room
@@ -73,7 +73,7 @@ def test_every_method_loses_the_same_of_a_history(
     setup = MethodSetup(backbone, folder=tmp_path)
     recall = RecallMethod(setup)
     recall.bank = make_bank(backbone, regs.memories, 8, seed=0)
-    book = arms.full_context(setup, RagConfig())
+    book: Any = build_arm("full_context", setup, {}, {})
     book.retriever.upsert(regs.memories[:4])
     asked: list[Method] = [SftMethod(setup), recall, rag(backbone, tmp_path, encoder), book]
     for exchanges in (1, 8, 9):

@@ -11,18 +11,19 @@ import pytest
 import torch
 from model_script import EVERY_ROW, scripted
 
+from eval.arms import ARMS, NAMES, build_arm
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method, MethodError, Stored
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import RecallConfig, make_bank
 from methods.recall.spec import SpecRecallMethod
 from methods.recall.writing import WriteConfig
-from methods.registry import CONFIGS, NAMES, build_method, check_names
+from methods.registry import CONFIGS, build_method
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
+from tasks.examples import ExampleConfig
 
 NEW_MEMORY = Memory("new", "Skates are returned to desk eleven by noon.", "Skates, Oulu")
 BUDGET = 8000  # the last batch of a stage has a learning rate of zero: more than one each
@@ -39,7 +40,9 @@ def build(name: str, backbone: Backbone, task: TaskData, folder: Path) -> Method
     setup = MethodSetup(backbone, LoraTrainConfig(max_tokens=BUDGET), folder=folder)
     short = WriteConfig(max_steps=4)  # writing to the end is test_writing's matter
     configs = {n: kind() for n, kind in CONFIGS.items()} | {"recall": RecallConfig(write=short)}
-    return build_method(name, setup, configs, {qa.question: qa.memory_ids for qa in task.questions})
+    if name in ARMS:
+        return build_arm(name, setup, configs, {qa.question: qa.memory_ids for qa in task.questions})
+    return build_method(name, setup, configs)
 
 
 def give_memories(method: Any, memories: Sequence[Memory]) -> None:
@@ -229,12 +232,3 @@ def test_there_are_few_settings() -> None:
     assert {"RagConfig.top_k", "AutoregressiveRecall.top_k", "WriteConfig.max_steps"} <= set(found)
     assert "RecallConfig.mixture" not in found
     assert len(found) <= 40, found
-
-
-def test_names_are_checked() -> None:
-    check_names(["rag", "recall"])
-    for names, said in (([], "empty"), (["rag", "rga"], "'rga'"), (["rag", "rag"], "twice")):
-        with pytest.raises(MethodError, match=said):
-            check_names(names)
-    with pytest.raises(MethodError, match=", ".join(NAMES)):
-        check_names(["nope"])

@@ -13,17 +13,11 @@ import torch
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import IGNORE, Sample
-from methods.examples import (
-    Example,
-    ExampleConfig,
-    conversation_sample,
-    general,
-    reading_examples,
-)
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
+from methods.samples import IGNORE, Sample, conversation_sample
 from tasks.base import NO_CLAUSE_THINK, Conversation, Message, TaskData
+from tasks.examples import Example, ExampleConfig, general, reading_examples
 
 NOTHING = MixtureConfig(memory_front=0.0, memory_full=0.0, openings=0.0, queries=0.0)
 NO_EXAMPLES = ExampleConfig(history_probability=0.0, sft_only=0.0, reading=0.0, unanswerable=0.0)
@@ -40,7 +34,7 @@ def quiet_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Questions whole and as they are, on clauses alone, unless a test says otherwise."""
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 0.0)
     monkeypatch.setattr("methods.recall.mixture.QUERIES_LATER", 0.0)
     monkeypatch.setattr("methods.recall.mixture.QUERIES_READING", 0.0)
 

@@ -32,9 +32,8 @@ from tiny_families import (
 from methods.answering import prompts_for
 from methods.backbone import Backbone, load_backbone
 from methods.base import Context, MethodError
-from methods.chat import SYSTEM, encode_prompt, encode_text
+from methods.chat import SYSTEM, encode_prompt, encode_text, recall_prompt
 from methods.decode import Generated, Given, generate, serially
-from methods.examples import recall_prompt
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.setup import MethodSetup
 from methods.sft import SftMethod

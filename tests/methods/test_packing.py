@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from methods.batches import collate, counts, row_tokens, share_of, shared_tokens
-from methods.chat import IGNORE, Sample, supervised
 from methods.packing import APART, packing, packs
+from methods.samples import IGNORE, Sample, supervised
 from methods.train import MemoryLM, MemoryTerm
 
 CPU = torch.device("cpu")

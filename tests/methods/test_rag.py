@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from methods import arms
+from eval.arms import gold_retriever
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import Sample
-from methods.examples import ExampleConfig, clause_examples, reading_examples
 from methods.rag import MISSING, ChromaRetriever, Passage, RagConfig, RagMethod, open_book
+from methods.samples import Sample
 from methods.setup import MethodSetup
 from tasks.base import NO_CLAUSE_ANSWER, NO_CLAUSE_THINK, Memory, Message, TaskData
+from tasks.examples import ExampleConfig, clause_examples, reading_examples
 
 CLAUSES = (
     Memory("1", "Visitors sign the book at the north gate.", "Visitors, Cork"),
@@ -196,7 +196,7 @@ def test_open_book() -> None:
 
 @pytest.fixture(autouse=True)
 def whole_questions_and_books(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 0.0)
     monkeypatch.setattr("methods.rag.ALONE", 0.0)
 
 
@@ -350,11 +350,6 @@ def test_clauses_without_questions_leave_a_reader_to_train(
     assert reader_texts(method, bare, epochs=1)
 
 
-def test_an_unknown_reader_is_an_error(pristine: Backbone) -> None:
-    with pytest.raises(MethodError, match="reader=big is unknown; choose tuned or frozen"):
-        method_of(pristine, None, reader="big")
-
-
 def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaRetriever, regs: TaskData) -> None:
     with pytest.raises(MethodError, match="at least one memory"):
         method_of(pristine, indexed).fit([], regs.sft)
@@ -364,7 +359,7 @@ def test_without_memories_there_is_no_index(pristine: Backbone, indexed: ChromaR
 
 
 def test_the_oracle_retrieves_the_gold_clause_alone() -> None:
-    oracle = arms.gold_retriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
+    oracle = gold_retriever({"Lunch?": ["2"], "Both?": ["4", "1"], "Gone?": ["9"]})
     oracle.upsert(CLAUSES)
     found, _ = oracle.retrieve([asked("x", "Lunch?"), asked("Both?"), asked("Other?"), asked("Gone?")], 1)
     assert [[p.memory_id for p in row] for row in found] == [["2"], ["4", "1"], [], []]

@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import Context, MethodError
-from methods.chat import encode_text
+from methods.chat import encode_text, recall_prompt
 from methods.decode import Generated, generate, serially
-from methods.examples import READING_ID, recall_prompt, titled, unanswerable_examples
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
 from methods.recall.method import RecallMethod
@@ -36,6 +35,7 @@ from methods.recall.writing import WriteConfig, query_states
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm
 from tasks.base import NO_CLAUSE_THINK, Memory, Message, TaskData
+from tasks.examples import READING_ID, titled, unanswerable_examples
 
 SHORT = [Memory("meals", "Meals cost 31 euros.", "Meals"), Memory("gate", "Guests sign in at gate two.", "Guests")]
 NEW = Memory("new", "Skates are returned by 14.30. Lost ones cost 3 euros.", "Skates")

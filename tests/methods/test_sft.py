@@ -8,14 +8,14 @@ from collections import Counter
 
 import pytest
 
-from methods import arms
+from eval.arms import build_arm
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import IGNORE, Sample
-from methods.examples import ExampleConfig
+from methods.samples import IGNORE, Sample
 from methods.setup import MethodSetup
-from methods.sft import RECITATIONS, SftMethod, recitation
+from methods.sft import SftMethod, recitation
 from tasks.base import NO_CLAUSE_THINK, Memory, TaskData
+from tasks.examples import RECITATIONS, ExampleConfig
 
 
 def drawn(method: SftMethod, task: TaskData, epochs: int = 1) -> list[Sample]:
@@ -67,7 +67,7 @@ def test_the_arm_none_sees_no_clause(pristine: Backbone, regs: TaskData, monkeyp
 
     monkeypatch.setattr("methods.sft.train_lora", train)
     with pytest.raises(StopIteration):
-        arms.none(MethodSetup(pristine)).fit(regs.memories, regs.sft)
+        build_arm("none", MethodSetup(pristine), {}, {}).fit(regs.memories, regs.sft)
     text = " ".join(text_of(pristine, sample) for sample in seen)
     assert {s.kind for s in seen} == {"sft_only"}
     assert not any(memory.text in text or memory.title in text for memory in regs.memories)

@@ -18,9 +18,8 @@ from model_script import last_state, random_bank, says, scripted, spied
 
 from methods.backbone import Backbone
 from methods.base import MethodError
-from methods.chat import IGNORE, Sample, encode_text
+from methods.chat import encode_text
 from methods.decode import Clock, generate, serially
-from methods.examples import conversation_sample, general
 from methods.recall import generation, spec
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
@@ -34,9 +33,11 @@ from methods.recall.spec import (
     segment_epochs,
     segment_sample,
 )
+from methods.samples import IGNORE, Sample, conversation_sample
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Conversation, Memory, Message, TaskData
+from tasks.examples import general
 
 PROMPT = [40, 41, 42, 43]
 

@@ -19,9 +19,10 @@ from methods import step as step_module
 from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import COARSE, BatchShape, batch_shape, collate
-from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.chat import encode_prompt, encode_text
 from methods.graphs import recordable
 from methods.packing import packing
+from methods.samples import IGNORE, Sample, supervised
 from methods.train import LoraTrainConfig, MemoryLM, MemoryTerm, TrainLog, train_lora
 from tasks.base import Message
 

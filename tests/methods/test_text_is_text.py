@@ -25,16 +25,17 @@ from eval.structure import recited, structure_of
 from methods.answering import parts_of, prompts_for
 from methods.backbone import Backbone, load_backbone
 from methods.base import Answer, Context, Lookup, Usage
-from methods.chat import Sample, answer_pieces, encode_pieces, encode_text, split_think
-from methods.examples import ExampleConfig, recall_pieces
+from methods.chat import encode_pieces, encode_text
 from methods.parts import CONTROL_TOKENS
 from methods.rag import ChromaRetriever, Passage, RagConfig, RagMethod, fit_book
 from methods.recall.mixture import CalibratedDataset, Corpus, MixtureConfig, query_epochs
 from methods.recall.spec import MixedMemorySFTDataset, SpecRecallConfig, extract_think, sample_think_segments
+from methods.samples import Sample, answer_pieces, recall_pieces
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
 from methods.template import TemplateFacts, encode_whole, prompt_ids, read_template
-from tasks.base import QA, Conversation, Memory, Message, TaskData, assistant_content
+from tasks.base import QA, Conversation, Memory, Message, TaskData, assistant_content, split_think
+from tasks.examples import ExampleConfig
 
 TRAINED = ("qwen3", "gemma3_text")  # knows `<think>` not as special; knows `<unused_a>` not as special
 

@@ -19,8 +19,9 @@ from methods import checkpoint
 from methods.backbone import Backbone, load_backbone
 from methods.base import MethodError
 from methods.batches import collate
-from methods.chat import IGNORE, Sample, encode_prompt, encode_text, supervised
+from methods.chat import encode_prompt, encode_text
 from methods.recall.bank import MemoryBank
+from methods.samples import IGNORE, Sample, supervised
 from methods.train import (
     READ_EVERY,
     TAU,

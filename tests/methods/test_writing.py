@@ -14,9 +14,8 @@ from torch.nn import functional as F
 
 from methods.backbone import Backbone
 from methods.base import Context, Indexer, MethodError
-from methods.chat import encode_pieces, encode_prompt, supervised
+from methods.chat import encode_pieces, encode_prompt, recall_prompt
 from methods.decode import generate
-from methods.examples import Example, recall_pieces, recall_prompt
 from methods.prefixes import compute_prefixes
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.generation import AutoregressiveRecall, RecallMechanism
@@ -35,9 +34,11 @@ from methods.recall.writing import (
     target_logits,
     within_norm,
 )
+from methods.samples import recall_pieces, supervised
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig, MemoryTerm, train_lora
 from tasks.base import QA, Memory, Message
+from tasks.examples import Example
 
 MEMORIES = [Memory("a", "oak"), Memory("b", "elm")]
 OLD = [Memory("old", "Skates are returned by noon.")]

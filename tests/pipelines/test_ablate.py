@@ -11,11 +11,11 @@ import torch
 from commands import SMALL, run_folders, use
 from safetensors.torch import load_file
 
+from eval.arms import NAMES
 from eval.records import read_records
 from methods.backbone import Backbone
 from methods.chat import encode_pieces, encode_prompt
 from methods.decode import generate
-from methods.registry import NAMES
 from pipelines import ablate, compare, report
 from pipelines.ablation_rows import ALL, SECTION_4_4, SETS, chosen_rows
 from pipelines.cli import compose_config

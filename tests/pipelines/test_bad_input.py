@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from commands import run_command, use
 
+from eval.arms import NAMES
 from methods.backbone import Backbone
-from methods.registry import CONFIGS, NAMES
+from methods.registry import CONFIGS
 from pipelines.cli import CONF
 from tasks.registry import TASKS
 
@@ -45,7 +46,6 @@ CASES: list[tuple[str, tuple[str, ...]]] = [
     ("methods.recall_spec.sample_types=memory_front", ("methods.recall_spec.sample_types='memory_front'", "list")),
     ("dialogues.distances=[a]", ("dialogues.distances=['a']", "list of int")),
     ("methods.rag=3", ("methods.rag=3", "group")),
-    ("methods.rag.reader=big", ("methods.rag.reader=big", "tuned", "frozen")),
     ("seeds=0", ("seeds=0", "at least 1")),
     ("evaluation.batch_size=0", ("evaluation.batch_size=0", "at least 1")),
     ("train.batch_tokens=0", ("train.batch_tokens=0", "at least 1")),

@@ -374,8 +374,8 @@ def test_a_run_of_another_version(copied: Path) -> None:
 
 
 def test_the_commands_list_what_there_is_to_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    from eval.arms import NAMES
     from methods.backbone import PACKAGED_LM
-    from methods.registry import NAMES
     from pipelines.cli import show_help
     from tasks.registry import TASKS
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from methods.decode import Sampling
-from methods.examples import ExampleConfig
 from methods.registry import CONFIGS
 from methods.train import LoraTrainConfig
 from pipelines.cli import CONF, compose_config
 from pipelines.config import build, default_of, resolve
 from tasks.base import TaskError
 from tasks.dialogues import DialogueOptions
+from tasks.examples import ExampleConfig
 from tasks.regs import load
 
 PRESETS = [file.stem for file in (CONF / "preset").glob("*.yaml")]

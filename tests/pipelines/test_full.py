@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from commands import SMALL, run_command, run_folders, use
 
+from eval.arms import ARMS
 from eval.lifecycle_metrics import KEYS
 from eval.records import (
     AbilityRecord,
@@ -22,7 +23,6 @@ from eval.records import (
     TurnRecord,
     read_all_records,
 )
-from methods.arms import ARMS
 from methods.backbone import Backbone
 from methods.recall.method import RecallMethod
 from methods.sft import SftMethod

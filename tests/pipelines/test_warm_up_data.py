@@ -10,10 +10,10 @@ import pytest
 
 from methods.backbone import Backbone
 from methods.batches import row_tokens
-from methods.chat import IGNORE, Sample
-from methods.examples import Example
+from methods.samples import IGNORE, Sample
 from pipelines.warm_up_data import PASSAGES, WarmUpData, recited
 from tasks.base import NO_CLAUSE_ANSWER, Message
+from tasks.examples import Example
 from tasks.reading_rules import rules
 
 EXAMPLE = Example((Message("user", "How long?"),), "m", "A film stays 7 days.", "It says 7 days.", "7 days")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.arms import ARMS
 from eval.lifecycle_plan import plan_lifecycle
-from methods.arms import ARMS
 from methods.backbone import Backbone
 from methods.base import Method
 from methods.rag import RagMethod
@@ -63,7 +63,7 @@ def test_the_bank_of_a_fit_holds_the_whole_rulebook(
 
 
 def test_rag_finds_among_all_and_saves_them(regs: TaskData, pristine: Backbone, tmp_path: Path) -> None:
-    method = made("rag", regs, pristine, tmp_path, "methods.rag.reader=frozen")
+    method = made("rag", regs, pristine, tmp_path, "train.max_tokens=300")
     assert isinstance(method, RagMethod)
     method.fit(regs.memories, regs.sft)
     found = method.retriever.retrieve([[Message("user", regs.questions[0].question)]], 132)[0][0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from methods.examples import ExampleConfig, clause_examples, unanswerable_examples
 from tasks.base import NO_CLAUSE, Memory
+from tasks.examples import ExampleConfig, clause_examples, unanswerable_examples
 from tasks.registry import load_task
 from tasks.self_cues import self_made_questions
 from tasks.self_cues_zh import chinese_questions

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from model_script import EVERY_ROW, scripted
 
-from methods import arms
+from eval.arms import ARMS, LENDERS, NAMES, borrow, borrows_from, build_arm, check_window, gold_key
 from methods.backbone import Backbone
-from methods.base import Answer, Context, FitBorrower, MethodError, RecallSwitch
-from methods.examples import ExampleConfig
-from methods.rag import RagConfig, RagMethod
+from methods.base import Answer, Context, MethodError, RecallSwitch
+from methods.rag import RagMethod
 from methods.recall.method import RecallMethod
 from methods.recall.recipe import make_bank
-from methods.registry import NAMES, build_method
+from methods.registry import build_method
 from methods.setup import MethodSetup
 from methods.train import LoraTrainConfig
 from tasks.base import Memory, Message, TaskData
+from tasks.examples import ExampleConfig
 
 NOBODY_KNOWS = "Who waters the plants?"
 
@@ -40,6 +40,12 @@ def gold_of(task: TaskData) -> dict[str, tuple[str, ...]]:
     return {qa.question: qa.memory_ids for qa in task.questions}
 
 
+def full_context(setup: MethodSetup) -> RagMethod:
+    method = build_arm("full_context", setup, {}, {})
+    assert isinstance(method, RagMethod)
+    return method
+
+
 def recalling(method: Any, ctxs: list[Context], steps: tuple[int, ...] = (1,)) -> list[Answer]:
     """Answers in which every row emits <recall> at these steps."""
     with scripted(method.backbone, {(EVERY_ROW, step): method.backbone.ids.recall for step in steps}):
@@ -50,7 +56,7 @@ def recalling(method: Any, ctxs: list[Context], steps: tuple[int, ...] = (1,)) -
 @pytest.fixture
 def vector_arm(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> Any:
     def make(name: str, **gold: Any) -> RecallMethod:
-        method = build_method(name, setup_of(pristine_lively.clone(), tmp_path), {}, gold or gold_of(regs))
+        method = build_arm(name, setup_of(pristine_lively.clone(), tmp_path), {}, gold or gold_of(regs))
         assert isinstance(method, RecallMethod)
         method.bank = make_bank(method.backbone, regs.memories, 8, seed=0)
         return method
@@ -95,8 +101,8 @@ def test_a_random_vector_is_the_same_each_time(vector_arm: Any, regs: TaskData) 
 def test_an_elliptic_question_rests_on_the_dialogue(vector_arm: Any, regs: TaskData) -> None:
     first, second = (m.id for m in regs.memories[:2])
     gold = {
-        arms.gold_key(asked("Lunch in Cork?", "And in Oslo?")): (first,),
-        arms.gold_key(asked("Rent in Cork?", "And in Oslo?")): (second,),
+        gold_key(asked("Lunch in Cork?", "And in Oslo?")): (first,),
+        gold_key(asked("Rent in Cork?", "And in Oslo?")): (second,),
         "Lunch in Cork?": (second,),
     }
     method = vector_arm("oracle_vector", **gold)
@@ -141,7 +147,7 @@ def test_every_clause_stands_in_the_prompt_in_its_order(
         return original(backbone, given, *args, **settings)
 
     monkeypatch.setattr(methods.rag, "generate", spy)
-    method = arms.full_context(setup_of(pristine_lively.clone(), tmp_path), RagConfig())
+    method = full_context(setup_of(pristine_lively.clone(), tmp_path))
     method.retriever.upsert(regs.memories)
     answer = method.answer(Context(asked(NOBODY_KNOWS), 8))
     places = [prompts[0].index(memory.text) for memory in regs.memories]
@@ -155,7 +161,7 @@ def test_the_reader_is_trained_on_the_whole_handbook_in_order(
 ) -> None:
     monkeypatch.setattr("methods.rag.GOLD_MISSING", 0.0)
     backbone = pristine_lively.clone()
-    method = arms.full_context(setup_of(backbone, tmp_path), RagConfig())
+    method = full_context(setup_of(backbone, tmp_path))
     method.retriever.upsert(regs.memories)
     batches = next(method._reader_epochs(regs.memories, regs.sft))
     texts = [backbone.tokenizer.decode(sample.input_ids) for batch in batches for sample in batch]
@@ -171,7 +177,7 @@ def test_a_missing_gold_clause_is_missing(
     backbone = pristine_lively.clone()
     setup = setup_of(backbone, tmp_path)
     setup.examples = ExampleConfig(reading=0.0, sft_only=0.0, unanswerable=0.0)
-    method = arms.full_context(setup, RagConfig())
+    method = full_context(setup)
     method.retriever.upsert(regs.memories)
     for batch in next(method._reader_epochs(regs.memories, regs.sft)):
         for sample in batch:
@@ -183,17 +189,17 @@ def test_a_handbook_over_the_window_is_refused_with_the_numbers(
     pristine_lively: Backbone, regs: TaskData, tmp_path: Path
 ) -> None:
     many = [replace(m, id=f"{m.id}/{n}") for n in range(3) for m in regs.memories]
-    method = arms.full_context(setup_of(pristine_lively.clone(), tmp_path), RagConfig())
+    method = full_context(setup_of(pristine_lively.clone(), tmp_path))
     with pytest.raises(MethodError, match=r"full_context: 18 clauses make a prompt of \d{4} tokens .* reads 2048"):
         method.fit(many, regs.sft)
-    arms.check_window(pristine_lively, regs.memories)
+    check_window(pristine_lively, regs.memories)
     method.retriever.upsert(regs.memories)
     with pytest.raises(MethodError, match="24 clauses"):
         method.write(many)
 
 
 def test_what_is_forgotten_leaves_the_prompt(pristine_lively: Backbone, regs: TaskData, tmp_path: Path) -> None:
-    method = arms.full_context(setup_of(pristine_lively.clone(), tmp_path), RagConfig())
+    method = full_context(setup_of(pristine_lively.clone(), tmp_path))
     method.retriever.upsert(regs.memories)
     method.forget([regs.memories[0].id])
     assert book_of(method, NOBODY_KNOWS) == [m.text for m in regs.memories[1:]]
@@ -207,15 +213,15 @@ def test_what_is_forgotten_leaves_the_prompt(pristine_lively: Backbone, regs: Ta
 
 
 def test_who_borrows_from_whom() -> None:
-    assert arms.borrows_from("oracle_vector", ["recall", "oracle_vector"]) == "recall"
-    assert arms.borrows_from("oracle_vector", ["rag", "oracle_vector"]) == "oracle_vector"
-    assert arms.borrows_from("oracle_text", ["rag", "oracle_text"]) == "rag"
-    assert all(arms.borrows_from(name, NAMES) in ("recall", "rag") for name in arms.LENDERS)
-    assert all(arms.borrows_from(name, NAMES) == name for name in set(NAMES) - set(arms.LENDERS))
-    assert set(arms.ARMS) < set(NAMES)
+    assert borrows_from("oracle_vector", ["recall", "oracle_vector"]) == "recall"
+    assert borrows_from("oracle_vector", ["rag", "oracle_vector"]) == "oracle_vector"
+    assert borrows_from("oracle_text", ["rag", "oracle_text"]) == "rag"
+    assert all(borrows_from(name, NAMES) in ("recall", "rag") for name in LENDERS)
+    assert all(borrows_from(name, NAMES) == name for name in set(NAMES) - set(LENDERS))
+    assert set(ARMS) < set(NAMES)
 
 
-@pytest.mark.parametrize("name", list(arms.LENDERS))
+@pytest.mark.parametrize("name", list(LENDERS))
 def test_a_borrower_answers_with_the_lenders_weights(
     pristine_lively: Backbone,
     regs: TaskData,
@@ -226,13 +232,12 @@ def test_a_borrower_answers_with_the_lenders_weights(
 ) -> None:
     monkeypatch.setattr("methods.rag.load_encoder", lambda *_args, **_kwargs: encoder)
     gold = gold_of(regs)
-    lender: Any = build_method(arms.LENDERS[name], setup_of(pristine_lively.clone(), tmp_path / "fit"), {}, gold)
+    lender: Any = build_method(LENDERS[name], setup_of(pristine_lively.clone(), tmp_path / "fit"), {})
     lender.fit(regs.memories, regs.sft)
     (tmp_path / "saved").mkdir()
     lender.save(tmp_path / "saved")
-    borrower: Any = build_method(name, setup_of(pristine_lively, tmp_path / "arm"), {}, gold)
-    assert isinstance(borrower, FitBorrower)
-    borrower.borrow(lender, tmp_path / "saved")
+    borrower: Any = build_arm(name, setup_of(pristine_lively, tmp_path / "arm"), {}, gold)
+    borrow(borrower, lender, tmp_path / "saved")
     assert borrower.backbone is lender.backbone
     questions = list(regs.held_out("test"))[:3]
     answers = recalling(borrower, [Context(asked(qa.question), 8) for qa in questions])
@@ -242,15 +247,7 @@ def test_a_borrower_answers_with_the_lenders_weights(
     known = {m.id: m.text for m in regs.memories}
     assert name != "oracle_text" or [a.lookups[0].text for a in answers] == [known[i] for i in right]
 
-    loaded: Any = build_method(name, setup_of(pristine_lively.clone(), tmp_path / "alone"), {}, gold)
+    loaded: Any = build_arm(name, setup_of(pristine_lively.clone(), tmp_path / "alone"), {}, gold)
     loaded.load(tmp_path / "saved")  # a process of its own has no lender to share with
     again = recalling(loaded, [Context(asked(qa.question), 8) for qa in questions])
     assert [a.raw for a in again] == [a.raw for a in answers]
-
-
-def test_a_stranger_lends_nothing(pristine_lively: Backbone, tmp_path: Path) -> None:
-    setup = setup_of(pristine_lively, tmp_path)
-    with pytest.raises(MethodError, match="oracle_vector can borrow the fit of a recall method, not of rag"):
-        arms.oracle_vector(setup, {}, None).borrow(RagMethod(setup), tmp_path)
-    with pytest.raises(MethodError, match="oracle_text can borrow the fit of a RAG method, not of recall"):
-        arms.oracle_text(setup, {}, RagConfig()).borrow(RecallMethod(setup), tmp_path)

@@ -1,4 +1,4 @@
-"""A slice of the packaged handbook for every method, and a sentence encoder without weights."""
+"""A sentence encoder without weights."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
-
-from tasks.base import TaskData
-from tasks.registry import load_task
 
 
 class WordEncoder:
@@ -25,14 +21,3 @@ class WordEncoder:
                 code = zlib.crc32(word.strip(".,:?").encode())
                 vectors[row, code % 256] += 1.0 + code % 997 / 3000
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-@pytest.fixture(scope="session")
-def regs() -> TaskData:
-    """Six clauses, some cued and some not."""
-    return load_task("regs", 6, 0)
-
-
-@pytest.fixture
-def encoder() -> WordEncoder:
-    return WordEncoder()

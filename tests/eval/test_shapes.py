@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from eval.flops import answer_flops, forward_flops, lookup_flops
 from eval.records import CostRecord
+from eval.shapes import shape_of, shapes_of
 from methods.backbone import Backbone
 from methods.base import Answer, Context, Method
 from methods.rag import ChromaRetriever
 from methods.recall.method import RecallMethod
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
-from methods.shapes import Shaped, shape_of
 from tasks.base import Message
 
 CONTEXT = Context((Message("user", "How much is paid per night in Lisbon?"),), 24)
@@ -47,8 +47,7 @@ def counted() -> Iterator[Counted]:
 
 
 def record_of(method: Method, answer: Answer) -> CostRecord:
-    assert isinstance(method, Shaped)
-    return CostRecord(method.name, 0, "q", 0, answer.usage, 1, "rss", shapes=method.shapes())
+    return CostRecord(method.name, 0, "q", 0, answer.usage, 1, "rss", shapes=shapes_of(method))
 
 
 def test_generation(lively: Backbone) -> None:
@@ -97,7 +96,7 @@ def test_encoder(pristine: Backbone, tmp_path: Any, question: str, read: int) ->
     assert tokens == read
     with torch.no_grad(), counted() as found:
         encoder[0].auto_model(input_ids=torch.randint(300, (1, tokens)))
-    shape = retriever.encoder_shape
+    shape = shape_of(retriever.encoder_model)
     assert shape is not None and shape.once_weights == 32 * 32  # the pooler's
     assert forward_flops(shape, tokens, tokens) == found.flops
 

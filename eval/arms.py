@@ -8,7 +8,8 @@ oracle_vector   recall with the gold clause's vector forced: what recall could d
 random_vector   recall with another clause's vector forced: what the injected vector itself decides
 
 Where the method that an arm bounds runs beside it, the arm borrows that method's fit (`borrows_from`), so that
-the two differ in the lookup alone; else it fits its own, on the same budget.
+the two differ in the lookup alone; else it fits its own, on the same budget. They are instruments of measuring and
+no methods: some are told which clause is right.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from methods.backbone import Backbone
-from methods.base import Context, MethodError
+from methods.base import Context, FitReport, Method, MethodError
 from methods.chat import encode_prompt
-from methods.rag import Passage, RagConfig, RagMethod, open_book
+from methods.rag import Passage, RagMethod, open_book
 from methods.recall.bank import NULL_ID, MemoryBank
 from methods.recall.method import RecallMethod
-from methods.recall.recipe import RecallConfig
+from methods.registry import METHODS, settings_of
 from methods.setup import MethodSetup
 from methods.sft import SftMethod
-from tasks.base import Memory, Message
+from tasks.base import Conversation, Memory, Message
+from tasks.examples import general
 from tasks.files import write_whole
 
 ARMS = ("none", "full_context", "oracle_text", "oracle_vector", "random_vector")
+NAMES = (*METHODS, *ARMS)  # all that a run can name
 LENDERS = {"oracle_text": "rag", "oracle_vector": "recall", "random_vector": "recall"}
+CONFIGURED_AS = LENDERS | {"full_context": "rag"}  # name -> the method whose settings it takes
 ROOM_TOKENS = 512  # kept free beside the clauses, for the system prompt, the question and the answer
 
 Gold = Mapping[str, Sequence[str]]  # gold_key -> clause ids
@@ -53,9 +58,32 @@ def _gold_of(gold: Gold, messages: Sequence[Message]) -> Sequence[str]:
     return gold.get(gold_key(messages), gold.get(messages[-1].content, ()))
 
 
-def none(setup: MethodSetup) -> SftMethod:
-    """SFT on the general corpus only: same budget, same format, no clause ever seen."""
-    return SftMethod(setup, "none", knowledge=False)
+def build_arm(name: str, setup: MethodSetup, configs: Mapping[str, Any], gold: Gold) -> Method:
+    """configs: method name -> its config object."""
+    config = settings_of(CONFIGURED_AS.get(name, name), configs)
+    if name == "none":
+        return _WithoutMemories(setup, name)
+    if name == "full_context":
+        return RagMethod(setup, config, name, _Handbook(setup.backbone), whole_book=True)
+    if name == "oracle_text":  # with a fit of its own, the reader is tuned on the gold clause alone
+        return RagMethod(setup, config, name, gold_retriever(gold))
+    choose = gold_vectors(gold) if name == "oracle_vector" else wrong_vectors(gold, setup.train.seed)
+    return RecallMethod(setup, config, name, choose)
+
+
+class _WithoutMemories(SftMethod):
+    """The general corpus alone: same budget, same format."""
+
+    def fit(self, memories: Sequence[Memory], sft: Sequence[Conversation]) -> FitReport:
+        return super().fit((), general(sft))
+
+
+def borrow(arm: Method, lender: Method, path: Path) -> None:
+    """The arm answers with the lender's weights, on the memories that it saved under `path`."""
+    assert isinstance(arm, RecallMethod | RagMethod)
+    assert isinstance(lender, RecallMethod | RagMethod)
+    arm.backbone = lender.backbone
+    arm.load_memories(path)
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -101,18 +129,13 @@ class TextRetriever:
         return sum(len(text.encode()) for text in self._texts.values())
 
     @property
-    def encoder_shape(self) -> None:
+    def encoder_model(self) -> None:
         return None
 
 
 def gold_retriever(gold: Gold) -> TextRetriever:
     """Knows each question's clauses. Training questions find their own clause through their cue."""
     return TextRetriever(lambda messages, _texts: _gold_of(gold, messages))
-
-
-def oracle_text(setup: MethodSetup, gold: Gold, config: RagConfig) -> RagMethod:
-    """RAG whose retriever is always right. With a fit of its own, the reader is tuned on the gold clause alone."""
-    return RagMethod(setup, config, "oracle_text", gold_retriever(gold))
 
 
 def check_window(backbone: Backbone, memories: Sequence[Memory]) -> None:
@@ -140,34 +163,32 @@ class _Handbook(TextRetriever):
         super().upsert(memories)
 
 
-def full_context(setup: MethodSetup, config: RagConfig) -> RagMethod:
-    """The RAG reader with every clause in the prompt. Raises MethodError where they do not fit."""
-    return RagMethod(setup, config, "full_context", _Handbook(setup.backbone), whole_book=True)
-
-
 # --- vectors ------------------------------------------------------------------------------------
 
 
-def oracle_vector(setup: MethodSetup, gold: Gold, config: RecallConfig | None) -> RecallMethod:
-    """Recall whose memory head is always right: the n-th recall gets the question's n-th gold vector.
+Choose = Callable[[Context, MemoryBank], list[int]]
 
-    Whether it recalls at all stays its own choice. Without a gold clause it gets the null memory.
+
+def gold_vectors(gold: Gold) -> Choose:
+    """The n-th recall gets the question's n-th gold vector; without a gold clause, the null memory.
+
+    Whether it recalls at all stays the model's choice.
     """
 
     def choose(ctx: Context, bank: MemoryBank) -> list[int]:
         ids = [i for i in _gold_of(gold, ctx.messages) if i in bank] or [NULL_ID]
         return [bank.index(memory_id) for memory_id in ids]
 
-    return RecallMethod(setup, config, "oracle_vector", choose)
+    return choose
 
 
-def random_vector(setup: MethodSetup, gold: Gold, config: RecallConfig | None) -> RecallMethod:
-    """Recall that gets a vector of a clause that does not answer the question, drawn by seed and dialogue."""
+def wrong_vectors(gold: Gold, seed: int) -> Choose:
+    """The vector of a clause that does not answer the question, drawn by seed and dialogue."""
 
     def choose(ctx: Context, bank: MemoryBank) -> list[int]:
         right = {NULL_ID, *_gold_of(gold, ctx.messages)}
         wrong = [row for row, memory_id in enumerate(bank.ids) if memory_id not in right]
-        rng = random.Random(f"random vector/{setup.train.seed}/{gold_key(ctx.messages)}")
+        rng = random.Random(f"random vector/{seed}/{gold_key(ctx.messages)}")
         return [rng.choice(wrong) if wrong else bank.index(NULL_ID)]
 
-    return RecallMethod(setup, config, "random_vector", choose)
+    return choose

@@ -1,4 +1,4 @@
-"""Training data that every method draws from: questions on clauses, how they are put, and samples of them.
+"""Training examples that every method draws from: questions on clauses and passages, and how they are put.
 
 What differs between methods is only how the clause gets into the think: recalled from a vector, recited
 from the weights, or quoted from the prompt.
@@ -14,25 +14,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TypeVar
 
-from methods.backbone import Backbone
-from methods.base import MethodError
-from methods.chat import (
-    Piece,
-    Sample,
-    SampleKind,
-    answer_pieces,
-    encode_pieces,
-    encode_prompt,
-    split_think,
-    supervised,
-)
-from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message
+from tasks.base import NO_CLAUSE_THINK, QA, Conversation, Language, Memory, Message, TaskError, split_think
 from tasks.chains import chain_of
 from tasks.chinese import is_chinese
 from tasks.self_cues import self_made_questions
 
+T = TypeVar("T")
 READING_ID = "\0reading/"  # training passages: \0reading/<kind>/<text>; no clause id starts so
 
 
@@ -74,10 +63,10 @@ class ExampleConfig:
     def __post_init__(self) -> None:
         for name in ("self_cues", "sft_only", "reading", "unanswerable"):
             if getattr(self, name) < 0:
-                raise MethodError(f"examples.{name}={getattr(self, name)} is below 0; choose 0 or more")
+                raise TaskError(f"examples.{name}={getattr(self, name)} is below 0; choose 0 or more")
         for name in ("history_probability", "later_turns"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise MethodError(f"examples.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
+                raise TaskError(f"examples.{name}={getattr(self, name)} is not a share; choose from 0 to 1")
 
 
 def titled(memory: Memory) -> str:
@@ -148,18 +137,16 @@ def reading_examples(sft: Sequence[Conversation]) -> list[Example]:
 
 
 def general(sft: Sequence[Conversation]) -> list[Conversation]:
-    """Ordinary conversations. Raises MethodError where there are none: nothing would keep ordinary ability."""
+    """Ordinary conversations. Raises TaskError where there are none: nothing would keep ordinary ability."""
     found = [c for c in sft if c.kind == "general"]
     if not found:
-        raise MethodError("fit needs general SFT conversations and got none; pass the task's sft corpus")
+        raise TaskError("fit needs general SFT conversations and got none; pass the task's sft corpus")
     return found
 
 
-def plain_messages(conversation: Conversation) -> tuple[Message, ...]:
-    """The conversation as history: assistant thinks removed, as in every history a method sees."""
-    return tuple(
-        Message(m.role, split_think(m.content)[1]) if m.role == "assistant" else m for m in conversation.messages
-    )
+def plain_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Messages as history: assistant thinks removed, as in every history a method sees."""
+    return tuple(Message(m.role, split_think(m.content)[1]) if m.role == "assistant" else m for m in messages)
 
 
 # --- how a question is put ---------------------------------------------------------------------------
@@ -196,6 +183,28 @@ AGAIN: dict[Language, tuple[str, ...]] = {
 }
 
 
+# Ways to ask for a clause as a whole: the paraphrases that make SFT strong (Ovadia et al. 2023,
+# arXiv:2312.05934).
+RECITATIONS = (
+    "What does the handbook say about {title}?",
+    "Please quote the rule on {title}.",
+    "Tell me the clause titled {title}.",
+    "How does the rule on {title} go?",
+    "I need the exact wording of {title}.",
+    "Recite {title} from the handbook.",
+)
+
+
+def subject_of(memory: Memory) -> str:
+    """Its title, or its first words."""
+    return memory.title or " ".join(memory.text.split()[:6])
+
+
+def recitation_question(memory: Memory, rng: random.Random) -> str:
+    subject = subject_of(memory)
+    return rng.choice(RECITATIONS).format(title=subject[0].lower() + subject[1:])
+
+
 def put(
     example: Example, conversations: Sequence[Conversation], config: ExampleConfig, rng: random.Random
 ) -> Example:
@@ -225,7 +234,7 @@ def later_turn(
     form = rng.choice(forms) if forms else ""
     language: Language = "zh" if is_chinese(example.messages[-1].content) else "en"
     if form == "again":
-        between = plain_messages(rng.choice(conversations)) if rng.random() < 0.5 else ()
+        between = plain_messages(rng.choice(conversations).messages) if rng.random() < 0.5 else ()
         question = _thinned(example.messages[-1].content, rng)
         asked = rng.choice(AGAIN[language]).format(question=question)
         exchange = (*example.messages, Message("assistant", example.answer))
@@ -253,7 +262,7 @@ def talk_before(
     """
     if rng.random() >= config.history_probability:
         return ()
-    return plain_messages(rng.choice(conversations))
+    return plain_messages(rng.choice(conversations).messages)
 
 
 def _thinned(question: str, rng: random.Random) -> str:
@@ -265,6 +274,11 @@ def _thinned(question: str, rng: random.Random) -> str:
     return " ".join(kept or words)
 
 
+def drawn(pool: Sequence[T], count: int, rng: random.Random) -> list[T]:
+    """So many of the pool in any order, none twice; all where it has fewer."""
+    return rng.sample(list(pool), min(len(pool), count))
+
+
 def in_turn(
     examples: Mapping[str, Sequence[Example]], memory_id: str, decks: dict[str, list[Example]], rng: random.Random
 ) -> Example:
@@ -273,69 +287,3 @@ def in_turn(
     if not deck:
         deck += rng.sample(examples[memory_id], len(examples[memory_id]))
     return deck.pop()
-
-
-# --- samples in the one answer format ----------------------------------------------------------------
-
-
-def conversation_sample(backbone: Backbone, conversation: Conversation) -> Sample:
-    """The last assistant message is learnt; system, user and history are not. No think in the history."""
-    think, answer = split_think(conversation.messages[-1].content)
-    prompt = encode_prompt(backbone, plain_messages(conversation)[:-1])
-    target = encode_pieces(backbone.tokenizer, answer_pieces(backbone, [think], answer))
-    return supervised(prompt, target, "sft_only", source="ordinary conversations")
-
-
-def think_pieces(backbone: Backbone, clause: Sequence[Piece], example: Example) -> list[Piece]:
-    """The answer format with the clause recalled or quoted; it ends with the clause where no answer is given."""
-    if not example.answer:
-        return [backbone.ids.think, "\n", *clause]
-    rest: list[Piece] = ["\n" + example.reasoning] if example.reasoning else []
-    return answer_pieces(backbone, [*clause, *rest], example.answer)
-
-
-def recall_pieces(backbone: Backbone, text: str, num_pads: int = 1) -> list[Piece]:
-    """What a recall looks like in the token stream: a pad for each vector of the memory."""
-    ids = backbone.ids
-    return [ids.recall, *[ids.memory_pad] * num_pads, text, ids.recall_end]
-
-
-Learnt = Literal["all", "from <recall>", "behind <recall>", "nothing"]
-
-
-def recall_sample(
-    backbone: Backbone,
-    messages: Sequence[Message],
-    pieces: Sequence[Piece],
-    kind: SampleKind,
-    memory_index: int,
-    source: str,
-    *,
-    num_pads: int = 0,
-    asks: bool = False,
-    learnt: Learnt = "all",
-) -> Sample:
-    """A conversation and a reply with one <recall>, behind which a memory of so many vectors is fed.
-
-    asks: the state at <recall> learns to find that memory. learnt: which tokens of the reply.
-    """
-    target = encode_pieces(backbone.tokenizer, pieces)
-    recall = target.index(backbone.ids.recall)
-    begins = {"all": 0, "from <recall>": recall, "behind <recall>": recall + 1, "nothing": len(target)}
-    return supervised(
-        encode_prompt(backbone, messages),
-        target,
-        kind,
-        recall=recall if asks else None,
-        pad=recall + 1 if num_pads else None,
-        num_pads=num_pads,
-        memory_index=memory_index,
-        target_loss_from=begins[learnt],
-        source=source,
-    )
-
-
-def recall_prompt(backbone: Backbone, messages: Sequence[Message]) -> list[int]:
-    """Ids of a conversation whose answer has just begun with a recall."""
-    ids = backbone.ids
-    return encode_prompt(backbone, messages) + encode_pieces(backbone.tokenizer, [ids.think, "\n", ids.recall])

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from methods.backbone import Backbone
-from methods.base import MethodError
-from methods.chat import encode_pieces
-from methods.examples import (
+from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskError, split_think
+from tasks.dialogues import CONTRADICTIONS, RE_ASKS
+from tasks.examples import (
     AGAIN,
     CLAIMS,
     FOLLOW_UPS,
@@ -25,13 +24,9 @@ from methods.examples import (
     plain_messages,
     put,
     reading_examples,
-    recall_pieces,
     talk_before,
-    think_pieces,
     unanswerable_examples,
 )
-from tasks.base import NO_CLAUSE_ANSWER, QA, Conversation, Memory, Message, TaskData
-from tasks.dialogues import CONTRADICTIONS, RE_ASKS
 from tasks.registry import load_task
 from tasks.self_cues import self_made_questions
 
@@ -82,10 +77,10 @@ def test_abstention_examples() -> None:
     assert all(e.messages[-1].role == "user" for e in examples)
 
 
-def test_without_general_conversations_there_is_no_fit(regs: TaskData) -> None:
-    assert all(c.kind == "general" for c in general(regs.sft))
-    with pytest.raises(MethodError, match="general SFT conversations"):
-        general([c for c in regs.sft if c.kind == "unanswerable"])
+def test_without_general_conversations_there_is_no_fit() -> None:
+    assert all(c.kind == "general" for c in general(ALL.sft))
+    with pytest.raises(TaskError, match="general SFT conversations"):
+        general([c for c in ALL.sft if c.kind == "unanswerable"])
 
 
 TWO_TURNS = Conversation(
@@ -100,7 +95,7 @@ TWO_TURNS = Conversation(
 
 
 def test_a_history_holds_no_think() -> None:
-    assert [m.content for m in plain_messages(TWO_TURNS)] == ["1 + 1?", "2", "And 1 more?", "3"]
+    assert [m.content for m in plain_messages(TWO_TURNS.messages)] == ["1 + 1?", "2", "And 1 more?", "3"]
 
 
 def test_reading_examples_take_the_passage_out_of_the_question() -> None:
@@ -128,7 +123,7 @@ MEALS = Memory("1", "Staff get 31 euros per day.", "Meals, Lisbon")
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """No word is left out."""
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.0)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 0.0)
 
 
 def clause(place: str, days: str, slot: str = "days") -> Memory:
@@ -157,18 +152,18 @@ def test_history_comes_before_and_as_often_as_asked(whole: None) -> None:
         return augmented(example, [TWO_TURNS], replace(BARE, history_probability=probability), rng)
 
     assert drawn(0.0) == example
-    assert drawn(1.0) == replace(example, messages=plain_messages(TWO_TURNS) + example.messages)
+    assert drawn(1.0) == replace(example, messages=plain_messages(TWO_TURNS.messages) + example.messages)
     assert 150 < sum(drawn(0.2) != example for _ in range(1000)) < 250
     said = [talk_before([TWO_TURNS], replace(BARE, history_probability=0.2), rng) for _ in range(1000)]
     assert 150 < sum(map(bool, said)) < 250
-    assert {talk for talk in said if talk} == {plain_messages(TWO_TURNS)}
+    assert {talk for talk in said if talk} == {plain_messages(TWO_TURNS.messages)}
 
 
 def test_words_left_out_never_tell_clauses_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A word with a capital or a digit stays; so does the rest of the example, and the order of the words."""
     example = clause_examples([ALL.memories[0]], ExampleConfig())[ALL.memories[0].id][0]
     question = example.messages[-1].content
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 0.5)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 0.5)
     rng = random.Random(0)
     seen = [augmented(example, [TWO_TURNS], BARE, rng) for _ in range(300)]
     shorter = [drawn.messages[-1].content for drawn in seen if drawn != example]
@@ -179,7 +174,7 @@ def test_words_left_out_never_tell_clauses_apart(monkeypatch: pytest.MonkeyPatch
         assert [w for w in text.split() if re.search(r"[A-Z0-9]", w)] == re.findall(r"\S*[A-Z0-9]\S*", question)
     assert all(replace(drawn, messages=example.messages) == example for drawn in seen)
     only = replace(example, messages=(Message("user", "why"),))
-    monkeypatch.setattr("methods.examples.WORD_DROPOUT", 1.0)
+    monkeypatch.setattr("tasks.examples.WORD_DROPOUT", 1.0)
     assert all(augmented(only, [TWO_TURNS], BARE, rng) == only for _ in range(20))  # never empty
 
 
@@ -195,7 +190,7 @@ def test_words_left_out_never_tell_clauses_apart(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_settings_that_mean_nothing_are_named(values: dict[str, float], said: str) -> None:
-    with pytest.raises(MethodError, match=rf"examples\.{said}"):
+    with pytest.raises(TaskError, match=rf"examples\.{said}"):
         ExampleConfig(**values)  # type: ignore[arg-type]
 
 
@@ -225,7 +220,7 @@ def test_a_later_turn_asks_again_answers_a_claim_or_follows_on(whole: None) -> N
     assert all(replace(d, messages=example.messages, later=False) == example and d.later for d in drawn)
     own = (*example.messages, Message("assistant", example.answer))
     again = [d for d in drawn if d.messages[:2] == own]
-    assert {d.messages[2:-1] for d in again} == {(), plain_messages(TWO_TURNS)}
+    assert {d.messages[2:-1] for d in again} == {(), plain_messages(TWO_TURNS.messages)}
     asked = {form.format(question="How many days in Cork?") for form in AGAIN["en"]}
     assert {d.messages[-1].content for d in again} == asked
     claims = [d for d in drawn if len(d.messages) == 1]  # of what a sibling says, which changes no answer
@@ -250,7 +245,7 @@ def test_the_share_of_later_turns_is_kept(share: float) -> None:
 
 def test_talk_stands_before_a_claim_and_a_follow_up_and_not_where_it_is_asked_again(whole: None) -> None:
     example, rng = of("Cork"), random.Random(0)
-    talk = plain_messages(TWO_TURNS)
+    talk = plain_messages(TWO_TURNS.messages)
     config = replace(BARE, history_probability=1.0)
     for drawn in (later_turn(example, [TWO_TURNS], config, rng) for _ in range(100)):
         again = drawn.messages[: len(example.messages)] == example.messages
@@ -301,21 +296,7 @@ def test_a_clause_without_a_name_in_its_family_is_not_asked_for_in_half_sentence
     assert made(MEALS, 1)[0].rivals == ()
 
 
-# The one answer format.
-
-
-def test_a_think_holds_the_clause_and_what_follows_it(pristine: Backbone) -> None:
-    example = replace(of("Cork"), reasoning="So it says.", answer="3 days")
-
-    def said(example: Example, num_pads: int | None) -> str:
-        clause = [] if num_pads is None else recall_pieces(pristine, example.clause, num_pads)
-        ids = encode_pieces(pristine.tokenizer, think_pieces(pristine, clause, example))
-        return str(pristine.tokenizer.decode(ids))
-
-    recalled = "<think>\n<recall><|memory_pad|><|memory_pad|>In Cork it is 3 days.</recall>"
-    assert said(example, 2) == recalled + "\nSo it says.\n</think>\n3 days<|im_end|>"
-    assert said(replace(example, reasoning=""), 2) == recalled + "\n</think>\n3 days<|im_end|>"
-    assert said(replace(example, answer=""), 2) == recalled
-    assert said(replace(example, answer=""), 0) == "<think>\n<recall>In Cork it is 3 days.</recall>"
-    without = said(example, None)
-    assert example.clause not in without and without.endswith("So it says.\n</think>\n3 days<|im_end|>")
+def test_split_think() -> None:
+    assert split_think("<think>\nA\n</think>\nB") == ("A", "B")
+    assert split_think("  B ") == ("", "B")
+    assert split_think("<think> never closed") == ("", "<think> never closed")

@@ -28,10 +28,19 @@ class Shapes:
 
 
 @runtime_checkable
-class Shaped(Protocol):
-    """A method that can say what its answers run through."""
+class HasModels(Protocol):
+    """A method that names what its answers run through."""
 
-    def shapes(self) -> Shapes: ...
+    def models(self) -> tuple[Any, Any]:
+        """The language model, and the transformer that embeds the question for the look-up, or None."""
+
+
+def shapes_of(method: object) -> Shapes | None:
+    """None where the method does not name its models."""
+    if not isinstance(method, HasModels):
+        return None
+    model, encoder = method.models()
+    return Shapes(shape_of(model), None if encoder is None else shape_of(encoder))
 
 
 def shape_of(model: Any) -> TransformerShape | None:
@@ -40,8 +49,6 @@ def shape_of(model: Any) -> TransformerShape | None:
     None for a mixture of experts and for layers without plain attention: there tokens and matrices do not
     simply multiply.
     """
-    from torch import nn  # not above: records are read, and reports made, without it
-
     config = model.config.get_text_config()
     if any(getattr(config, name, None) for name in _EXPERTS):
         return None
@@ -51,7 +58,7 @@ def shape_of(model: Any) -> TransformerShape | None:
     matrices = {
         module: module.weight.numel()
         for module in model.modules()
-        if not isinstance(module, nn.Embedding) and getattr(getattr(module, "weight", None), "ndim", 0) == 2
+        if not hasattr(module, "num_embeddings") and getattr(getattr(module, "weight", None), "ndim", 0) == 2
     }
     once_weights = sum(matrices.pop(module, 0) for module in once if module is not None)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
