@@ -113,7 +113,7 @@ def test_a_folder_that_is_there_is_refused(tmp_path: Path) -> None:
 def test_all_parts_on_a_cpu(tmp_path: Path) -> None:
     """The command as it is, but for its size."""
     smallest = "preset=smoke run_methods=[sft] train.max_tokens=300 evaluation.max_new_tokens=8"
-    words = ("--device", "cpu", "--model", "tiny", "--compare", smallest)
+    words = ("--device", "cpu", "--model", "tiny", "--minutes", "60", "--compare", smallest)
     done = command("--to", str(tmp_path / "results"), *words)
     assert done.returncode == 0, done.stdout + done.stderr
     found = rows(tmp_path / "results")
