@@ -395,6 +395,82 @@ def test_signs_of_symbol_fonts(tmp_path: Path) -> None:
     assert said.startswith("a.docx, paragraph 1: holds a sign of the font 'Webdings' that is not known (F061);")
 
 
+def test_signs_that_only_the_font_of_a_run_makes_signs(tmp_path: Path) -> None:
+    symbol, dingbat = ('<w:rFonts w:hAnsi="Symbol"/>', '<w:rFonts w:ascii="Wingdings"/>')
+    found = docx(
+        tmp_path, paragraph("Keep at ", run("\uf0a3", symbol), " 5, ", run("\uf0fe paid", dingbat), run(" \uf0a3"))
+    )
+    assert found.text == "Keep at ≤ 5, ☑ paid."
+    assert [said.partition(": ")[2][:38] for said in found.said] == ["holds a sign of the font '' that is no"]
+
+
+def mark(kind: str, inner: str = "") -> str:
+    return f'<w:r><w:fldChar w:fldCharType="{kind}">{inner}</w:fldChar></w:r>'
+
+
+def code(text: str) -> str:
+    return f"<w:r><w:instrText>{text}</w:instrText></w:r>"
+
+
+def test_of_a_field_its_result_alone_is_read(tmp_path: Path) -> None:
+    merged = mark("begin") + code("MERGEFIELD a") + mark("separate") + run("91") + mark("end")
+    box = "<w:ffData><w:checkBox><w:default w:val='0'/><w:checked/></w:checkBox></w:ffData>"
+    entries = "<w:result w:val='1'/><w:listEntry w:val='No'/><w:listEntry w:val='Yes'/>"
+    menu = f"<w:ffData><w:ddList>{entries}</w:ddList></w:ffData>"
+    body = paragraph(
+        "Fee: ", mark("begin"), code("IF"), merged, code("= 1"), mark("separate"), run("40"), mark("end"),
+        " euros, ", mark("begin", box), code("FORMCHECKBOX"), mark("end"), " paid; refund: ",
+        mark("begin", menu), code("FORMDROPDOWN"), mark("end"),
+    )  # fmt: skip
+    found = docx(tmp_path, body + paragraph("Bail: ", mark("begin"), mark("end"), "7 euros."))
+    assert found.text == "Fee: 40 euros, ☒ paid; refund: Yes. Bail: 7 euros."
+    assert found.left() == {"codes of fields": 2}
+
+
+def test_what_word_does_not_number_takes_no_number(tmp_path: Path) -> None:
+    hidden = '<w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr><w:rPr><w:vanish/></w:rPr>'
+    body = (
+        numbered(0, "Open the gate.") + paragraph(run("Gone rule 91.", "<w:vanish/>"), properties=hidden)
+        + numbered(0, "Shut the gate.")
+    )  # fmt: skip
+    found = docx(tmp_path, body)
+    assert " ".join(found.clauses) == "1. Open the gate. 2. Shut the gate."
+    assert set(found.left()) == {"hidden text"}
+
+
+def test_a_level_that_is_counted_through_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    through = '<w:lvl w:ilvl="1"><w:lvlRestart w:val="0"/><w:lvlText w:val="Rule %2"/></w:lvl>'
+    again = '<w:lvl w:ilvl="2"><w:lvlRestart w:val="1"/><w:lvlText w:val="%3)"/></w:lvl>'
+    lists = (
+        f'<w:abstractNum w:abstractNumId="0"><w:lvl w:ilvl="0"><w:lvlText w:val="Part %1"/></w:lvl>{through}'
+        f'{again}</w:abstractNum><w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num>'
+    )
+    monkeypatch.setattr("docx_parts.NUMBERING", lists)
+    levels = (0, 1, 2, 1, 2, 0, 1, 2)
+    found = docx(tmp_path, "".join(numbered(level, f"Text {n}.") for n, level in enumerate(levels)))
+    assert found.text.replace("\n", " ") == (
+        "Part 1 Text 0. Rule 1 Text 1. 1) Text 2. Rule 2 Text 3. 2) Text 4. Part 2 Text 5. Rule 3 Text 6. "
+        "1) Text 7."
+    )
+
+
+def test_notes_with_tables_notes_without_marks_and_documents_inside(tmp_path: Path) -> None:
+    rates = paragraph("Rates:") + table(cell("Cork") + cell("31 euros"), cell("Bonn") + cell("33 euros"))
+    notes = f'<w:footnote w:id="2">{rates}</w:footnote><w:footnote w:id="3">{paragraph("Old note.")}</w:footnote>'
+    body = paragraph("Fees rise", '<w:r><w:footnoteReference w:id="2"/></w:r>', " in May.") + "<w:altChunk/>"
+    found = docx(tmp_path, body, footnotes=notes)
+    assert " ".join(found.clauses) == "Fees rise in May. [1] Rates: Cork: 31 euros. Bonn: 33 euros."
+    assert found.left() == {"notes that nothing points to": len("Oldnote")}
+    assert [said for said in found.said if "another document" in said] == found.said != []
+
+
+def test_a_list_in_a_cell_keeps_its_items_apart(tmp_path: Path) -> None:
+    pay = paragraph("By") + numbered(0, "card", list_id=2) + numbered(0, "cash", list_id=2)
+    steps = numbered(0, "Open it.") + numbered(0, "Shut it.")
+    found = docx(tmp_path, table(cell("Site") + cell("Pay"), cell("Cork") + cell(pay), cell("Bonn") + cell(steps)))
+    assert " ".join(found.clauses) == "Site, Pay – Cork: By: card; cash. Site, Pay – Bonn: 1. Open it. 2. Shut it."
+
+
 def part(name: str, text: str) -> str:
     return f"<m:{name}>{text if text.startswith('<') else f'<m:r><m:t>{text}</m:t></m:r>'}</m:{name}>"
 
