@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from document_files import write_pdf, write_placed_pdf
@@ -921,6 +923,47 @@ def test_a_workbook(tmp_path: Path) -> None:
 )
 def test_a_cell_as_its_format_shows_it(value: object, form: str, said: str) -> None:
     assert shown(value, form) == said
+
+
+def workbook(*rows: Sequence[object], **forms: str) -> Any:
+    """A workbook of one sheet, to be saved; forms: the numbers' formats of cells."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(list(row))
+    for place, form in forms.items():
+        book.active[place].number_format = form
+    return book
+
+
+def test_what_a_workbook_hides_by_ranges_formats_and_strokes(tmp_path: Path) -> None:
+    from openpyxl.cell.rich_text import CellRichText, TextBlock
+    from openpyxl.cell.text import InlineFont
+    from openpyxl.styles import Font
+
+    rows = (["Site", "Old", "Older", "Fee"], ["Cork", 91, 92, 40], ["Bonn", 93, 94, 95], ["Oslo", 96, 97, 98])
+    book = workbook(*rows, ["Rome", 99, 99, 0], D3=";;;", D5="0;-0;")
+    book.active.column_dimensions.group("B", "C", hidden=True)
+    book.active["D4"].font = Font(strike=True)
+    book.active["D2"] = CellRichText(TextBlock(InlineFont(strike=True), "38 "), "40 euros")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == "Site, Fee – Cork: 40 euros. Bonn. Oslo. Rome."
+    assert found.left() == {"hidden cells": len("OldOlder91929394959697") + 5, "struck-through text": len("3898")}
+
+
+def test_heads_of_two_rows_and_heads_above_nothing_in_a_workbook(tmp_path: Path) -> None:
+    rows = (["Site", "Summer", None, "Paid in May"], [None, "Day", "Night", None], ["Cork", 40, 41, None])
+    book = workbook(*rows, ["Bonn", 50, 51, None])
+    book.active.merge_cells("B1:C1")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == (
+        "Site: Cork, Summer Day: 40, Summer Night: 41. Site: Bonn, Summer Day: 50, Summer Night: 51. Paid in May."
+    )
 
 
 def test_a_workbook_with_a_sheet_of_texts_and_others(tmp_path: Path) -> None:
