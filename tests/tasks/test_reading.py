@@ -620,6 +620,18 @@ def test_what_no_screen_shows_is_in_no_title_table_or_count(tmp_path: Path) -> N
         ("", "style='opacity: 0'", True),
         ("", "style='opacity: 0.5'", False),
         ("", "style='visibility:collapse'", True),
+        ("div{color:red; .x{display:none} top:0}", "class=x", True),
+        ("div{&.on .x{display:none}}", "class=x", False),
+        ("div{color:red; & > .x{@media screen{display:none}} @media print{.y{display:none}}}", "class=x", True),
+        ("div{& > .x{display:none} @media print{.y{display:none}}}", "class=y", False),
+        (":is(.a:not(.b), .c) {display:none}", "class='a'", True),
+        (":is(.a:not(.b), .c) {display:none}", "class='a b'", False),
+        ("p::after{content:'}'} [class$='-old']{display:none}", "class=very-old", True),
+        ("[class$='-old']{display:none}", "class=older", False),
+        (".x{position:absolute;clip:rect(0 0 0 0)}", "class=x", True),
+        (".x{clip-path:inset(50%)}", "class=x", True),
+        (".x{text-indent:-9999px}", "class=x", True),
+        (".x{text-indent:-2em}", "class=x", False),
         ("", "style='position:absolute;left:-9999px'", True),
     ],
 )
@@ -628,6 +640,28 @@ def test_what_a_style_hides(tmp_path: Path, rules: str, attributes: str, hides: 
     found = reading(tmp_path, "a.html", page)
     assert ("costs" not in found.text) == hides
     assert found.left() == ({"hidden text": len("Itcosts9")} if hides else {})
+
+
+def test_rows_heads_and_lists_of_a_page_s_table_as_they_are_shown(tmp_path: Path) -> None:
+    feet = "<table><tfoot><tr><td>Sum<td>16</tfoot><thead><tr><th>Site<th>Fee</thead><tr><td>Cork<td>9</table>"
+    bold = "<table><tr><td><b>Gate</b><td style='font-weight:700'>Closes<tr><td>North<td><b>21:15</b></table>"
+    none = "<table><tr><td><b>Keeper</b><td>Ida Lund<tr><td><b>Deputy</b><td>Per Holm</table>"
+    inner = "<table><tr><td>city<td><ul><li>bus<li>tram</ul></table>"
+    lists = (
+        "<table><tr><th>Step<th>Do<th>By<tr><td>1<td><ol start=4><li>Open it<li>Shut it.<li>Go</ol>"
+        f"<td>foot<tr><td>2<td>Ride<td>{inner}</table>"
+    )
+    found = reading(tmp_path, "a.html", "<p>And so:</p>".join((feet, bold, none, lists)))
+    assert " ".join(found.clauses) == (
+        "Site, Fee – Cork: 9. Site, Fee – Sum: 16. And so: Gate, Closes – North: 21:15. And so: "
+        "Keeper: Ida Lund. Deputy: Per Holm. And so: Step: 1, Do: 4. Open it; 5. Shut it. 6. Go, By: foot. "
+        "Step, Do, By – 2, Ride, city: bus; tram."
+    )
+
+
+def test_two_line_breaks_end_a_paragraph(tmp_path: Path) -> None:
+    found = reading(tmp_path, "a.html", "<div>The fee is due<br>in May<br> <br>The bail is 7 euros<br></div>")
+    assert found.text.replace("\n", " ") == "The fee is due in May. The bail is 7 euros."
 
 
 def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
