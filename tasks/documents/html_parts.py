@@ -262,10 +262,11 @@ def marks_of(listing: Any) -> dict[Any, str]:
     form = _FORMS.get(listing.get("type", ""), "decimal")
     if styled:
         form = styled[1] + ("Roman" if styled[2] == "roman" else "Letter")
+    bare = re.search(r"list-style(?:-type)?\s*:\s*none", listing.get("style", ""), re.IGNORECASE)
     marks: dict[Any, str] = {}
     for item in items:
         number = whole_number(item.get("value"), number)
-        marks[item] = f"{formed(number, form)}." if listing.tag == "ol" else ""
+        marks[item] = f"{formed(number, form)}." if listing.tag == "ol" and not bare else ""
         number += step
     return marks
 
