@@ -339,6 +339,8 @@ def _is_prose(pieces: Sequence[Line], gutter: float) -> bool:
     for side in sides:
         if len(side) < _LEAST_LINES:
             return False
+        if _gutter(side) is not None:
+            continue  # columns as well
         width = max(p.x1 for p in side) - min(p.x0 for p in side)
         long = sum(p.x1 - p.x0 > 0.6 * width for p in side)
         words = sum(len(p.text.split()) for p in side) / len(side)

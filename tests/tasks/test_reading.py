@@ -769,6 +769,34 @@ def test_one_text_in_two_formats_gives_the_same_clauses(tmp_path: Path) -> None:
     assert Reading(tmp_path / "a.html").clauses == Reading(tmp_path / "a.pdf").clauses
 
 
+def test_three_columns_of_short_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    columns = (
+        (
+            "The porter opens the gate",
+            "at six in the morning and",
+            "shuts it at nine at night",
+            "when all have left.",
+        ),
+        (
+            "Visitors sign the green",
+            "book at the desk and wear",
+            "a badge while they are in",
+            "and give it back at six.",
+        ),
+        (
+            "Ladders are checked every",
+            "nine months by two people",
+            "of the yard who sign the",
+            "list and hang a red tag.",
+        ),
+    )
+    placed = [one for n, lines in enumerate(columns) for one in lines_at(50 + 170 * n, 700, *lines)]
+    write_placed_pdf(tmp_path / "a.pdf", [placed])
+    found = Reading(tmp_path / "a.pdf")
+    found.check()
+    assert " ".join(found.clauses) == " ".join(" ".join(lines) for lines in columns)
+
+
 @pytest.mark.parametrize(
     ("edges", "kept", "num_left"),
     [
@@ -859,6 +887,8 @@ def test_what_lies_over_a_page_and_beyond_it(
         ("state-/of-the-art", "", "state-of-the-art"),
         ("T-/shirt", "", "T-shirt"),
         ("follow-/up", "", "follow-up"),
+        ("pre-/and post-use", "", "pre- and post-use"),
+        ("thous-/and", "A thousand of them.", "thousand"),
     ],
 )
 def test_hyphens_at_line_ends(tmp_path: Path, cut_word: str, also: str, whole: str) -> None:
@@ -870,6 +900,49 @@ def test_hyphens_at_line_ends(tmp_path: Path, cut_word: str, also: str, whole: s
 def test_a_page_number_in_text_is_no_heading(tmp_path: Path) -> None:
     found = reading(tmp_path, "a.txt", "Gates\n\nThe gate shuts at nine.\n\nPage 3 of 12\n\nIda has the key.\n")
     assert {clause.title for clause in found.cut.clauses} == {"Gates"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "Name   Fee  Bail\nCork    40     7\nBonn    50     8",
+            "Name: Cork, Fee: 40, Bail: 7. Name: Bonn, Fee: 50, Bail: 8.",
+        ),
+        (
+            "Name   Fee  Bail\n----------------\nCork    40     7\nBonn    50     8\n"
+            "----------------\nSum     90    15",
+            "Name: Cork, Fee: 40, Bail: 7. Name: Bonn, Fee: 50, Bail: 8. Name: Sum, Fee: 90, Bail: 15.",
+        ),
+        ("Rates:\nName\tFee\nCork\t40\nBonn\t", "Rates: Name\tFee Cork\t40 Bonn."),
+        ("Rates:\nDay\tFee\nMonday\t40", "Rates: Day: Fee. Monday: 40."),
+        ("Name   Fee\n----------\nCork   free", "Name, Fee – Cork: free."),
+        ("Name   Fee\n----------\nCork   free\nBonn   half", "Name, Fee – Cork: free. Name, Fee – Bonn: half."),
+        ("| Site | Fee |\n|---|:-:|\n| Cork | 40 |", "Site, Fee – Cork: 40."),
+        (
+            "+------+----+\n| Site | Fee|\n+======+====+\n| Cork | 40 |\n|      | net|\n"
+            "+------+----+\n| Bonn | 50 |\n+------+----+",
+            "Site, Fee – Cork: 40 net. Site, Fee – Bonn: 50.",
+        ),
+        ("Ends here.  And goes\non to the  end.\nIt is  4.", "Ends here. And goes on to the end. It is 4."),
+        ("Monday   9 to 5\nTuesday  shut\nSunday   10 to 4", "Monday: 9 to 5. Tuesday: shut. Sunday: 10 to 4."),
+    ],
+)
+def test_tables_in_plain_text(tmp_path: Path, body: str, said: str) -> None:
+    found = reading(tmp_path, "a.txt", f"Ask Ida first.\n\n{body}\n")
+    assert " ".join(found.clauses) == f"Ask Ida first. {' '.join(said.split())}"
+
+
+def test_numbers_and_cells_of_markdown_that_a_page_would_change(tmp_path: Path) -> None:
+    body = (
+        "5. five doors\n7. seven keys\n\nAnd so:\n\n1. one\n1. two\n1. three\n\n| Site | Fee |\n|--|--|\n"
+        "| Cork | `a|b` |\n| Bonn | 1 | 2 |\n| Oslo | 3 \\| 4 |\n"
+    )
+    found = reading(tmp_path, "a.md", body)
+    assert " ".join(found.clauses) == (
+        "5. five doors. 7. seven keys. And so: 1. one; 2. two; 3. three. "
+        "Site, Fee – Cork: a|b. Site, Fee – Bonn: 1 | 2. Site, Fee – Oslo: 3 | 4."
+    )
 
 
 def test_footnotes_of_one_word_and_definitions_of_links(tmp_path: Path) -> None:
