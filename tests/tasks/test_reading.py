@@ -797,6 +797,23 @@ def test_three_columns_of_short_lines_are_read_one_by_one(tmp_path: Path) -> Non
     assert " ".join(found.clauses) == " ".join(" ".join(lines) for lines in columns)
 
 
+@pytest.mark.parametrize(("name", "hides"), [("Draft", True), ("Final", False)])
+def test_text_of_a_layer_that_is_off_is_left_out(tmp_path: Path, name: str, hides: bool) -> None:
+    placed = [*lines_at(60, 700, "Keys are with Ida."), *lines_at(60, 600, "Keys cost 91.")]
+    layers = [f"<< /Type /OCG /Name ({one}) >>" for one in ("Draft", name if not hides else "Final")]
+    catalog = "/OCProperties << /OCGs [7 0 R 8 0 R] /D << /OFF [7 0 R] >> >>"
+    path = write_placed_pdf(tmp_path / "a.pdf", [placed], catalog, "", layers)
+    body = path.read_bytes().replace(b"/Resources <<", b"/Resources << /Properties << /L 7 0 R /M 8 0 R >>")
+    marked = b"/OC /L BDC BT /F1 11 Tf 60 600" if hides else b"/OC /M BDC BT /F1 11 Tf 60 600"
+    body = body.replace(b"BT /F1 11 Tf 60 600", marked).replace(b"91.) Tj ET", b"91.) Tj ET EMC")
+    length = int(body.partition(b"/Length ")[2].split()[0])
+    path.write_bytes(body.replace(b"/Length %d" % length, b"/Length %d" % (length + 16)))
+    found = Reading(path)
+    found.check()
+    assert ("91" in found.text) != hides
+    assert found.left() == ({"hidden text": len("Keyscost91")} if hides else {})
+
+
 @pytest.mark.parametrize(
     ("edges", "kept", "num_left"),
     [
