@@ -17,6 +17,7 @@ from typing import Any
 
 from tasks.documents.builder import Builder
 from tasks.documents.docx_numbers import Numbers, Styles, W, is_on
+from tasks.documents.docx_signs import CODE, symbol
 from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
 from tasks.documents.tables import Cell, grid_rows, holds_figures, is_layout, may_be_head
 from tasks.documents.text_files import MAX_TEXT_BYTES
@@ -31,15 +32,6 @@ _NO_TEXT = frozenset(
 )
 _TEXTS = frozenset([f"{W}t", f"{W}delText", f"{M}t", f"{A}t"])
 _SIGNS = {f"{W}tab": " ", f"{W}br": " ", f"{W}cr": " ", f"{W}ptab": " ", f"{W}noBreakHyphen": "-"}
-_SYMBOLS = {  # the signs that fonts of symbols draw for the last two digits of a code
-    "Symbol": {
-        "A3": "≤", "AE": "→", "B0": "°", "B1": "±", "B3": "≥", "B4": "×", "B7": "•", "B8": "÷", "6D": "µ",
-    },
-    "Wingdings": {
-        "6F": "☐", "71": "☐", "72": "☐", "A8": "☐", "FB": "✗", "FC": "✓", "FD": "☒", "FE": "☑",
-        "DF": "←", "E0": "→",
-    },
-}  # fmt: skip
 _FORMULAS = frozenset(f"{M}{name}" for name in ("d", "f", "nary", "rad"))
 _PICTURES = re.compile(r"\}(?:drawing|pict|object)$")
 _CHANGED = "holds changes that nobody has accepted yet; it was read as if all were accepted"
@@ -82,7 +74,7 @@ def _raw(archive: zipfile.ZipFile) -> Iterator[str]:
 
 def _raw_symbol(match: re.Match[str]) -> str:
     given = dict(re.findall(r"w:(\w+)=[\"']([^\"']*)", match[0]))
-    return f"<w:t>{_symbol(given.get('font', ''), given.get('char', ''))}</w:t>"
+    return f"<w:t>{symbol(given.get('font', ''), given.get('char', ''))}</w:t>"
 
 
 def _unescape(text: str) -> str:
@@ -102,9 +94,11 @@ class _Reader:
         self.numbers = Numbers(self.parts.get("/word/numbering.xml"), self.styles)
         self.place = 0
         self.changed = False
+        self.done: set[Any] = set()  # notes that were read
         self.boxes: list[Any] = []  # text boxes of the paragraph that is being read
         self.notes: list[tuple[str, str]] = []  # (kind, id) of the notes that it points to
         self.num_notes = {"footnote": 0, "endnote": 0}
+        self.fields: list[bool] = []  # of each field that is open here: whether its result has begun
         self.bold: list[bool] = []  # of each run with words in this paragraph
         self.last = ""  # the words of the run before
 
@@ -114,6 +108,9 @@ class _Reader:
         self.blocks(self.document.element.body)
         for name, root in self.parts.items():
             part = re.fullmatch(r"/word/(header|footer|comments)\d*\.xml", name)
+            for note in () if root is None else root.iter(f"{W}footnote", f"{W}endnote"):
+                if note not in self.done:
+                    self.built.leave("notes that nothing points to", _words(note))
             if part and root is not None:
                 kind = "comments" if part[1] == "comments" else "running heads and feet"
                 self.built.leave(kind, _words(root))
@@ -131,6 +128,9 @@ class _Reader:
                 self.table(element)
             elif element.tag in _DELETED:
                 self._leave_deleted(element)
+            elif element.tag == f"{W}altChunk":
+                said = "holds another document that is not read; open it in Word and save it again"
+                self.built.problem(self.place, said)
             elif element.tag == f"{MC}AlternateContent":
                 self.blocks(self._choice(element))
             elif element.tag not in _NO_TEXT and isinstance(element.tag, str):
@@ -148,12 +148,12 @@ class _Reader:
             self._note(kind, note_id)
 
     def _paragraph_text(self, element: Any) -> str:
-        self.bold, self.last = [], ""
+        self.bold, self.last, self.fields = [], "", []
         return clean("".join(self._text(element)))
 
     def _emit(self, element: Any, text: str) -> None:
         """The paragraph as what it is: a heading, a list item or plain."""
-        if not text and _ends_deleted(element):
+        if not text and (_ends_deleted(element) or is_on(element.find(f"{W}pPr/{W}rPr/{W}vanish"))):
             return  # it takes no number
         style = self.styles.of_paragraph(element)
         number = self.numbers.of_paragraph(element)
@@ -180,11 +180,15 @@ class _Reader:
         notes = () if root is None else root.iter(f"{W}{kind}")
         for note in notes:
             if note.get(f"{W}id") == note_id and note.get(f"{W}type", "normal") == "normal":
+                self.done.add(note)
                 self.num_notes[kind] += 1
                 mark: str = f"[{self.num_notes[kind]}]"
-                for paragraph in note.iter(f"{W}p"):
+                for block in _through(note, f"{W}p", f"{W}tbl"):
+                    if block.tag == f"{W}tbl":
+                        self.table(block)
+                        continue
                     self.place += 1
-                    if text := self._paragraph_text(paragraph):
+                    if text := self._paragraph_text(block):
                         self.built.item(text, self.place, mark, 9)
                     mark = ""
 
@@ -246,6 +250,7 @@ class _Reader:
         """(its words, the rows of the tables inside it)."""
         texts: list[str] = []
         nested: list[tuple[str, ...]] = []
+        in_list = False
         for block in _through(cell, f"{W}p", f"{W}tbl"):
             if block.tag == f"{W}tbl":
                 for row in _through(block, f"{W}tr"):
@@ -256,6 +261,9 @@ class _Reader:
             self.place += 1
             text = self._paragraph_text(block)
             number = self.numbers.of_paragraph(block)
+            if number and text and texts and texts[-1][-1:] not in (*ENDS, ""):
+                texts[-1] += ";" if in_list else ":"
+            in_list = number is not None
             texts.append(f"{number.text} {text}".strip() if number and text else text)
             boxes, notes = self.boxes, self.notes
             self.boxes, self.notes = [], []
@@ -279,10 +287,14 @@ class _Reader:
                 yield from self._text(child)
             elif tag == f"{W}r":
                 yield from self._run(child)
+            elif tag in _TEXTS and not all(self.fields):
+                self.built.leave("codes of fields", child.text or "")
             elif tag in _TEXTS:
                 yield child.text or ""
             elif tag in _SIGNS:
                 yield _SIGNS[tag]
+            elif tag == f"{W}fldChar":
+                yield from self._field(child)
             elif tag == f"{W}txbxContent":
                 self.boxes.append(child)
             elif tag in (f"{W}footnoteReference", f"{W}endnoteReference"):
@@ -293,7 +305,7 @@ class _Reader:
             elif tag == f"{W}rt":
                 self.built.leave("reading aids", _words(child))
             elif tag == f"{W}sym":
-                yield self._sign(child)
+                yield self._sign(child.get(f"{W}font", ""), child.get(f"{W}char", ""))
             elif tag in _FORMULAS:
                 yield self._formula(child)
             elif tag in (f"{M}sup", f"{M}sub"):
@@ -304,9 +316,20 @@ class _Reader:
                     self.built.leave("pictures", "")
                 yield from self._text(child)
 
-    def _sign(self, symbol: Any) -> str:
-        font, char = symbol.get(f"{W}font", ""), symbol.get(f"{W}char", "")
-        sign = _symbol(font, char)
+    def _field(self, mark: Any) -> Iterator[str]:
+        """Begin, middle or end of a field; what a control of a form shows stands in its begin."""
+        kind = mark.get(f"{W}fldCharType")
+        if kind == "begin":
+            self.fields.append(False)
+            yield _chosen(mark)
+        elif self.fields:
+            if kind == "separate":
+                self.fields[-1] = True
+            else:
+                self.fields.pop()
+
+    def _sign(self, font: str, char: str) -> str:
+        sign = symbol(font, char)
         said = f"holds a sign of the font {font!r} that is not known ({char}); compare it with the page"
         if not sign and said not in (problem.said for problem in self.built.problems):
             self.built.problem(self.place, said)
@@ -335,6 +358,9 @@ class _Reader:
 
     def _run(self, run: Any) -> Iterator[str]:
         words = "".join(self._text(run))
+        if CODE.search(words):
+            font = self.styles.font(run)
+            words = CODE.sub(lambda code: self._sign(font, f"{ord(code[0]):X}"), words)
         if self.styles.run_is(run, "vertAlign", "superscript"):
             words = raised(self.last, words)
         self.last = words or self.last
@@ -383,18 +409,23 @@ def _words(element: Any) -> str:
         if one.tag in _TEXTS:
             found.append(one.text or "")
         elif one.tag == f"{W}sym":
-            found.append(_symbol(one.get(f"{W}font", ""), one.get(f"{W}char", "")))
+            found.append(symbol(one.get(f"{W}font", ""), one.get(f"{W}char", "")))
         else:
             found.append(_SIGNS.get(one.tag, " "))
     return "".join(found)
 
 
-def _symbol(font: str, char: str) -> str:
-    """The sign that a font has for a code; "" where that is not known."""
-    if font in _SYMBOLS:
-        return _SYMBOLS[font].get(char[-2:].upper(), "")
-    code = int(char, 16) if re.fullmatch(r"[0-9A-Fa-f]{1,4}", char) else 0
-    return chr(code) if 0x20 < code < 0xD800 else ""
+def _chosen(field: Any) -> str:
+    """What a control of a form shows: a tick, or the entry that was chosen."""
+    if (box := field.find(f"{W}ffData/{W}checkBox")) is not None:
+        state = box.find(f"{W}checked")
+        return "☒" if is_on(box.find(f"{W}default") if state is None else state) else "☐"
+    if (menu := field.find(f"{W}ffData/{W}ddList")) is not None:
+        entries = [str(one.get(f"{W}val", "")) for one in menu.iterfind(f"{W}listEntry")]
+        given = {one.tag.removeprefix(W): str(one.get(f"{W}val", "0")) for one in menu}
+        at = given.get("result", given.get("default", "0"))
+        return entries[int(at)] if at.isdigit() and int(at) < len(entries) else ""
+    return ""
 
 
 def _term(text: str) -> str:

@@ -94,6 +94,15 @@ class Styles:
                     return holds(found)
         return False
 
+    def font(self, run: Any) -> str:
+        """The font of a run's letters, "" where the run and its style name none."""
+        style = _value(run.find(f"{W}rPr/{W}rStyle"))
+        for element in (run, *self.style(style).chain):
+            found = element.find(f"{W}rPr/{W}rFonts")
+            if found is not None:
+                return str(found.get(f"{W}hAnsi") or found.get(f"{W}ascii") or "")
+        return ""
+
 
 @dataclass(frozen=True)
 class Number:
@@ -129,9 +138,10 @@ class Numbers:
         start = self._start(list_id, definition, level)
         counts[level] = start if level not in counts else counts[level] + 1
         for deeper in [one for one in counts if one > level]:
-            del counts[deeper]
+            if self._begins_anew(list_id, abstract_id, deeper, level):
+                del counts[deeper]
         kind = _value(definition.find(f"{W}numFmt")) or "decimal"
-        if kind in ("bullet", "none"):
+        if kind == "bullet":
             return Number("", level + 1)
         legal = is_on(definition.find(f"{W}isLgl"))
         return Number(self._shown(definition, list_id, abstract_id, counts, legal), level + 1)
@@ -192,6 +202,12 @@ class Numbers:
             return int(given)
         start = _value(definition.find(f"{W}start")) or "1"
         return int(start) if start.isdigit() else 1
+
+    def _begins_anew(self, list_id: str, abstract_id: str, level: int, used: int) -> bool:
+        """Whether a level is counted from its start again behind an item of a higher level."""
+        definition = self._level(list_id, abstract_id, level)
+        after = None if definition is None else _value(definition.find(f"{W}lvlRestart"))
+        return used < int(after) if after is not None and after.isdigit() else True
 
     def _shown(self, definition: Any, list_id: str, abstract_id: str, counts: dict[int, int], legal: bool) -> str:
         """`%1.%2` with the counters of its levels in their own forms."""

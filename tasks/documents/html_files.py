@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.documents.builder import Builder
-from tasks.documents.counting import formed
 from tasks.documents.form import ENDS, Document, clean, raised
 from tasks.documents.html_parts import (
     BLOCKS,
@@ -29,25 +28,26 @@ from tasks.documents.html_parts import (
     cells_of,
     footnotes,
     hidden_elements,
+    is_bold,
     is_most,
     line_of,
     main_part,
+    marks_of,
     note_target,
     rows_of,
     seen_text,
     texts,
     whole_number,
+    write_marks,
 )
 from tasks.documents.tables import Cell, grid_rows, is_layout
 from tasks.documents.text_files import read_lines, read_whole
 
-_FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}  # of an attribute `type`
 _CHARSETS = {  # as Python and as browsers read them
     "ascii": "cp1252", "latin_1": "cp1252", "iso8859_9": "cp1254", "shift_jis": "cp932", "gb2312": "gb18030",
     "gbk": "gb18030", "euc_kr": "cp949", "big5": "big5hkscs",
 }  # fmt: skip
 _SIGNS = {"mfrac": "/", "msup": "^", "msub": "_", "msubsup": "_^"}  # behind the parts of an element of MathML
-_STYLES = re.compile(r"\b(lower|upper)-?(alpha|latin|roman)\b")  # of a style or a class
 
 
 def read_html(path: Path, file: str) -> Document:
@@ -186,7 +186,7 @@ class _Page:
             self.flush()
             self._table(element)
         elif name in ("ol", "ul", "menu", "dir"):
-            self._list(element, name)
+            self._list(element)
         elif name == "br":
             self._break(element)
         elif name in ("img", "svg", "canvas", "video", "audio", "picture"):
@@ -213,11 +213,11 @@ class _Page:
             self.add(child.tail, child)
 
     def _break(self, element: Any) -> None:
-        """A line break ends the paragraph where a sentence ends, and is a blank elsewhere."""
-        if re.search(r"[.!?。！？]\s*$", "".join(self.text[-3:])) and self.mark is None:
+        """A line break ends the paragraph behind a sentence or another break, and is a blank elsewhere."""
+        if re.search(r"[.!?。！？\u2028]\s*$", "".join(self.text[-3:])) and self.mark is None:
             self.flush()
         else:
-            self.add(" ", element)
+            self.add("\u2028", element)
 
     def _heading(self, element: Any) -> str:
         """A heading's words without the link to itself."""
@@ -232,23 +232,15 @@ class _Page:
             return True
         return False
 
-    def _list(self, element: Any, name: str) -> None:
+    def _list(self, element: Any) -> None:
         self.flush()
         self.depth += 1
-        step = -1 if element.get("reversed") is not None else 1
-        items = [child for child in element if child.tag == "li"]
-        number = whole_number(element.get("start"), len(items) if step < 0 else 1)
-        styled = _STYLES.search(f"{element.get('style', '')} {element.get('class', '')}")
-        form = _FORMS.get(element.get("type", ""), "decimal")
-        if styled:
-            form = styled[1] + ("Roman" if styled[2] == "roman" else "Letter")
+        marks = marks_of(element)
         self.add(element.text, element)
         for child in element:
             if child.tag == "li":
                 self.flush()
-                number = whole_number(child.get("value"), number)
-                self.mark = (f"{formed(number, form)}." if name == "ol" else "", self.depth)
-                number += step
+                self.mark = (marks[child], self.depth)
                 self.visit(child)
                 self.flush()
                 self.mark = None
@@ -273,7 +265,9 @@ class _Page:
                     self.flush()
             return
         plain: list[list[Cell]] = []
-        for row, cells in rows:
+        bold = [is_bold(row) for row, _ in rows]
+        num_heads = 0 if all(bold) else bold.index(False)
+        for n, (row, cells) in enumerate(rows):
             if self._reason(row, "tr"):
                 self.built.leave(self._reason(row, "tr"), seen_text(row))
                 continue
@@ -283,7 +277,7 @@ class _Page:
                     rows=tuple(self._nested(cell)),
                     columns=whole_number(cell.get("colspan"), 1),
                     lines=whole_number(cell.get("rowspan"), 1),
-                    head=cell.tag == "th" or row.getparent().tag == "thead",
+                    head=cell.tag == "th" or row.getparent().tag == "thead" or n < num_heads,
                     place=line_of(cell),
                 )
                 for cell in cells
@@ -299,6 +293,7 @@ class _Page:
         return blocks > 2 and len(cell.text_content().split()) > 40
 
     def _cell(self, cell: Any) -> str:
+        write_marks(cell)
         return clean("".join(texts(cell, self._left_in_cell)))
 
     def _left_in_cell(self, element: Any) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
-from tasks.documents.form import clean, names
+from tasks.documents.counting import formed
+from tasks.documents.form import ENDS, clean, names
 
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 BLOCKS = names(
@@ -110,11 +111,17 @@ def is_most(element: Any) -> bool:
     return 2 * len(seen_text(element)) > len(seen_text(root if body is None else body))
 
 
+_FAR = r"-(?:\d{4,}px|\d{3,}(?:r?em|v[wh]|%))"
 _HIDING = {  # property -> its values that hide
     "visibility": r"hidden|collapse",
     "opacity": r"0*\.?0+%?",
     "font-size": r"0*\.?0+(?:px|pt|r?em|%)?",
-    "left": r"-(?:\d{4,}px|\d{3,}r?em)",
+    "left": _FAR,
+    "top": _FAR,
+    "text-indent": _FAR,
+    "clip": r"rect\((?:[01](?:px)?[,\s]*){4}\)",
+    "clip-path": r"inset\((?:50|100)%\)",
+    "content-visibility": r"hidden",
     "display": r"none",
 }
 _INHERITED = ("visibility", "font-size")  # what stands inside may be seen again
@@ -135,7 +142,7 @@ def hidden_elements(tree: Any, problem: Callable[[int, str], None]) -> dict[Any,
     ruled: list[_Rule] = [(said, (1,), [one]) for one, declared in inline for said in declared]
     for sheet in tree.xpath("//style[not(ancestor::noscript)]"):
         for selector, declared in _rules(f"@media {sheet.get('media', '')} {{ {sheet.text or ''} }}"):
-            bare = re.sub(r"\[.*?\]|\(.*?\)", "", selector)
+            bare = re.sub(r"\[.*?\]|\((?:[^()]|\([^()]*\))*\)", "", selector)
             if not known.issuperset(re.findall(r"[.#]([\w-]++)(?!\\)", bare)):
                 continue
             try:
@@ -170,17 +177,28 @@ def _declared(text: str) -> list[tuple[bool, str, bool]]:
 
 
 def _rules(sheet: str) -> Iterator[tuple[str, list[tuple[bool, str, bool]]]]:
-    """Selectors with what is declared for them, where they count on a screen."""
-    opened: list[str] = []
-    for before, brace in re.findall(r"([^{}]*)([{}])", re.sub(r"/\*.*?\*/|<!--|-->", " ", sheet, flags=re.DOTALL)):
-        if brace == "{":
-            opened.append(before.rpartition(";")[2])
-        elif opened:
-            selectors = opened.pop().split(",")
-            seen = all("@" in one and not all(map(_OFF_SCREEN.search, one.split(","))) for one in opened)
-            declared = _declared(before)
-            if seen and declared:
-                yield from ((selector.strip(), declared) for selector in selectors)
+    """Selectors with what is declared for them, where they count on a screen; rules inside rules as well."""
+    sheet = re.sub(r"/\*.*?\*/|<!--|-->", " ", sheet, flags=re.DOTALL)
+    sheet = re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", lambda quoted: re.sub(r"[{};]", "", quoted[0]), sheet)
+    opened: list[tuple[list[str], bool]] = []  # (selectors, whether they count)
+    for before, brace in re.findall(r"([^{}]*)([{}])", sheet):
+        said, _, head = before.rpartition(";") if brace == "{" else (before, "", "")
+        selectors, seen = opened[-1] if opened else ([], True)
+        declared = _declared(said)
+        if seen and declared:
+            yield from ((selector, declared) for selector in selectors)
+        if brace == "}":
+            del opened[-1:]
+        elif "@" in head:
+            opened.append((selectors, seen and not all(map(_OFF_SCREEN.search, head.split(",")))))
+        else:
+            inner = [one.strip() for one in re.split(r",(?![^()]*\))", head)]
+            opened.append(([_inside(outer, one) for outer in selectors or [""] for one in inner], seen))
+
+
+def _inside(outer: str, selector: str) -> str:
+    """The selector of a rule inside another one's."""
+    return selector.replace("&", outer) if outer and "&" in selector else f"{outer} {selector}".strip()
 
 
 def texts(element: Any, left: Any) -> Iterator[str]:
@@ -211,10 +229,62 @@ def line_of(element: Any) -> int:
     return line
 
 
-def rows_of(table: Any) -> Iterator[Any]:
-    for row in table.iter("tr"):
-        if next(row.iterancestors("table"), None) is table:
-            yield row
+def rows_of(table: Any) -> list[Any]:
+    """A table's own rows as a browser shows them: heads first and feet last, wherever they are written."""
+    rows = [row for row in table.iter("tr") if next(row.iterancestors("table"), None) is table]
+    return sorted(rows, key=lambda row: {"thead": 0, "tfoot": 2}.get(row.getparent().tag, 1))
+
+
+_BOLD = re.compile(r"font-weight\s*:\s*(?:bold|[6-9]00)", re.IGNORECASE)
+
+
+def is_bold(row: Any) -> bool:
+    """Whether all words of a row without heads of its own are bold, and there are some."""
+
+    def bold(element: Any) -> bool:
+        return element.tag in ("b", "strong") or _BOLD.search(element.get("style", "")) is not None
+
+    if row.find("th") is not None or not row.text_content().strip():
+        return False
+    return bold(row) or not "".join(texts(row, bold)).strip()
+
+
+_FORMS = {"a": "lowerLetter", "A": "upperLetter", "i": "lowerRoman", "I": "upperRoman"}  # of an attribute `type`
+_STYLES = re.compile(r"\b(lower|upper)-?(alpha|latin|roman)\b")  # of a style or a class
+
+
+def marks_of(listing: Any) -> dict[Any, str]:
+    """The items of a list with the numbers that a browser counts for them; "" for a bullet."""
+    step = -1 if listing.get("reversed") is not None else 1
+    items = [child for child in listing if child.tag == "li"]
+    number = whole_number(listing.get("start"), len(items) if step < 0 else 1)
+    styled = _STYLES.search(f"{listing.get('style', '')} {listing.get('class', '')}")
+    form = _FORMS.get(listing.get("type", ""), "decimal")
+    if styled:
+        form = styled[1] + ("Roman" if styled[2] == "roman" else "Letter")
+    bare = re.search(r"list-style(?:-type)?\s*:\s*none", listing.get("style", ""), re.IGNORECASE)
+    marks: dict[Any, str] = {}
+    for item in items:
+        number = whole_number(item.get("value"), number)
+        marks[item] = f"{formed(number, form)}." if listing.tag == "ol" and not bare else ""
+        number += step
+    return marks
+
+
+def write_marks(cell: Any) -> None:
+    """Writes the numbers of the lists inside a cell into their items, and parts these by signs."""
+    for listing in cell.iter("ol", "ul"):
+        if next(listing.iterancestors("td", "th"), None) is not cell:
+            continue  # of a table inside it
+        marks = marks_of(listing)
+        for n, (item, mark) in enumerate(marks.items(), start=1):
+            item.text = f"{mark} {item.text or ''}"
+            whole = item.text_content().rstrip()
+            if n < len(marks) and whole and whole[-1] not in ENDS:
+                if len(item):
+                    item[-1].tail = f"{(item[-1].tail or '').rstrip()};"
+                else:
+                    item.text = f"{item.text.rstrip()};"
 
 
 def cells_of(row: Any) -> Iterable[Any]:

@@ -17,6 +17,7 @@ _ENDINGS = names("teen teenth ty ties tieth ish ness ly ing ed er ers es th some
 _MAY_BE_FIRST = names(
     "ex all co pre post anti multi semi ten first second one high low long short full part so off on in e"
 )
+_JOINS = names("and or und oder bzw sowie et ou")
 _LAST_PARTS = names("up friendly based specific compatible related oriented driven")
 
 
@@ -54,6 +55,8 @@ def joined(text: str, line: str, known: frozenset[str]) -> str:
     if not text or not line:
         return text + line
     cut, rest = _END.search(text), re.match(r"[^\W\d_]+", line)
+    if cut and rest and rest.group() in _JOINS and cut[1].lower() + rest.group() not in known:
+        return f"{text[:-1]}- {line}"  # "pre- and post-"
     if cut and rest and rest.group()[0].islower():
         compound = _is_compound(text, line, cut[1], rest.group().lower(), known)
         return f"{text[:-1]}-{line}" if compound else text[:-1] + line

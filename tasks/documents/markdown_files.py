@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ def read_markdown(path: Path, file: str) -> Document:
     parser.parse("\n".join(lines), found)
     lines, targets = _without_definitions(lines, found, built)
     tokens = parser.parse("\n".join(lines), {"references": targets})
+    if _keep_cells(lines, tokens):
+        tokens = parser.parse("\n".join(lines), {"references": targets})
+    counted = _keep_numbers(tokens)
     for token in tokens:
         if token.map and token.nesting >= 0:
             token.attrSet("data-line", str(token.map[0] + 1))
@@ -51,7 +55,9 @@ def read_markdown(path: Path, file: str) -> Document:
             token.children = _plain_emphasis(token.children or [])
             _escape_unpaired([child for child in token.children if child.type == "html_inline"])
     _escape_unpaired([token for token in tokens if token.type == "html_block"])
-    built.raw.append(_raw(lines))
+    built.raw.append(
+        _raw([re.sub(r"\d+", "", line, count=1) if n in counted else line for n, line in enumerate(lines)])
+    )
     read_page(parser.renderer.render(tokens, parser.options, {}), built)
     return built.document()
 
@@ -86,6 +92,51 @@ def _without_definitions(
             built.leave("definitions of links", built.raw[-1])
         lines[begin:end] = [""] * (end - begin)
     return lines, {label: target for label, target in targets.items() if not label.startswith("^")}
+
+
+def _keep_cells(lines: list[str], tokens: Sequence[Any]) -> bool:
+    """Joins the cells that a row has beyond its table's heads to the last one, bars of code first; whether any."""
+    changed = False
+    for token in tokens:
+        if token.type != "table_open" or token.level:
+            continue
+        begin, end = token.map
+        wanted = len(_cells(lines[begin]))
+        for n in range(begin + 2, end):
+            whole = lines[n]
+            if len(_cells(whole)) > wanted:
+                whole = re.sub(r"(`+)[^`]+\1", lambda code: re.sub(r"(?<!\\)\|", r"\\|", code[0]), whole)
+            cells = _cells(whole)
+            if len(cells) > wanted:
+                whole = "|".join([*cells[: wanted - 1], r"\|".join(cells[wanted - 1 :])])
+                whole = f"|{whole}|"
+            changed, lines[n] = changed or whole != lines[n], whole
+    return changed
+
+
+def _cells(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", re.sub(r"^\s*\||(?<!\\)\|\s*$", "", line))
+
+
+def _keep_numbers(tokens: Sequence[Any]) -> set[int]:
+    """Gives items the numbers that were typed, where these rise; returns the lines of those that a page counts."""
+    counted: set[int] = set()
+    lists: list[list[Any]] = []
+    for token in tokens:
+        if token.type in ("ordered_list_open", "bullet_list_open"):
+            lists.append([])
+        elif token.type == "list_item_open":
+            lists[-1].append(token)
+        elif token.type in ("ordered_list_close", "bullet_list_close"):
+            items = lists.pop()
+            numbers = [int(item.info) for item in items if item.info]
+            if any(one >= two for one, two in pairwise(numbers)):
+                counted.update(item.map[0] for item in items)
+                continue
+            for item in items:
+                if item.info:
+                    item.attrSet("value", item.info)
+    return counted
 
 
 def _plain_emphasis(children: Sequence[Any]) -> list[Any]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tasks.documents.builder import Builder
 from tasks.documents.counting import formed
 from tasks.documents.form import ENDS, Document, Unreadable, clean, raised, reason_of
 from tasks.documents.line_joining import joined, vocabulary
+from tasks.documents.pdf_layers import layers_off
 from tasks.documents.pdf_lines import NOTE, Line
 from tasks.documents.pdf_pages import opened, read_pages
 from tasks.documents.text_files import BULLET, NUMBERED, PAGE_NUMBER, heading_level, list_starts
@@ -42,10 +40,11 @@ def read_pdf(path: Path, file: str) -> Document:
     try:
         num_pages = len(pdf)
         outline = _outline(pdf)
-        if _has_hidden_layers(pdf):
-            said = "has layers that are switched off, and their text is read too; save a copy without them"
+        has_off, off = layers_off(pdf)
+        if has_off:
+            said = "has layers that are switched off, and text of theirs may be read; save a copy without them"
             built.problem(0, said)
-        for number, page in enumerate(read_pages(pdf, path), start=1):
+        for number, page in enumerate(read_pages(pdf, path, off), start=1):
             if isinstance(page, str):
                 built.problem(number, f"cannot be read ({page}) and was left out; save the PDF again")
                 continue
@@ -56,7 +55,7 @@ def read_pdf(path: Path, file: str) -> Document:
                 said = "holds no text (a picture or a scan?); run text recognition (OCR) over the file"
                 built.problem(number, said)
             built.raw += [page.raw, page.outside, *page.comments]
-            for kind, texts in (("hidden text", [page.outside]), ("comments", page.comments)):
+            for kind, texts in (("hidden text", [page.outside, page.layers]), ("comments", page.comments)):
                 for text in filter(None, texts):
                     built.leave(kind, text)
             lines += page.lines
@@ -66,14 +65,6 @@ def read_pdf(path: Path, file: str) -> Document:
     lines = _without_contents(built, lines, num_pages)
     _Reader(built, lines, outline).read()
     return built.document(num_pages)
-
-
-def _has_hidden_layers(pdf: Any) -> bool:
-    """Whether a file switches layers off: pdfium does not say so, but in a copy its objects lie open."""
-    copy = io.BytesIO()
-    with contextlib.suppress(RuntimeError):
-        pdf.save(copy)
-    return re.search(rb"/OFF\s*\[\s*\d|/BaseState\s*/OFF", copy.getvalue()) is not None
 
 
 def _outline(pdf: object) -> dict[tuple[int, str], int]:

@@ -10,9 +10,11 @@ import itertools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+from tasks.documents.pdf_layers import gone, switch_off
 
 NOTE = re.compile("\ue000(\\d{1,3})\ue001")  # raised digits: of a footnote, or a power
 _BOLD = re.compile(r"bold|black|heavy|semib|-bd|cmbx|-demi", re.IGNORECASE)
@@ -61,10 +63,11 @@ class Page(NamedTuple):
     num_bad: int  # signs that have no known letter
     outside: str  # text beyond the part of the page that is shown
     comments: list[str]
+    layers: str = ""  # text of layers that are switched off
 
 
-def page_lines(pdf: Any, number: int) -> Page:
-    """A page, counted from 1, with what is filled in and written over it."""
+def page_lines(pdf: Any, number: int, off: Collection[str] = ()) -> Page:
+    """A page, counted from 1, with what is filled in and written over it, without the layers that are off."""
     import pypdfium2.raw as raw
 
     page = pdf[number - 1]
@@ -72,8 +75,13 @@ def page_lines(pdf: Any, number: int) -> Page:
     if drawn and raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY) == raw.FLATTEN_SUCCESS:
         page = pdf[number - 1]
     textpage = page.get_textpage()
+    layers = ""
     try:
         text = textpage.get_text_bounded()
+        if off and switch_off(page, off):
+            textpage.close()
+            textpage = page.get_textpage()
+            layers = gone(text, textpage.get_text_bounded())
         letters = list(_letters(textpage.raw, textpage.count_chars(), page.get_bbox()))
         num_bad = sum(letter is not None and letter.text in ("\ufffd", "\0") for letter in letters)
         shown, hidden = list[list[_Letter]](), list[list[_Letter]]()
@@ -88,7 +96,7 @@ def page_lines(pdf: Any, number: int) -> Page:
         lines += _in_order([piece for piece in pieces if piece.turned == turned], len(lines))
     text = re.sub(r"[\u0002\ufffe\ufffd\0]|(?<=\w)-(?=\s)", " ", text)  # hyphens at line ends part words
     outside = " ".join("".join(letter.text for letter in run) for run in hidden)
-    return Page(lines, text, num_bad, outside, comments)
+    return Page(lines, text, num_bad, outside, comments, layers)
 
 
 def _annotations(page: Any) -> tuple[list[str], bool]:
@@ -339,6 +347,8 @@ def _is_prose(pieces: Sequence[Line], gutter: float) -> bool:
     for side in sides:
         if len(side) < _LEAST_LINES:
             return False
+        if _gutter(side) is not None:
+            continue  # columns as well
         width = max(p.x1 for p in side) - min(p.x0 for p in side)
         long = sum(p.x1 - p.x0 > 0.6 * width for p in side)
         words = sum(len(p.text.split()) for p in side) / len(side)

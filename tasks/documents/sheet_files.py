@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.documents.builder import Builder
 from tasks.documents.form import Document, Left, Unreadable, clean, reason_of
-from tasks.documents.tables import may_be_head
+from tasks.documents.tables import holds_figures, may_be_head
 from tasks.documents.text_files import MAX_TEXT_BYTES
 
 # Of a number's format: words in quotes, an escaped letter, a blank or a note in brackets, the number, other signs.
@@ -53,7 +53,7 @@ def read_sheets(path: Path) -> list[Sheet]:
             if sum(member.file_size for member in archive.infolist()) > 4 * MAX_TEXT_BYTES:
                 raise Unreadable("unpacks to more than 256 MB; split it")
         values = openpyxl.load_workbook(path, data_only=True)
-        formulas = openpyxl.load_workbook(path)
+        formulas = openpyxl.load_workbook(path, rich_text=True)
         return [_sheet(values[sheet.title], formulas[sheet.title]) for sheet in values.worksheets]
     except (
         InvalidFileException, zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError, IndexError,
@@ -70,27 +70,57 @@ def _sheet(values: Any, formulas: Any) -> Sheet:
         for row in range(area.min_row, area.max_row + 1)
         for column in range(area.min_col, area.max_col + 1)
     }
+    unseen = {
+        column
+        for held in values.column_dimensions.values()
+        if held.hidden
+        for column in range(held.min or 0, (held.max or 0) + 1)
+    }
     for number, row in enumerate(values.iter_rows(), start=1):
         cells: list[str] = []
         for cell in row:
             origin = merged.get((cell.row, cell.column))
             source = values.cell(*origin) if origin else cell
-            text = shown(source.value, source.number_format or "")
+            text, struck = _parted(source, formulas.cell(source.row, source.column).value)
             if origin and origin != (cell.row, cell.column):
                 found.repeats[number, cell.column - 1] = (origin[0], origin[1] - 1)
             if cell.comment:
                 found.left.append(Left("comments", clean(cell.comment.text)))
             if cell.value is None and origin is None and formulas.cell(cell.row, cell.column).data_type == "f":
                 found.uncounted.append(cell.coordinate)
-            hidden = (
-                values.column_dimensions[cell.column_letter].hidden if hasattr(cell, "column_letter") else False
-            )
-            if text and (hidden or values.row_dimensions[number].hidden or values.sheet_state != "visible"):
+            if struck and source is cell:
+                found.left.append(Left("struck-through text", struck))
+            hidden = cell.column in unseen or values.row_dimensions[number].hidden
+            hidden = hidden or values.sheet_state != "visible" or _hides(source.number_format or "", source.value)
+            if text and hidden:
                 found.left.append(Left("hidden cells", text))
                 text = ""
             cells.append(text)
         found.rows.append((number, cells))
     return found
+
+
+def _parted(cell: Any, rich: Any) -> tuple[str, str]:
+    """(what a cell shows, what of it is struck through)."""
+    text = shown(cell.value, cell.number_format or "")
+    if text and cell.has_style and cell.font.strike:
+        return "", text
+    pieces = [(str(one), getattr(one, "font", None)) for one in rich] if isinstance(rich, list) else []
+    struck = [text for text, font in pieces if font is not None and font.strike]
+    if not struck:
+        return text, ""
+    return clean("".join(text for text, font in pieces if font is None or not font.strike)), clean("".join(struck))
+
+
+def _hides(form: str, value: Any) -> bool:
+    """Whether a format has no part for a value: `;;;` for any, `0;-0;` for zero."""
+    parts = re.sub(r'"[^"]*"|\\.', "x", form).split(";")
+    at = 0
+    if isinstance(value, str):
+        at = 3
+    elif isinstance(value, int | float) and value <= 0:
+        at = 1 if value < 0 else 2
+    return len(parts) > max(at, 1) and not parts[at].strip() and not re.search(r"\[[<>=]", form)
 
 
 def shown(value: Any, form: str) -> str:
@@ -194,15 +224,22 @@ def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]], repeats:
     rows = [cells for number, cells in table if len(own(number, cells)) > 1]
     used = [n for n in range(len(table[0][1])) if any(cells[n] for cells in rows)]
     heads: list[str] = []
+    named_at = 0  # the row that names the columns
+    filled_below: set[int] = set()  # the named columns with a cell below their head
     widest = 0  # number of filled cells; what is no wider than a row without heads is none itself
     for (number, whole), (_, below) in zip_longest(table, table[1:], fillvalue=(0, list[str]())):
         cells = [whole[n] for n in used]
         num_filled = sum(map(bool, cells))
         filled = own(number, whole)
-        if len(filled) == 1:
+        if heads and len(filled) > 1 and _is_second_head(table, named_at, number, used, repeats):
+            heads = [
+                f"{head} {cell}" if cell not in ("", head) else head
+                for head, cell in zip(heads, cells, strict=True)
+            ]
+        elif len(filled) == 1:
             built.paragraph(whole[filled[0]], number)
         elif not heads and num_filled > widest and below and may_be_head(cells, [below[n] for n in used]):
-            heads = cells
+            heads, named_at = cells, number
         else:
             named = heads or [""] * len(cells)
             again = [
@@ -210,6 +247,27 @@ def _read_table(built: Builder, table: Sequence[tuple[int, list[str]]], repeats:
             ]
             built.row(heads, ["" if more else cell for cell, more in zip(cells, again, strict=True)], number)
             widest = max(widest, num_filled)
+            filled_below |= {k for k, cell in enumerate(cells) if cell}
+    unused = {head for k, head in enumerate(heads) if k not in filled_below}
+    unused -= {head for k, head in enumerate(heads) if k in filled_below}
+    built.paragraph(", ".join(head for head in dict.fromkeys(heads) if head in unused - {""}), named_at)
+
+
+def _is_second_head(
+    table: Sequence[tuple[int, list[str]]],
+    named_at: int,
+    number: int,
+    used: Sequence[int],
+    repeats: Mapping[Spot, Spot],
+) -> bool:
+    """Whether the row below a head over several columns names these one by one."""
+    wide = [n for n in used if _goes_on(repeats, named_at, n)]
+    if not wide or number != named_at + 1:
+        return False
+    heads, cells = (next(held for place, held in table if place == one) for one in (named_at, number))
+    alone = [n for n in used if n not in wide and n + 1 not in wide]
+    free = bool(alone) and all(cells[n] in ("", heads[n]) for n in alone)
+    return free or not holds_figures([cells[n] for n in used])
 
 
 def _goes_on(repeats: Mapping[Spot, Spot], number: int, column: int) -> bool:

@@ -54,7 +54,8 @@ def _kind(cell: str) -> str:
 def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[str], int]]:
     """(heads, cells, place) of each row that is no head; a cell over several rows or columns stands in each.
 
-    Over columns of one head it stands in the first of them alone.
+    Over columns of one head it stands in the first of them alone, and over all columns it belongs to none: it is
+    a title of the table or of the rows below it.
     """
     grid = _grid(rows)
     if not grid:
@@ -65,20 +66,23 @@ def grid_rows(rows: Sequence[Sequence[Cell]]) -> Iterator[tuple[list[str], list[
         num_heads += 1
     if num_heads == len(grid):
         num_heads = 0  # heads alone: a table with a head in each row and nothing else
-    heads = [_head([row[n] if n < len(row) else None for row in grid[:num_heads]]) for n in range(width)]
+    titled = num_heads > 0 and _covers_all(grid[0], width)
+    named = grid[int(titled) : num_heads]
+    heads = [_head([row[n] if n < len(row) else None for row in named]) for n in range(width)]
     empty = [head for n, head in enumerate(heads) if not any(n < len(row) and row[n] for row in grid[num_heads:])]
     unused = dict.fromkeys(head for head in empty if head and heads.count(head) == empty.count(head))
+    if titled:
+        yield [], [_head(grid[0])], grid[0][0].place if grid[0][0] else 0
     if unused:
         yield [], list(unused), 0
-    first = grid[0][0]
-    if num_heads == 1 and width > 1 and first and all(cell is first for cell in grid[0]):
-        yield [], [first.text], first.place  # a title, which names no column
-        heads = [""] * width
     for row in grid[num_heads:]:
         goes_on = [n > 0 and cell is row[n - 1] and heads[n] == heads[n - 1] for n, cell in enumerate(row)]
         filled = [cell.text if cell and not more else "" for cell, more in zip(row, goes_on, strict=True)]
         place = next((cell.place for cell in row if cell), 0)
         nested = [cell for cell in row if cell and cell.rows]
+        if _covers_all(row, width) and not nested:
+            yield [], [_head(row)], place
+            continue
         if not nested:
             yield (heads if num_heads else []), filled, place
             continue
@@ -126,6 +130,11 @@ def _grid(rows: Sequence[Sequence[Cell]]) -> list[list[Cell | None]]:
                 column += 1
         grid.append(line)
     return grid
+
+
+def _covers_all(row: Sequence[Cell | None], width: int) -> bool:
+    """Whether a row is one cell over all of several columns."""
+    return width > 1 and len(row) == width and row[0] is not None and all(cell is row[0] for cell in row)
 
 
 def _head(cells: Sequence[Cell | None]) -> str:

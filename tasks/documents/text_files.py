@@ -13,6 +13,7 @@ from pathlib import Path
 from tasks.documents.builder import Builder
 from tasks.documents.form import ENDS, Document, Problem, Unreadable
 from tasks.documents.line_joining import joined, vocabulary
+from tasks.documents.text_tables import table_of
 
 MAX_LINE_BYTES = 1_000_000  # a longer line is left out; it is never held in memory
 MAX_TEXT_BYTES = 64_000_000  # of one file; more is no document that a person wrote
@@ -235,9 +236,32 @@ def read_text(path: Path, file: str) -> Document:
     known = vocabulary(lines)
     edges = [0, *sorted(breaks - {0}), len(lines)]
     for begin, end in itertools.pairwise(edges):
+        begin = _table(built, lines, places, begin, end, starts)
         begin = _heading(built, lines, places, begin, end, starts)
         _text_block(built, lines, places, range(begin, end), starts, known)
     return built.document()
+
+
+def _table(
+    built: Builder,
+    lines: Sequence[str],
+    places: Sequence[int],
+    begin: int,
+    end: int,
+    starts: dict[int, tuple[str, int]],
+) -> int:
+    """Takes the table that a block is, behind its opening words; returns where the rest of it begins."""
+    if any(n in starts for n in range(begin, end)):
+        return begin
+    opens = begin < end and lines[begin].rstrip().endswith(":")
+    found = table_of(lines[begin + opens : end])
+    if found is None:
+        return begin
+    if opens:
+        built.paragraph(lines[begin], places[begin])
+    for n, cells in found[1]:
+        built.row(found[0], cells, places[begin + opens + n])
+    return end
 
 
 def _heading(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from document_files import write_pdf, write_placed_pdf
@@ -395,6 +397,82 @@ def test_signs_of_symbol_fonts(tmp_path: Path) -> None:
     assert said.startswith("a.docx, paragraph 1: holds a sign of the font 'Webdings' that is not known (F061);")
 
 
+def test_signs_that_only_the_font_of_a_run_makes_signs(tmp_path: Path) -> None:
+    symbol, dingbat = ('<w:rFonts w:hAnsi="Symbol"/>', '<w:rFonts w:ascii="Wingdings"/>')
+    found = docx(
+        tmp_path, paragraph("Keep at ", run("\uf0a3", symbol), " 5, ", run("\uf0fe paid", dingbat), run(" \uf0a3"))
+    )
+    assert found.text == "Keep at ≤ 5, ☑ paid."
+    assert [said.partition(": ")[2][:38] for said in found.said] == ["holds a sign of the font '' that is no"]
+
+
+def mark(kind: str, inner: str = "") -> str:
+    return f'<w:r><w:fldChar w:fldCharType="{kind}">{inner}</w:fldChar></w:r>'
+
+
+def code(text: str) -> str:
+    return f"<w:r><w:instrText>{text}</w:instrText></w:r>"
+
+
+def test_of_a_field_its_result_alone_is_read(tmp_path: Path) -> None:
+    merged = mark("begin") + code("MERGEFIELD a") + mark("separate") + run("91") + mark("end")
+    box = "<w:ffData><w:checkBox><w:default w:val='0'/><w:checked/></w:checkBox></w:ffData>"
+    entries = "<w:result w:val='1'/><w:listEntry w:val='No'/><w:listEntry w:val='Yes'/>"
+    menu = f"<w:ffData><w:ddList>{entries}</w:ddList></w:ffData>"
+    body = paragraph(
+        "Fee: ", mark("begin"), code("IF"), merged, code("= 1"), mark("separate"), run("40"), mark("end"),
+        " euros, ", mark("begin", box), code("FORMCHECKBOX"), mark("end"), " paid; refund: ",
+        mark("begin", menu), code("FORMDROPDOWN"), mark("end"),
+    )  # fmt: skip
+    found = docx(tmp_path, body + paragraph("Bail: ", mark("begin"), mark("end"), "7 euros."))
+    assert found.text == "Fee: 40 euros, ☒ paid; refund: Yes. Bail: 7 euros."
+    assert found.left() == {"codes of fields": 2}
+
+
+def test_what_word_does_not_number_takes_no_number(tmp_path: Path) -> None:
+    hidden = '<w:numPr><w:ilvl w:val="0"/><w:numId w:val="1"/></w:numPr><w:rPr><w:vanish/></w:rPr>'
+    body = (
+        numbered(0, "Open the gate.") + paragraph(run("Gone rule 91.", "<w:vanish/>"), properties=hidden)
+        + numbered(0, "Shut the gate.")
+    )  # fmt: skip
+    found = docx(tmp_path, body)
+    assert " ".join(found.clauses) == "1. Open the gate. 2. Shut the gate."
+    assert set(found.left()) == {"hidden text"}
+
+
+def test_a_level_that_is_counted_through_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    through = '<w:lvl w:ilvl="1"><w:lvlRestart w:val="0"/><w:lvlText w:val="Rule %2"/></w:lvl>'
+    again = '<w:lvl w:ilvl="2"><w:lvlRestart w:val="1"/><w:lvlText w:val="%3)"/></w:lvl>'
+    lists = (
+        f'<w:abstractNum w:abstractNumId="0"><w:lvl w:ilvl="0"><w:lvlText w:val="Part %1"/></w:lvl>{through}'
+        f'{again}</w:abstractNum><w:num w:numId="1"><w:abstractNumId w:val="0"/></w:num>'
+    )
+    monkeypatch.setattr("docx_parts.NUMBERING", lists)
+    levels = (0, 1, 2, 1, 2, 0, 1, 2)
+    found = docx(tmp_path, "".join(numbered(level, f"Text {n}.") for n, level in enumerate(levels)))
+    assert found.text.replace("\n", " ") == (
+        "Part 1 Text 0. Rule 1 Text 1. 1) Text 2. Rule 2 Text 3. 2) Text 4. Part 2 Text 5. Rule 3 Text 6. "
+        "1) Text 7."
+    )
+
+
+def test_notes_with_tables_notes_without_marks_and_documents_inside(tmp_path: Path) -> None:
+    rates = paragraph("Rates:") + table(cell("Cork") + cell("31 euros"), cell("Bonn") + cell("33 euros"))
+    notes = f'<w:footnote w:id="2">{rates}</w:footnote><w:footnote w:id="3">{paragraph("Old note.")}</w:footnote>'
+    body = paragraph("Fees rise", '<w:r><w:footnoteReference w:id="2"/></w:r>', " in May.") + "<w:altChunk/>"
+    found = docx(tmp_path, body, footnotes=notes)
+    assert " ".join(found.clauses) == "Fees rise in May. [1] Rates: Cork: 31 euros. Bonn: 33 euros."
+    assert found.left() == {"notes that nothing points to": len("Oldnote")}
+    assert [said for said in found.said if "another document" in said] == found.said != []
+
+
+def test_a_list_in_a_cell_keeps_its_items_apart(tmp_path: Path) -> None:
+    pay = paragraph("By") + numbered(0, "card", list_id=2) + numbered(0, "cash", list_id=2)
+    steps = numbered(0, "Open it.") + numbered(0, "Shut it.")
+    found = docx(tmp_path, table(cell("Site") + cell("Pay"), cell("Cork") + cell(pay), cell("Bonn") + cell(steps)))
+    assert " ".join(found.clauses) == "Site, Pay – Cork: By: card; cash. Site, Pay – Bonn: 1. Open it. 2. Shut it."
+
+
 def part(name: str, text: str) -> str:
     return f"<m:{name}>{text if text.startswith('<') else f'<m:r><m:t>{text}</m:t></m:r>'}</m:{name}>"
 
@@ -542,6 +620,18 @@ def test_what_no_screen_shows_is_in_no_title_table_or_count(tmp_path: Path) -> N
         ("", "style='opacity: 0'", True),
         ("", "style='opacity: 0.5'", False),
         ("", "style='visibility:collapse'", True),
+        ("div{color:red; .x{display:none} top:0}", "class=x", True),
+        ("div{&.on .x{display:none}}", "class=x", False),
+        ("div{color:red; & > .x{@media screen{display:none}} @media print{.y{display:none}}}", "class=x", True),
+        ("div{& > .x{display:none} @media print{.y{display:none}}}", "class=y", False),
+        (":is(.a, .c) {display:none}", "class='a'", True),
+        (":is(.a.b, .c) {display:none}", "class='a'", False),
+        ("p::after{content:'}'} [class$='-old']{display:none}", "class=very-old", True),
+        ("[class$='-old']{display:none}", "class=older", False),
+        (".x{position:absolute;clip:rect(0 0 0 0)}", "class=x", True),
+        (".x{clip-path:inset(50%)}", "class=x", True),
+        (".x{text-indent:-9999px}", "class=x", True),
+        (".x{text-indent:-2em}", "class=x", False),
         ("", "style='position:absolute;left:-9999px'", True),
     ],
 )
@@ -550,6 +640,45 @@ def test_what_a_style_hides(tmp_path: Path, rules: str, attributes: str, hides: 
     found = reading(tmp_path, "a.html", page)
     assert ("costs" not in found.text) == hides
     assert found.left() == ({"hidden text": len("Itcosts9")} if hides else {})
+
+
+def test_rows_heads_and_lists_of_a_page_s_table_as_they_are_shown(tmp_path: Path) -> None:
+    feet = "<table><tfoot><tr><td>Sum<td>16</tfoot><thead><tr><th>Site<th>Fee</thead><tr><td>Cork<td>9</table>"
+    bold = "<table><tr><td><b>Gate</b><td style='font-weight:700'>Closes<tr><td>North<td><b>21:15</b></table>"
+    none = "<table><tr><td><b>Keeper</b><td>Ida Lund<tr><td><b>Deputy</b><td>Per Holm</table>"
+    inner = "<table><tr><td>city<td><ul><li>bus<li>tram</ul></table>"
+    lists = (
+        "<table><tr><th>Step<th>Do<th>By<tr><td>1<td><ol start=4><li>Open it<li>Shut it.<li>Go</ol>"
+        f"<td>foot<tr><td>2<td>Ride<td>{inner}</table>"
+    )
+    found = reading(tmp_path, "a.html", "<p>And so:</p>".join((feet, bold, none, lists)))
+    assert " ".join(found.clauses) == (
+        "Site, Fee – Cork: 9. Site, Fee – Sum: 16. And so: Gate, Closes – North: 21:15. And so: "
+        "Keeper: Ida Lund. Deputy: Per Holm. And so: Step: 1, Do: 4. Open it; 5. Shut it. 6. Go, By: foot. "
+        "Step, Do, By – 2, Ride, city: bus; tram."
+    )
+
+
+def test_a_cell_over_all_columns_is_a_title_and_no_head_of_theirs(tmp_path: Path) -> None:
+    rows = (
+        "<table><tr><th colspan=3>Summer<tr><th>Site<th>Mon<th>Tue<tr><td>Cork<td>9<td>8"
+        "<tr><th colspan=3>Winter<tr><td>Cork<td>7<td>6<tr><td colspan=3>Gates have guards.</table>"
+    )
+    found = reading(tmp_path, "a.html", rows)
+    said = "Summer. Site: Cork, Mon: 9, Tue: 8. Winter. Site: Cork, Mon: 7, Tue: 6. Gates have guards."
+    assert " ".join(found.clauses) == said
+    wide = '<w:gridSpan w:val="3"/>'
+    body = table(
+        KEPT + cell("Summer", wide), KEPT + cell("Site") + cell("Mon") + cell("Tue"),
+        cell("Cork") + cell("9") + cell("8"), cell("Winter", wide), cell("Cork") + cell("7") + cell("6"),
+        cell("Gates have guards.", wide),
+    )  # fmt: skip
+    assert " ".join(docx(tmp_path, body).clauses) == said
+
+
+def test_two_line_breaks_end_a_paragraph(tmp_path: Path) -> None:
+    found = reading(tmp_path, "a.html", "<div>The fee is due<br>in May<br> <br>The bail is 7 euros<br></div>")
+    assert found.text.replace("\n", " ") == "The fee is due in May. The bail is 7 euros."
 
 
 def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
@@ -638,6 +767,51 @@ def test_one_text_in_two_formats_gives_the_same_clauses(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(page)
     write_pdf(tmp_path / "a.pdf", pages)
     assert Reading(tmp_path / "a.html").clauses == Reading(tmp_path / "a.pdf").clauses
+
+
+def test_three_columns_of_short_lines_are_read_one_by_one(tmp_path: Path) -> None:
+    columns = (
+        (
+            "The porter opens the gate",
+            "at six in the morning and",
+            "shuts it at nine at night",
+            "when all have left.",
+        ),
+        (
+            "Visitors sign the green",
+            "book at the desk and wear",
+            "a badge while they are in",
+            "and give it back at six.",
+        ),
+        (
+            "Ladders are checked every",
+            "nine months by two people",
+            "of the yard who sign the",
+            "list and hang a red tag.",
+        ),
+    )
+    placed = [one for n, lines in enumerate(columns) for one in lines_at(50 + 170 * n, 700, *lines)]
+    write_placed_pdf(tmp_path / "a.pdf", [placed])
+    found = Reading(tmp_path / "a.pdf")
+    found.check()
+    assert " ".join(found.clauses) == " ".join(" ".join(lines) for lines in columns)
+
+
+@pytest.mark.parametrize(("name", "hides"), [("Draft", True), ("Final", False)])
+def test_text_of_a_layer_that_is_off_is_left_out(tmp_path: Path, name: str, hides: bool) -> None:
+    placed = [*lines_at(60, 700, "Keys are with Ida."), *lines_at(60, 600, "Keys cost 91.")]
+    layers = [f"<< /Type /OCG /Name ({one}) >>" for one in ("Draft", name if not hides else "Final")]
+    catalog = "/OCProperties << /OCGs [7 0 R 8 0 R] /D << /OFF [7 0 R] >> >>"
+    path = write_placed_pdf(tmp_path / "a.pdf", [placed], catalog, "", layers)
+    body = path.read_bytes().replace(b"/Resources <<", b"/Resources << /Properties << /L 7 0 R /M 8 0 R >>")
+    marked = b"/OC /L BDC BT /F1 11 Tf 60 600" if hides else b"/OC /M BDC BT /F1 11 Tf 60 600"
+    body = body.replace(b"BT /F1 11 Tf 60 600", marked).replace(b"91.) Tj ET", b"91.) Tj ET EMC")
+    length = int(body.partition(b"/Length ")[2].split()[0])
+    path.write_bytes(body.replace(b"/Length %d" % length, b"/Length %d" % (length + 16)))
+    found = Reading(path)
+    found.check()
+    assert ("91" in found.text) != hides
+    assert found.left() == ({"hidden text": len("Keyscost91")} if hides else {})
 
 
 @pytest.mark.parametrize(
@@ -730,6 +904,8 @@ def test_what_lies_over_a_page_and_beyond_it(
         ("state-/of-the-art", "", "state-of-the-art"),
         ("T-/shirt", "", "T-shirt"),
         ("follow-/up", "", "follow-up"),
+        ("pre-/and post-use", "", "pre- and post-use"),
+        ("thous-/and", "A thousand of them.", "thousand"),
     ],
 )
 def test_hyphens_at_line_ends(tmp_path: Path, cut_word: str, also: str, whole: str) -> None:
@@ -741,6 +917,49 @@ def test_hyphens_at_line_ends(tmp_path: Path, cut_word: str, also: str, whole: s
 def test_a_page_number_in_text_is_no_heading(tmp_path: Path) -> None:
     found = reading(tmp_path, "a.txt", "Gates\n\nThe gate shuts at nine.\n\nPage 3 of 12\n\nIda has the key.\n")
     assert {clause.title for clause in found.cut.clauses} == {"Gates"}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            "Name   Fee  Bail\nCork    40     7\nBonn    50     8",
+            "Name: Cork, Fee: 40, Bail: 7. Name: Bonn, Fee: 50, Bail: 8.",
+        ),
+        (
+            "Name   Fee  Bail\n----------------\nCork    40     7\nBonn    50     8\n"
+            "----------------\nSum     90    15",
+            "Name: Cork, Fee: 40, Bail: 7. Name: Bonn, Fee: 50, Bail: 8. Name: Sum, Fee: 90, Bail: 15.",
+        ),
+        ("Rates:\nName\tFee\nCork\t40\nBonn\t", "Rates: Name\tFee Cork\t40 Bonn."),
+        ("Rates:\nDay\tFee\nMonday\t40", "Rates: Day: Fee. Monday: 40."),
+        ("Name   Fee\n----------\nCork   free", "Name, Fee – Cork: free."),
+        ("Name   Fee\n----------\nCork   free\nBonn   half", "Name, Fee – Cork: free. Name, Fee – Bonn: half."),
+        ("| Site | Fee |\n|---|:-:|\n| Cork | 40 |", "Site, Fee – Cork: 40."),
+        (
+            "+------+----+\n| Site | Fee|\n+======+====+\n| Cork | 40 |\n|      | net|\n"
+            "+------+----+\n| Bonn | 50 |\n+------+----+",
+            "Site, Fee – Cork: 40 net. Site, Fee – Bonn: 50.",
+        ),
+        ("Ends here.  And goes\non to the  end.\nIt is  4.", "Ends here. And goes on to the end. It is 4."),
+        ("Monday   9 to 5\nTuesday  shut\nSunday   10 to 4", "Monday: 9 to 5. Tuesday: shut. Sunday: 10 to 4."),
+    ],
+)
+def test_tables_in_plain_text(tmp_path: Path, body: str, said: str) -> None:
+    found = reading(tmp_path, "a.txt", f"Ask Ida first.\n\n{body}\n")
+    assert " ".join(found.clauses) == f"Ask Ida first. {' '.join(said.split())}"
+
+
+def test_numbers_and_cells_of_markdown_that_a_page_would_change(tmp_path: Path) -> None:
+    body = (
+        "5. five doors\n7. seven keys\n\nAnd so:\n\n1. one\n1. two\n1. three\n\n| Site | Fee |\n|--|--|\n"
+        "| Cork | `a|b` |\n| Bonn | 1 | 2 |\n| Oslo | 3 \\| 4 |\n"
+    )
+    found = reading(tmp_path, "a.md", body)
+    assert " ".join(found.clauses) == (
+        "5. five doors. 7. seven keys. And so: 1. one; 2. two; 3. three. "
+        "Site, Fee – Cork: a|b. Site, Fee – Bonn: 1 | 2. Site, Fee – Oslo: 3 | 4."
+    )
 
 
 def test_footnotes_of_one_word_and_definitions_of_links(tmp_path: Path) -> None:
@@ -845,6 +1064,47 @@ def test_a_workbook(tmp_path: Path) -> None:
 )
 def test_a_cell_as_its_format_shows_it(value: object, form: str, said: str) -> None:
     assert shown(value, form) == said
+
+
+def workbook(*rows: Sequence[object], **forms: str) -> Any:
+    """A workbook of one sheet, to be saved; forms: the numbers' formats of cells."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(list(row))
+    for place, form in forms.items():
+        book.active[place].number_format = form
+    return book
+
+
+def test_what_a_workbook_hides_by_ranges_formats_and_strokes(tmp_path: Path) -> None:
+    from openpyxl.cell.rich_text import CellRichText, TextBlock
+    from openpyxl.cell.text import InlineFont
+    from openpyxl.styles import Font
+
+    rows = (["Site", "Old", "Older", "Fee"], ["Cork", 91, 92, 40], ["Bonn", 93, 94, 95], ["Oslo", 96, 97, 98])
+    book = workbook(*rows, ["Rome", 99, 99, 0], D3=";;;", D5="0;-0;")
+    book.active.column_dimensions.group("B", "C", hidden=True)
+    book.active["D4"].font = Font(strike=True)
+    book.active["D2"] = CellRichText(TextBlock(InlineFont(strike=True), "38 "), "40 euros")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == "Site, Fee – Cork: 40 euros. Bonn. Oslo. Rome."
+    assert found.left() == {"hidden cells": len("OldOlder91929394959697") + 5, "struck-through text": len("3898")}
+
+
+def test_heads_of_two_rows_and_heads_above_nothing_in_a_workbook(tmp_path: Path) -> None:
+    rows = (["Site", "Summer", None, "Paid in May"], [None, "Day", "Night", None], ["Cork", 40, 41, None])
+    book = workbook(*rows, ["Bonn", 50, 51, None])
+    book.active.merge_cells("B1:C1")
+    book.save(tmp_path / "a.xlsx")
+    found = Reading(tmp_path / "a.xlsx")
+    found.check()
+    assert " ".join(found.clauses) == (
+        "Site: Cork, Summer Day: 40, Summer Night: 41. Site: Bonn, Summer Day: 50, Summer Night: 51. Paid in May."
+    )
 
 
 def test_a_workbook_with_a_sheet_of_texts_and_others(tmp_path: Path) -> None:
