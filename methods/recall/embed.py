@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, D hidden, N sequences.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from methods.backbone import Backbone
 from methods.base import MethodError
 from methods.batches import collate
 from methods.chat import encode_text
+from methods.packing import hidden_states, packing
 from methods.samples import supervised
 from tasks.base import Memory
 from tasks.examples import titled
@@ -40,18 +41,29 @@ def check_lengths(backbone: Backbone, memories: Sequence[Memory]) -> None:
 
 
 @torch.no_grad()
-def last_states(backbone: Backbone, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Hidden states (N, D) of each sequence's last token, in the model's dtype."""
+def last_states(
+    backbone: Backbone, sequences: Sequence[Sequence[int]], progress: Callable[[int, int], None] | None = None
+) -> Tensor:
+    """Hidden states (N, D) of each sequence's last token, in the model's dtype.
+
+    Those of like length go together in a row, as in training: what all begin with, a system prompt, counts once.
+    progress is told how many of how many are done, where they are more than one batch.
+    """
+    order = sorted(range(len(sequences)), key=lambda n: len(sequences[n]))
     found: list[Tensor] = []
-    for start in range(0, len(sequences), BATCH_SIZE):
-        samples = [supervised(ids, (), "query") for ids in sequences[start : start + BATCH_SIZE]]
-        batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
-        hidden_BTD = backbone.model.base_model(
-            input_ids=batch.input_ids_N[batch.places_BT], attention_mask=batch.attention_mask_BT, use_cache=False
-        ).last_hidden_state
-        last_B = batch.attention_mask_BT.sum(dim=1) - 1
-        found.append(hidden_BTD[torch.arange(len(samples), device=hidden_BTD.device), last_B])
-    return torch.cat(found)
+    with packing(backbone.model):
+        for start in range(0, len(order), BATCH_SIZE):
+            samples = [supervised(sequences[n], (), "query") for n in order[start : start + BATCH_SIZE]]
+            batch = collate(samples, int(backbone.tokenizer.pad_token_id), backbone.device)
+            embeds_ND = backbone.model.get_input_embeddings()(batch.input_ids_N)
+            states_ND = hidden_states(backbone.model.base_model, embeds_ND, batch)
+            last_B1 = batch.attention_mask_BT.sum(dim=1, keepdim=True) - 1
+            found.append(states_ND[batch.places_BT.gather(1, last_B1).flatten()])
+            if progress is not None and len(order) > BATCH_SIZE:
+                progress(start + len(samples), len(order))
+    places = torch.empty(len(order), dtype=torch.long)
+    places[torch.tensor(order)] = torch.arange(len(order))
+    return torch.cat(found)[places.to(backbone.device)]
 
 
 def _batch_extract_embeddings(

@@ -203,7 +203,8 @@ class RecallMethod:
         A class by its prototype (Snell et al. 2017, arXiv:1703.05175). While weights and keys train together the
         keys lag behind, and keys optimised on so few states miss other wordings (docs/EXPERIMENTS.md).
         """
-        states_QD = query_states(self.backbone, [example.messages for own in asked for example in own])
+        conversations = [example.messages for own in asked for example in own]
+        states_QD = query_states(self.backbone, conversations, functools.partial(self.setup.progress, "keys"))
         parts = states_QD.split([len(own) for own in asked])
         return torch.stack([own_QD.mean(dim=0) for own_QD in parts])
 

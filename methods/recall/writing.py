@@ -289,7 +289,11 @@ def optimise_values(
 
 
 @torch.no_grad()
-def query_states(backbone: Backbone, questions: Sequence[Sequence[Message]]) -> Tensor:
+def query_states(
+    backbone: Backbone,
+    questions: Sequence[Sequence[Message]],
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
     """(Q, D): unit states at <recall> behind each conversation, as the memory head sees them."""
     sequences = [recall_prompt(backbone, messages) for messages in questions]
-    return F.normalize(last_states(backbone, sequences).float(), dim=-1)
+    return F.normalize(last_states(backbone, sequences, progress).float(), dim=-1)
