@@ -25,9 +25,10 @@ def layers_off(pdf: Any) -> tuple[bool, frozenset[str]]:
         return bool(lists) or re.search(rb"/BaseState\s*/OFF", body) is not None, frozenset()
     off = {int(number) for number in re.findall(rb"(\d+)\s+0\s+R", lists[0])}
     names: dict[bool, set[str]] = {True: set(), False: set()}
-    for number, held in re.findall(rb"[\r\n](\d+) 0 obj\s*(<<.*?>>)\s*endobj", body, re.DOTALL):
-        if re.search(rb"/Type\s*/OCG\b", held):
-            names[int(number) in off].add(_name(held))
+    for piece in body.split(b"endobj"):
+        held = re.search(rb"(?:^|[\r\n])(\d+) 0 obj\s*<<(?=.*/Type\s*/OCG\b)", piece, re.DOTALL)
+        if held:
+            names[int(held[1]) in off].add(_name(piece[held.end() :]))
     return True, frozenset(names[True] - names[False] - {""})
 
 
@@ -36,7 +37,11 @@ def _name(layer: bytes) -> str:
     found = re.search(rb"/Name\s*(?:\(((?:[^\\()]|\\.)*)\)|<([0-9A-Fa-f\s]*)>)", layer, re.DOTALL)
     if not found:
         return ""
-    given = bytes.fromhex(found[2].decode()) if found[2] is not None else re.sub(rb"\\(.)", rb"\1", found[1])
+    if found[2] is not None:
+        digits = b"".join(found[2].split()).decode()
+        given = bytes.fromhex(digits + "0" * (len(digits) % 2))  # a last digit that is missing is 0
+    else:
+        given = re.sub(rb"\\(.)", rb"\1", found[1])
     wide = given.startswith(b"\xfe\xff")
     return given[2:].decode("utf-16-be", errors="replace") if wide else given.decode("latin-1")
 

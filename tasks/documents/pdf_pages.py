@@ -59,7 +59,7 @@ def _page(pdf: Any, number: int, off: Collection[str]) -> Page | str:
 
 def _started(path: Path, first: int, last: int, off: Collection[str]) -> subprocess.Popen[bytes] | None:
     words = [sys.executable, "-m", "tasks.documents.pdf_pages", str(path.resolve())]
-    words += [str(first), str(last), *off]
+    words += [str(first), str(last), json.dumps(sorted(off))]  # a name may hold what no word of a command can
     places = os.pathsep.join(place or os.getcwd() for place in sys.path)
     with contextlib.suppress(OSError):
         return subprocess.Popen(
@@ -86,9 +86,9 @@ def _as_page(told: Any) -> Page | str:
     return Page([Line(**line) for line in whole], *others)
 
 
-def _main(file: str, first: str, last: str, *off: str) -> None:
-    pdf = opened(Path(file))
-    found = [_page(pdf, number, off) for number in range(int(first), int(last) + 1)]
+def _main(file: str, first: str, last: str, off: str) -> None:
+    pdf, names = opened(Path(file)), json.loads(off)
+    found = [_page(pdf, number, names) for number in range(int(first), int(last) + 1)]
     told = [page if isinstance(page, str) else [list(map(asdict, page.lines)), *page[1:]] for page in found]
     sys.stdout.write(json.dumps(told))
 

@@ -814,6 +814,20 @@ def test_text_of_a_layer_that_is_off_is_left_out(tmp_path: Path, name: str, hide
     assert found.left() == ({"hidden text": len("Keyscost91")} if hides else {})
 
 
+@pytest.mark.parametrize(("written", "name"), [("(Draft)", "Draft"), ("<447>", "Dp"), ("(a\0b)", "a\0b")])
+def test_a_layer_is_named_as_the_file_writes_it(tmp_path: Path, written: str, name: str) -> None:
+    from tasks.documents.pdf_layers import layers_off
+    from tasks.documents.pdf_pages import _answer, _started, opened
+
+    stream = "<< /Length 3 >>\nstream\nq Q\nendstream"
+    catalog = "/X 7 0 R /OCProperties << /OCGs [8 0 R] /D << /OFF [8 0 R] >> >>"
+    more = [stream, f"<< /Type /OCG /Name {written} >>"]
+    path = write_placed_pdf(tmp_path / "a.pdf", [lines_at(60, 700, "Keys are with Ida.")], catalog, "", more)
+    assert layers_off(opened(path)) == (True, {name})
+    helper = _started(path, 1, 1, {name})
+    assert helper is not None and len(_answer(helper) or ()) == 1
+
+
 @pytest.mark.parametrize(
     ("edges", "kept", "num_left"),
     [
