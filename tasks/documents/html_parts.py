@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from html.parser import HTMLParser
+from itertools import islice
 from typing import Any
 
 from tasks.documents.counting import formed
@@ -125,6 +126,7 @@ _HIDING = {  # property -> its values that hide
     "display": r"none",
 }
 _INHERITED = ("visibility", "font-size")  # what stands inside may be seen again
+MOST_SELECTORS = 1000  # of a rule inside others, which each level multiplies; and signs of one
 _OFF_SCREEN = re.compile(r"(?<!not )\bprint\b|\bnot screen\b|\bmax-(?:device-)?width\b|\bwidth\s*<", re.IGNORECASE)
 
 
@@ -193,11 +195,14 @@ def _rules(sheet: str) -> Iterator[tuple[str, list[tuple[bool, str, bool]]]]:
             opened.append((selectors, seen and not all(map(_OFF_SCREEN.search, head.split(",")))))
         else:
             inner = [one.strip() for one in re.split(r",(?![^()]*\))", head)]
-            opened.append(([_inside(outer, one) for outer in selectors or [""] for one in inner], seen))
+            both = (_inside(outer, one) for outer in selectors for one in inner)
+            opened.append((list(islice(both, MOST_SELECTORS)) if opened and selectors else inner, seen))
 
 
 def _inside(outer: str, selector: str) -> str:
-    """The selector of a rule inside another one's."""
+    """The selector of a rule inside another one's; "&", which is none, for one that nobody would write out."""
+    if len(outer) * selector.count("&") > MOST_SELECTORS:
+        return "&"
     return selector.replace("&", outer) if outer and "&" in selector else f"{outer} {selector}".strip()
 
 

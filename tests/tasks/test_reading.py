@@ -689,6 +689,14 @@ def test_hiding_that_is_not_understood_is_said(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("head", ["p,ul", "&&&&&&&&&&"])
+def test_rules_inside_rules_multiply_within_bounds(tmp_path: Path, head: str) -> None:
+    depth = 60  # 2**60 selectors, or one of 10**60 signs
+    rules = (head + "{") * depth + "b{display:none}" + "}" * depth
+    page = f"<style>{rules}</style><p>Ropes are <b>not</b> kept here.</p>"
+    assert reading(tmp_path, "a.html", page).clauses == ["Ropes are not kept here."]
+
+
 def test_a_mark_that_is_no_comment_is_none(tmp_path: Path) -> None:
     found = reading(tmp_path, "a.html", "<p>Ropes are kept here.</p><![- Old --><p>It costs 9.</p>")
     assert found.clauses == ["Ropes are kept here. It costs 9."] and not found.said
